@@ -1,0 +1,99 @@
+//! How long this invocation may still work: nothing is begun that could not be answered in time.
+
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, sleep, timeout};
+
+/// Kept free at the end for writing the report: log lines of ten thousand instances on a small function.
+const FOR_THE_REPORT: Duration = Duration::from_secs(2);
+/// A call is begun only with this much time left: EC2 answers most in less, and a stop cut off by us is one
+/// whose outcome nobody knows.
+const FOR_A_CALL: Duration = Duration::from_secs(1);
+/// Lambda's own limit, for hosts that give no usable deadline (`cargo lambda watch` doesn't).
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+
+/// The end of the time in which calls may be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    at: Instant,
+    for_a_call: Duration,
+}
+
+/// The time is too short to begin, or ran out on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLate;
+
+impl Deadline {
+    /// Reads Lambda's deadline, and keeps time for the report.
+    ///
+    /// A function with a time-out of seconds keeps a fifth of it, and begins calls up to another fifth.
+    #[must_use]
+    pub fn of(lambda: SystemTime) -> Self {
+        let left = match lambda.duration_since(SystemTime::now()) {
+            Ok(left) => left.min(LONGEST),
+            // No event arrives after its own deadline: the host doesn't keep one.
+            Err(_) => LONGEST,
+        };
+        Self { at: Instant::now() + left - FOR_THE_REPORT.min(left / 5), for_a_call: FOR_A_CALL.min(left / 5) }
+    }
+
+    /// Tells whether a call begun now could still be answered.
+    #[must_use]
+    pub fn allows_a_call(&self) -> bool {
+        self.at.saturating_duration_since(Instant::now()) >= self.for_a_call
+    }
+
+    /// Makes a call, if there is time for one, and gives it up when the time is over.
+    ///
+    /// # Errors
+    /// [`TooLate`] in both cases.
+    pub async fn call<T>(&self, call: impl Future<Output = T>) -> Result<T, TooLate> {
+        if !self.allows_a_call() {
+            return Err(TooLate);
+        }
+        timeout(self.at.saturating_duration_since(Instant::now()), call).await.map_err(|_| TooLate)
+    }
+
+    /// Waits, but not so long that no call could follow.
+    ///
+    /// # Errors
+    /// [`TooLate`], at once, if no call could follow in any case.
+    pub async fn pause(&self, pause: Duration) -> Result<(), TooLate> {
+        let left = self.at.saturating_duration_since(Instant::now()).saturating_sub(self.for_a_call);
+        if left.is_zero() {
+            return Err(TooLate);
+        }
+        sleep(pause.min(left)).await;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_hangs_is_given_up_before_lambda_kills_the_function() {
+        let lambda = Duration::from_secs(60);
+        let deadline = Deadline::of(SystemTime::now() + lambda);
+        let begun = Instant::now();
+        assert_eq!(deadline.call(std::future::pending::<()>()).await, Err(TooLate));
+        let took = begun.elapsed();
+        assert!(took < lambda && took > lambda - FOR_THE_REPORT * 2, "{took:?}");
+        assert!(!deadline.allows_a_call());
+        assert_eq!(deadline.pause(Duration::from_millis(1)).await, Err(TooLate));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_the_longest_pause_there_is_time_for_one_call() {
+        let deadline = Deadline::of(SystemTime::now() + Duration::from_secs(3));
+        deadline.pause(Duration::from_secs(600)).await.expect("time was left");
+        assert!(deadline.call(async {}).await.is_ok() || !deadline.allows_a_call());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_without_a_deadline_gets_lambdas_own_limit() {
+        assert!(Deadline::of(SystemTime::UNIX_EPOCH + Duration::from_secs(600)).allows_a_call());
+    }
+}

@@ -1,0 +1,242 @@
+//! The adapter: the only file that names the EC2 SDK.
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::config::Builder;
+use aws_sdk_ec2::config::retry::{RetryConfig, RetryPartition};
+use aws_sdk_ec2::config::timeout::TimeoutConfig;
+use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::types::{self, Filter, InstanceStateChange, Tag};
+use chrono::DateTime;
+
+use super::{Change, Error, ErrorKind, PAGE, Verb};
+use crate::deadline::{Deadline, TooLate};
+use crate::instance::{Instance, InstanceId, RootDevice, STOPPED_AT_TAG, State, StateReason, rfc3339};
+use crate::request::Mode;
+use crate::select::Filters;
+
+/// A connection is made in milliseconds, or something is wrong with the network.
+const CONNECT: Duration = Duration::from_secs(3);
+/// A page of 1000 instances takes EC2 a few seconds; nothing that Curfew asks takes this long.
+const ATTEMPT: Duration = Duration::from_secs(20);
+/// Attempts of the SDK's standard retries: throttling, 5xx, time-outs and resets, with pauses that grow.
+const ATTEMPTS: u32 = 3;
+
+/// The way to AWS: credentials, connections, the function's own region.
+#[derive(Clone, Debug)]
+pub struct Aws {
+    config: SdkConfig,
+}
+
+impl Aws {
+    /// Reads credentials and region from the environment, as the platform sets them.
+    pub async fn from_env() -> Self {
+        Self { config: aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await }
+    }
+
+    /// Gives the function's own region, if the environment names one.
+    #[must_use]
+    pub fn own_region(&self) -> Option<&str> {
+        self.config.region().map(Region::as_ref)
+    }
+
+    /// Opens EC2 in a region, until the deadline.
+    #[must_use]
+    pub fn ec2(&self, region: &str, deadline: Deadline) -> Ec2 {
+        let config = Builder::from(&self.config)
+            .region(Region::new(region.to_owned()))
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            // The SDK would share one bucket of retries among all regions.
+            .retry_partition(RetryPartition::new(format!("ec2-{region}")))
+            .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).build())
+            .build();
+        Ec2 { client: Client::from_conf(config), deadline }
+    }
+}
+
+/// EC2 in one account and region.
+#[derive(Debug)]
+pub struct Ec2 {
+    client: Client,
+    /// When to stop asking.
+    pub deadline: Deadline,
+}
+
+impl Ec2 {
+    /// Lists the regions enabled for the account, by name.
+    ///
+    /// # Errors
+    /// EC2 refused, or did not answer in time.
+    pub async fn regions(&self) -> Result<Vec<String>, Error> {
+        let answer = self.deadline.call(self.client.describe_regions().send()).await??;
+        let mut names: Vec<String> = answer.regions().iter().filter_map(|region| region.region_name().map(str::to_owned)).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Lists the instances that match, over all pages.
+    ///
+    /// # Errors
+    /// EC2 refused a page, or did not answer in time.
+    pub async fn matching(&self, filters: &Filters) -> Result<Vec<Instance>, Error> {
+        let filters: Vec<Filter> =
+            filters.iter().map(|(name, values)| Filter::builder().name(name).set_values(Some(values.clone())).build()).collect();
+        let mut instances = Vec::new();
+        let mut next_token = None;
+        loop {
+            let call = self.client.describe_instances().set_filters(Some(filters.clone())).max_results(PAGE).set_next_token(next_token);
+            let page = self.deadline.call(call.send()).await??;
+            instances.extend(page.reservations().iter().flat_map(|reservation| reservation.instances()).filter_map(instance));
+            // A short page, even an empty one, is not the last: only the token tells.
+            next_token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            if next_token.is_none() {
+                return Ok(instances);
+            }
+        }
+    }
+
+    /// Looks at instances by id: at most [`MAX_IDS`](super::MAX_IDS), and at least one.
+    ///
+    /// # Errors
+    /// EC2 refused, as it does if it doesn't know one of them, or did not answer in time.
+    pub async fn by_id(&self, ids: &[InstanceId]) -> Result<Vec<Instance>, Error> {
+        // An empty list would describe everything.
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let call = self.client.describe_instances().set_instance_ids(Some(texts(ids)));
+        let page = self.deadline.call(call.send()).await??;
+        Ok(page.reservations().iter().flat_map(|reservation| reservation.instances()).filter_map(instance).collect())
+    }
+
+    /// Makes a call that changes something, or with [`Mode::DryRun`] asks whether it would be let.
+    ///
+    /// Gives what EC2 answered for each instance; for tags and in a dry run it answers nothing.
+    ///
+    /// # Errors
+    /// EC2 refused, or did not answer in time; then what happened is unknown.
+    pub async fn call(&self, verb: Verb, ids: &[InstanceId], mode: Mode) -> Result<Vec<Change>, Error> {
+        let dry_run = mode == Mode::DryRun;
+        let ids = Some(texts(ids));
+        let client = &self.client;
+        let answer: Result<Vec<Change>, Error> = match verb {
+            Verb::Mark(at) => {
+                let tag = Tag::builder().key(STOPPED_AT_TAG).value(rfc3339(at)).build();
+                let call = client.create_tags().set_resources(ids).tags(tag).dry_run(dry_run);
+                self.deadline.call(call.send()).await?.map(|_| Vec::new()).map_err(Error::from)
+            }
+            Verb::Unmark => {
+                let tag = Tag::builder().key(STOPPED_AT_TAG).build();
+                let call = client.delete_tags().set_resources(ids).tags(tag).dry_run(dry_run);
+                self.deadline.call(call.send()).await?.map(|_| Vec::new()).map_err(Error::from)
+            }
+            Verb::Stop { hibernate } => {
+                let call = client.stop_instances().set_instance_ids(ids).set_hibernate(hibernate.then_some(true)).dry_run(dry_run);
+                let answer = self.deadline.call(call.send()).await?;
+                answer.map(|answer| changes(answer.stopping_instances())).map_err(Error::from)
+            }
+            Verb::Start => {
+                let call = client.start_instances().set_instance_ids(ids).dry_run(dry_run);
+                let answer = self.deadline.call(call.send()).await?;
+                answer.map(|answer| changes(answer.starting_instances())).map_err(Error::from)
+            }
+        };
+        match answer {
+            // EC2's way to say yes to a dry run.
+            Err(error) if dry_run && error.code == "DryRunOperation" => Ok(Vec::new()),
+            answer => answer,
+        }
+    }
+}
+
+fn texts(ids: &[InstanceId]) -> Vec<String> {
+    ids.iter().map(ToString::to_string).collect()
+}
+
+fn changes(answer: &[InstanceStateChange]) -> Vec<Change> {
+    let change = |change: &InstanceStateChange| {
+        Some(Change {
+            id: InstanceId::parse(change.instance_id()?)?,
+            from: state(change.previous_state()),
+            to: state(change.current_state()),
+        })
+    };
+    answer.iter().filter_map(change).collect()
+}
+
+fn state(state: Option<&types::InstanceState>) -> State {
+    State::parse(state.and_then(|state| state.name()).map_or("", |name| name.as_str()))
+}
+
+/// Reads an instance; one without an id could not be switched anyway.
+fn instance(shown: &types::Instance) -> Option<Instance> {
+    Some(Instance {
+        id: InstanceId::parse(shown.instance_id()?)?,
+        tags: shown
+            .tags()
+            .iter()
+            .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned())))
+            .collect(),
+        state: state(shown.state()),
+        state_reason: shown.state_reason().and_then(|reason| {
+            Some(StateReason { code: reason.code()?.to_owned(), message: reason.message().unwrap_or_default().to_owned() })
+        }),
+        // Without a launch time it counts as just started: not stopped, and no mark counts.
+        launch_time: shown
+            .launch_time()
+            .and_then(|at| DateTime::from_timestamp(at.secs(), at.subsec_nanos()))
+            .unwrap_or(DateTime::<chrono::Utc>::MAX_UTC),
+        instance_type: shown.instance_type().map_or("", |kind| kind.as_str()).to_owned(),
+        zone: shown.placement().and_then(|placement| placement.availability_zone()).unwrap_or_default().to_owned(),
+        root_device: match shown.root_device_type().map(|kind| kind.as_str()) {
+            Some("instance-store") => RootDevice::InstanceStore,
+            _ => RootDevice::Ebs,
+        },
+        spot: shown.instance_lifecycle().is_some_and(|lifecycle| lifecycle.as_str() == "spot"),
+        hibernation: shown.hibernation_options().and_then(|options| options.configured()).unwrap_or(false),
+        operator: shown
+            .operator()
+            .filter(|operator| operator.managed() == Some(true))
+            .map(|operator| operator.principal().unwrap_or("an AWS service").to_owned()),
+    })
+}
+
+impl From<TooLate> for Error {
+    fn from(TooLate: TooLate) -> Self {
+        Self {
+            code: "Deadline".to_owned(),
+            message: "the invocation's time is over".to_owned(),
+            kind: ErrorKind::TooLate,
+        }
+    }
+}
+
+impl<E> From<SdkError<E>> for Error
+where
+    E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    fn from(error: SdkError<E>) -> Self {
+        let no_answer = |code: &str, error: &SdkError<E>| Self {
+            code: code.to_owned(),
+            message: DisplayErrorContext(error).to_string(),
+            kind: ErrorKind::NoAnswer,
+        };
+        match &error {
+            SdkError::TimeoutError(_) => no_answer("Timeout", &error),
+            SdkError::DispatchFailure(failure) if failure.is_timeout() => no_answer("Timeout", &error),
+            SdkError::DispatchFailure(_) => no_answer("NoConnection", &error),
+            SdkError::ServiceError(answer) => match (answer.err().code(), answer.raw().status().as_u16()) {
+                // Said yes, in words that can't be read.
+                (None, 200..=299) => no_answer("BrokenAnswer", &error),
+                (code, status) => Self {
+                    code: code.map_or_else(|| format!("Http{status}"), str::to_owned),
+                    message: answer.err().message().unwrap_or("EC2 gave no message").to_owned(),
+                    kind: ErrorKind::Refused { status },
+                },
+            },
+            _ => no_answer("BrokenAnswer", &error),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What arrived, in its wrappings → the request's JSON, and the moment that its envelope names.
+//!
+//! Knows the shapes in which AWS delivers an event; must not know what a request means.
+
+use chrono::{DateTime, Utc};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use crate::request::{Refused, quote};
+
+/// What Scheduler replaces by the scheduled time; left as it stands when a person types the event.
+pub const SCHEDULED_TIME_PLACEHOLDER: &str = "<aws.scheduler.scheduled-time>";
+
+/// The bytes of an invocation, read as JSON as far as they could be.
+///
+/// Reading it never fails: what is not JSON must end in a refusal of ours, with our error type, and not in
+/// the runtime's.
+#[derive(Debug)]
+pub enum Event {
+    /// Well-formed JSON without a key written twice.
+    Json(Value),
+    /// Anything else, with what is wrong about it.
+    Malformed(String),
+}
+
+impl<'de> Deserialize<'de> for Event {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match Strict::deserialize(deserializer) {
+            Ok(Strict(value)) => Self::Json(value),
+            Err(error) => Self::Malformed(error.to_string()),
+        })
+    }
+}
+
+/// A request's fields, out of their wrapping.
+#[derive(Debug)]
+pub struct Unwrapped {
+    /// The request as it was written.
+    pub request: Map<String, Value>,
+    /// The envelope's `time`, for a request that names none itself.
+    pub time: Option<DateTime<Utc>>,
+}
+
+/// Takes the request out of whatever it came in.
+///
+/// # Errors
+/// What arrived is not JSON, not an object, or an envelope without a request in its `detail`.
+pub fn unwrap(event: Event) -> Result<Unwrapped, Refused> {
+    let fields = match event {
+        Event::Malformed(why) => return Err(Refused::one(format!("the event is not usable JSON: {why}"))),
+        Event::Json(Value::Object(fields)) => fields,
+        Event::Json(other) => {
+            return Err(Refused::one(format!(
+                "the event: expected an object like {{\"action\": \"stop\", \"tags\": {{\"curfew\": \"yes\"}}}}, found {}",
+                quote(&other)
+            )));
+        }
+    };
+    // Only an envelope has these; a request with a stray "detail" lands here too, and is refused below.
+    if !fields.contains_key("detail-type") && !fields.contains_key("detail") {
+        return Ok(Unwrapped { request: fields, time: None });
+    }
+    from_envelope(fields)
+}
+
+fn from_envelope(mut envelope: Map<String, Value>) -> Result<Unwrapped, Refused> {
+    for field in ["action", "tags", "filters", "instance_ids"] {
+        if envelope.contains_key(field) {
+            return Err(Refused::one(format!(
+                "{field}: stands beside an envelope's \"detail\"; write the whole request inside \"detail\", or send it bare"
+            )));
+        }
+    }
+    let time = match envelope.get("time") {
+        None => None,
+        Some(value) => Some(
+            value
+                .as_str()
+                .and_then(|text| DateTime::parse_from_rfc3339(text).ok())
+                .ok_or_else(|| {
+                    Refused::one(format!(
+                        "time: expected the envelope's time like \"2026-11-20T19:00:00Z\", found {}",
+                        quote(value)
+                    ))
+                })?
+                .to_utc(),
+        ),
+    };
+    let request = match envelope.remove("detail") {
+        Some(Value::Object(fields)) => fields,
+        Some(Value::String(text)) if text.trim().is_empty() => Map::new(),
+        Some(Value::String(text)) => match serde_json::from_str::<Strict>(&text) {
+            Ok(Strict(Value::Object(fields))) => fields,
+            Ok(Strict(other)) => {
+                return Err(Refused::one(format!("detail: expected text holding an object, found {}", quote(&other))));
+            }
+            Err(error) => return Err(Refused::one(format!("detail: its text is not usable JSON: {error}"))),
+        },
+        None => Map::new(),
+        Some(other) => {
+            return Err(Refused::one(format!("detail: expected an object or text holding one, found {}", quote(&other))));
+        }
+    };
+    if request.is_empty() {
+        return Err(Refused::one(
+            "detail: empty; a schedule without an input says nothing: write the request, like \
+             {\"action\": \"stop\", \"tags\": {\"curfew\": \"yes\"}}, into the rule target's or the schedule's Input"
+                .to_owned(),
+        ));
+    }
+    Ok(Unwrapped { request, time })
+}
+
+/// A JSON value in which no object names a key twice.
+///
+/// serde_json keeps the last of two silently; of two `tags` that would be half of what was meant.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Strict;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Strict, E> {
+        Ok(Strict(Value::Bool(value)))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Strict, E> {
+        Ok(Strict(Value::Number(value.into())))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Strict, E> {
+        Ok(Strict(Value::Number(value.into())))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Strict, E> {
+        Ok(Strict(Number::from_f64(value).map_or(Value::Null, Value::Number)))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Strict, E> {
+        Ok(Strict(Value::String(value.to_owned())))
+    }
+
+    fn visit_unit<E>(self) -> Result<Strict, E> {
+        Ok(Strict(Value::Null))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Strict, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Strict(value)) = seq.next_element()? {
+            values.push(value);
+        }
+        Ok(Strict(Value::Array(values)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Strict, A::Error> {
+        let mut fields = Map::new();
+        while let Some((key, Strict(value))) = map.next_entry::<String, Strict>()? {
+            if fields.contains_key(&key) {
+                return Err(de::Error::custom(format!("{} is written twice", quote(&Value::String(key)))));
+            }
+            fields.insert(key, value);
+        }
+        Ok(Strict(Value::Object(fields)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(text: &str) -> Result<Unwrapped, Refused> {
+        unwrap(serde_json::from_str(text).unwrap_or_else(|error| Event::Malformed(error.to_string())))
+    }
+
+    #[test]
+    fn every_wrapping_holds_the_same_request() {
+        let request = json!({"action": "stop", "tags": {"curfew": "yes"}});
+        let wrappings = [
+            request.clone(),
+            json!({"detail-type": "Scheduled Event", "source": "aws.events", "time": "2026-11-20T19:00:00Z", "detail": request}),
+            json!({"detail-type": "Scheduled Event", "source": "aws.scheduler", "time": "2026-11-20T19:00:00Z", "detail": request.to_string()}),
+            json!({"detail-type": "curfew", "source": "my.app", "detail": request}),
+        ];
+        for wrapping in wrappings {
+            let unwrapped = unwrap(Event::Json(wrapping.clone())).expect("a request");
+            assert_eq!(Value::Object(unwrapped.request), request, "{wrapping}");
+            assert_eq!(unwrapped.time.is_some(), wrapping.get("time").is_some());
+        }
+    }
+
+    #[test]
+    fn a_key_written_twice_is_refused_at_any_depth() {
+        for text in [r#"{"action":"stop","action":"start"}"#, r#"{"tags":{"a":"1","a":"2"}}"#, r#"{"x":[{"a":1,"a":1}]}"#] {
+            let refused = read(text).expect_err(text);
+            assert!(refused.to_string().contains("is written twice"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn nesting_beyond_reason_is_refused_and_does_not_overflow() {
+        let refused = read(&format!("{}{}", "[".repeat(10_000), "]".repeat(10_000))).expect_err("too deep");
+        assert!(refused.to_string().contains("recursion limit"), "{refused}");
+    }
+}

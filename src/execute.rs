@@ -1,0 +1,169 @@
+//! Carrying a plan out in one account and region, until the deadline.
+//!
+//! Knows EC2's ways; has no opinion on who should be switched.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use crate::ec2::{Ec2, Error};
+use crate::instance::{Instance, InstanceId, State, StateReason};
+use crate::plan::{Decision, Plan, Skip};
+use crate::request::{Action, Mode, Request};
+
+mod batch;
+mod refusal;
+mod verify;
+
+pub use refusal::{Class, classify};
+
+/// What became of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "from and to are states")]
+pub enum Outcome {
+    /// EC2 said that it did.
+    Changed { from: State, to: State },
+    /// EC2 said that it would.
+    WouldChange { from: State, to: State },
+    /// Left alone.
+    Skipped(Skip),
+    /// EC2 said no.
+    Failed {
+        /// EC2's code.
+        code: String,
+        /// EC2's sentence, and a hint where we have one.
+        message: String,
+    },
+    /// Not done, or not known to be done; a retry may do it.
+    Unfinished {
+        /// `deadline`, or the code that stood in the way.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    fn refused(error: &Error) -> Self {
+        Self::Failed { code: error.code.clone(), message: error.message.clone() }
+    }
+}
+
+/// What became of each instance of a plan: every one exactly once.
+pub type Outcomes = BTreeMap<InstanceId, Outcome>;
+
+/// Carries a plan out, and tells what became of every instance in it.
+pub async fn execute(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>, plan: &Plan) -> Outcomes {
+    let mut execution = Execution {
+        ec2,
+        request,
+        as_of,
+        known: BTreeMap::new(),
+        outcomes: BTreeMap::new(),
+        last_error: BTreeMap::new(),
+        hopeless: false,
+        watched: BTreeMap::new(),
+        set_aside: Vec::new(),
+    };
+    let mut ready = Vec::new();
+    for (instance, decision) in &plan.decided {
+        let id = instance.id.clone();
+        execution.known.insert(id.clone(), instance.clone());
+        match decision {
+            Decision::Switch => ready.push(id),
+            // What it is waiting for will not come in a dry run; the permission is the same.
+            Decision::WaitThenSwitch if request.mode == Mode::DryRun => ready.push(id),
+            Decision::WaitThenSwitch => execution.watch(&id, Why::ToSwitch),
+            Decision::Follow => execution.watch(&id, Why::Followed),
+            Decision::Skip(skip) => execution.settle(id, Outcome::Skipped(skip.clone())),
+            Decision::Fail { code, message } => {
+                execution.settle(id, Outcome::Failed { code: (*code).to_owned(), message: message.clone() });
+            }
+        }
+    }
+    for id in &plan.absent {
+        let message = format!("EC2 knows no instance {id} here; is it another region's, or gone?");
+        execution.settle(id.clone(), Outcome::Failed { code: "InvalidInstanceID.NotFound".to_owned(), message });
+    }
+    execution.switch(ready).await;
+    execution.verify().await;
+    execution.finish()
+}
+
+/// A plan being carried out.
+struct Execution<'a> {
+    ec2: &'a Ec2,
+    request: &'a Request,
+    as_of: DateTime<Utc>,
+    /// Each instance as EC2 showed it last, before it was switched.
+    known: BTreeMap<InstanceId, Instance>,
+    outcomes: Outcomes,
+    /// The code that stood in an instance's way last.
+    last_error: BTreeMap<InstanceId, String>,
+    /// A whole batch was refused, each way we tried it, and no call went through since.
+    hopeless: bool,
+    watched: BTreeMap<InstanceId, Watched>,
+    /// Groups for which EC2 had no room, to be tried again.
+    set_aside: Vec<batch::Group>,
+}
+
+/// Why an instance is looked at until it settles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// It is on its way to where it can be switched.
+    ToSwitch,
+    /// EC2 accepted our start.
+    Started,
+    /// Somebody else's start was on its way, or an earlier attempt's.
+    Followed,
+}
+
+struct Watched {
+    why: Why,
+    seen_pending: bool,
+}
+
+impl Execution<'_> {
+    fn settle(&mut self, id: InstanceId, outcome: Outcome) {
+        self.outcomes.insert(id, outcome);
+    }
+
+    fn watch(&mut self, id: &InstanceId, why: Why) {
+        self.watched.insert(id.clone(), Watched { why, seen_pending: why == Why::Followed });
+    }
+
+    /// Gives the state in which the action ends well.
+    fn goal(&self) -> State {
+        match self.request.action {
+            Action::Stop { .. } => State::Stopping,
+            Action::Start => State::Running,
+        }
+    }
+
+    /// Closes the account: what has no outcome by now was not finished.
+    fn finish(mut self) -> Outcomes {
+        for id in self.known.keys() {
+            if !self.outcomes.contains_key(id) {
+                let reason = self.last_error.get(id).map_or("deadline", String::as_str).to_owned();
+                self.outcomes.insert(id.clone(), Outcome::Unfinished { reason });
+            }
+        }
+        self.outcomes
+    }
+}
+
+/// Says why a start did not come to run, with what helps against the commonest cause.
+fn failed_start(reason: Option<&StateReason>) -> Outcome {
+    let Some(reason) = reason else {
+        return Outcome::Failed {
+            code: "NoStateReason".to_owned(),
+            message: "EC2 accepted the start, but it did not come to run, and EC2 doesn't say why".to_owned(),
+        };
+    };
+    let hint = match reason.code.as_str() {
+        "Client.InternalError" => {
+            "; EC2 accepted the start, but it did not come to run: may the function's role use the key of its encrypted \
+             volume? It needs kms:CreateGrant"
+        }
+        _ => "; EC2 accepted the start, but it did not come to run",
+    };
+    Outcome::Failed { code: reason.code.clone(), message: format!("{}{hint}", reason.message) }
+}

@@ -1,0 +1,291 @@
+//! Stopping and starting in batches, and isolating the bad one of a batch that EC2 refused.
+//!
+//! EC2 carries a batch out as a whole or, as documented, not at all. After a refusal nothing is taken for
+//! granted all the same: whatever is left of the batch is asked for again, and EC2's answer counts.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use tracing::{debug, warn};
+
+use super::{Class, Execution, Outcome, Why, classify};
+use crate::ec2::{Change, Error, MAX_IDS, Verb};
+use crate::instance::{InstanceId, State, rfc3339};
+use crate::plan::{Reason, Skip};
+use crate::request::{Action, Mode};
+
+/// Instances in one StopInstances or StartInstances call.
+///
+/// Small enough that a bad one is found by halving in 14 calls (2 × log2 100), large enough that a thousand
+/// instances are ten calls: StartInstances has a bucket of 5, refilled by 2 a second (EC2 developer guide,
+/// "Request throttling").
+const BATCH: usize = 100;
+/// Pause before a call is repeated that was throttled or got no answer; doubled each time, after the SDK's own.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// Refusals of single instances, none accepted, after which a batch may be refused as a whole.
+const ENOUGH_REFUSED: usize = 2;
+
+/// Instances to switch in one call.
+pub(super) struct Group {
+    ids: Vec<InstanceId>,
+    verb: Verb,
+    /// They carry this run's mark.
+    marked: bool,
+    /// A call was out without an answer: what EC2 finds already done may be our doing.
+    asked_before: bool,
+}
+
+impl Group {
+    fn part(&self, ids: Vec<InstanceId>) -> Self {
+        Self { ids, verb: self.verb, marked: self.marked, asked_before: self.asked_before }
+    }
+}
+
+/// What to do next, after an error.
+enum Next {
+    /// This batch is settled or split; go on.
+    On,
+    /// Later, after a pause.
+    Again(Group),
+    /// Nothing more can be done here.
+    End,
+}
+
+impl Execution<'_> {
+    /// Stops or starts instances, whichever the request says.
+    pub(super) async fn switch(&mut self, ids: Vec<InstanceId>) {
+        let groups = self.groups(ids);
+        self.switch_groups(groups).await;
+    }
+
+    pub(super) async fn switch_groups(&mut self, groups: Vec<Group>) {
+        let mut queue: VecDeque<Group> = groups.into();
+        let mut pause = FIRST_PAUSE;
+        while let Some(group) = queue.pop_front() {
+            match self.batch(group).await {
+                Next::On => pause = FIRST_PAUSE,
+                Next::Again(group) => {
+                    queue.push_back(group);
+                    if self.ec2.deadline.pause(pause).await.is_err() {
+                        break;
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Next::End => break,
+            }
+        }
+    }
+
+    /// Cuts a list into batches; Spot Instances and hibernation, which EC2 refuses for reasons of their own, apart.
+    fn groups(&self, ids: Vec<InstanceId>) -> Vec<Group> {
+        let mut kinds: BTreeMap<(bool, bool), Vec<InstanceId>> = BTreeMap::new();
+        for id in ids {
+            let instance = &self.known[&id];
+            let hibernate = matches!(self.request.action, Action::Stop { hibernate: true }) && instance.hibernation;
+            kinds.entry((instance.spot, hibernate)).or_default().push(id);
+        }
+        kinds
+            .into_iter()
+            .flat_map(|((_, hibernate), ids)| {
+                let verb = match self.request.action {
+                    Action::Stop { .. } => Verb::Stop { hibernate },
+                    Action::Start => Verb::Start,
+                };
+                let group = move |ids: &[InstanceId]| Group { ids: ids.to_vec(), verb, marked: false, asked_before: false };
+                ids.chunks(BATCH).map(group).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// Takes one batch to its end: accepted, or isolated down to those that EC2 refuses.
+    async fn batch(&mut self, batch: Group) -> Next {
+        let mut parts = VecDeque::from([batch]);
+        let mut again: Option<Group> = None;
+        let (mut accepted, mut refused_alone) = (false, 0);
+        while let Some(mut part) = parts.pop_front() {
+            let error = match self.attempt(&mut part).await {
+                Ok(changes) => {
+                    accepted = true;
+                    self.hopeless = false;
+                    let unanswered = self.accept(&part, changes);
+                    if !unanswered.is_empty() {
+                        merge(&mut again, Group { asked_before: true, ..part.part(unanswered) });
+                    }
+                    continue;
+                }
+                Err(error) => error,
+            };
+            debug!(code = error.code, instances = part.ids.len(), message = error.message);
+            let class = classify(&error);
+            if class != Class::TooLate {
+                for id in &part.ids {
+                    self.last_error.insert(id.clone(), error.code.clone());
+                }
+            }
+            match class {
+                Class::TooLate => return Next::End,
+                Class::Throttled | Class::Unwell => {
+                    merge(&mut again, Group { asked_before: true, ..part });
+                }
+                Class::Target => {
+                    self.refuse(&part, &part.ids, &error).await;
+                    for rest in parts.drain(..) {
+                        self.refuse(&rest, &rest.ids, &error).await;
+                    }
+                }
+                Class::Capacity => self.by_place(part, &mut parts),
+                Class::Instance | Class::OneOrAll => {
+                    let named: Vec<InstanceId> =
+                        InstanceId::all_in(&error.message).into_iter().filter(|id| part.ids.contains(id)).collect();
+                    let (bad, rest) = match part.ids.as_slice() {
+                        [only] => {
+                            refused_alone += 1;
+                            (vec![only.clone()], Vec::new())
+                        }
+                        ids => (named.clone(), ids.iter().filter(|id| !named.contains(id)).cloned().collect()),
+                    };
+                    if !bad.is_empty() {
+                        self.refuse(&part, &bad, &error).await;
+                        if !rest.is_empty() {
+                            parts.push_front(part.part(rest));
+                        }
+                        if class == Class::OneOrAll && !accepted && refused_alone == ENOUGH_REFUSED {
+                            // Next the largest part left: if that is refused as well, all of them are.
+                            parts.rotate_right(parts.len().min(1));
+                        }
+                    } else if class == Class::OneOrAll && !accepted && (self.hopeless || refused_alone >= ENOUGH_REFUSED) {
+                        self.hopeless = true;
+                        parts.push_front(part);
+                        for part in parts.drain(..) {
+                            self.refuse(&part, &part.ids, &error).await;
+                        }
+                    } else {
+                        let (left, right) = rest.split_at(rest.len() / 2);
+                        parts.push_front(part.part(right.to_vec()));
+                        parts.push_front(part.part(left.to_vec()));
+                    }
+                }
+            }
+        }
+        again.map_or(Next::On, Next::Again)
+    }
+
+    /// Makes the call; before a stop that is to be remembered, the mark. No mark, no stop.
+    async fn attempt(&self, group: &mut Group) -> Result<Vec<Change>, Error> {
+        let mode = self.request.mode;
+        let stops = matches!(self.request.action, Action::Stop { .. });
+        if stops && self.request.remember && !group.marked {
+            let lacks_mark = |id: &&InstanceId| {
+                let mark = self.known[*id].tags.get(crate::instance::STOPPED_AT_TAG);
+                mark != Some(&rfc3339(self.as_of))
+            };
+            // A retry finds its own mark.
+            let unmarked: Vec<InstanceId> = group.ids.iter().filter(lacks_mark).cloned().collect();
+            if !unmarked.is_empty() {
+                self.ec2.call(Verb::Mark(self.as_of), &unmarked, mode).await.map_err(|error| Error {
+                    message: format!("it could not be marked with {}: {}", crate::instance::STOPPED_AT_TAG, error.message),
+                    ..error
+                })?;
+            }
+            group.marked = true;
+        }
+        self.ec2.call(group.verb, &group.ids, mode).await
+    }
+
+    /// Books what EC2 answered; gives the instances of which it said nothing.
+    fn accept(&mut self, group: &Group, changes: Vec<Change>) -> Vec<InstanceId> {
+        if self.request.mode == Mode::DryRun {
+            for id in &group.ids {
+                let from = self.known[id].state.clone();
+                self.settle(id.clone(), Outcome::WouldChange { from, to: self.goal() });
+            }
+            return Vec::new();
+        }
+        let answers: BTreeMap<InstanceId, Change> = changes.into_iter().map(|change| (change.id.clone(), change)).collect();
+        let mut unanswered = Vec::new();
+        for id in &group.ids {
+            let Some(change) = answers.get(id) else {
+                unanswered.push(id.clone());
+                continue;
+            };
+            match (group.verb, &change.from, &change.to) {
+                // Somebody was faster; unless it was an earlier call of ours.
+                (Verb::Stop { .. }, State::Stopped, _) | (Verb::Start, State::Running, _) if !group.asked_before => {
+                    self.settle(id.clone(), Outcome::Skipped(Skip::because(Reason::AlreadyDone)));
+                }
+                (Verb::Start, ..) => self.watch(id, Why::Started),
+                (_, _, State::Stopping | State::Stopped) => {
+                    let from = self.known[id].state.clone();
+                    self.settle(id.clone(), Outcome::Changed { from, to: change.to.clone() });
+                }
+                // Said yes, and shows a state that is no stop: it has to be asked again.
+                _ => unanswered.push(id.clone()),
+            }
+        }
+        unanswered
+    }
+
+    /// Books what EC2 refused, and takes the mark back: what was not stopped must not look as if it had been.
+    async fn refuse(&mut self, group: &Group, ids: &[InstanceId], error: &Error) {
+        for id in ids {
+            let spot = self.known[id].spot;
+            let skip = match (error.code.as_str(), group.verb) {
+                ("UnsupportedOperation", Verb::Stop { .. }) if spot => Some(Reason::SpotOneTime),
+                ("OperationNotPermitted", Verb::Stop { .. }) if error.message.contains("disableApiStop") => {
+                    Some(Reason::StopProtected)
+                }
+                _ => None,
+            };
+            let outcome = skip.map_or_else(|| Outcome::refused(error), |reason| Outcome::Skipped(Skip::because(reason)));
+            self.settle(id.clone(), outcome);
+        }
+        if group.marked && self.request.mode == Mode::Live {
+            self.unmark(ids).await;
+        }
+    }
+
+    /// Deletes the mark, as well as it can be done.
+    pub(super) async fn unmark(&self, ids: &[InstanceId]) {
+        for ids in ids.chunks(MAX_IDS) {
+            if let Err(error) = self.ec2.call(Verb::Unmark, ids, Mode::Live).await {
+                warn!(instances = ids.len(), code = error.code, error = error.message, "could not delete the mark; it is void at the next start");
+            }
+        }
+    }
+
+    /// Marks anew, as of now, what was to run and does not.
+    pub(super) async fn mark_again(&self, ids: &[InstanceId]) {
+        for ids in ids.chunks(MAX_IDS) {
+            if let Err(error) = self.ec2.call(Verb::Mark(chrono::Utc::now()), ids, Mode::Live).await {
+                warn!(instances = ids.len(), code = error.code, error = error.message, "could not mark anew what did not start; a later start may call it not_marked");
+            }
+        }
+    }
+
+    /// Sorts by zone and instance type what met a shortage; a group that is of one place already waits.
+    fn by_place(&mut self, group: Group, parts: &mut VecDeque<Group>) {
+        let mut places: BTreeMap<(&str, &str), Vec<InstanceId>> = BTreeMap::new();
+        for id in &group.ids {
+            let instance = &self.known[id];
+            places.entry((&instance.zone, &instance.instance_type)).or_default().push(id.clone());
+        }
+        if places.len() == 1 {
+            self.set_aside.push(group);
+        } else {
+            parts.extend(places.into_values().map(|ids| group.part(ids)));
+        }
+    }
+}
+
+/// Adds to what is to be repeated; the parts of one batch become one call again.
+fn merge(again: &mut Option<Group>, group: Group) {
+    match again {
+        Some(first) => {
+            first.marked &= group.marked;
+            first.ids.extend(group.ids);
+        }
+        None => *again = Some(group),
+    }
+}

@@ -1,0 +1,166 @@
+//! Following what is on its way: a start until it runs or falls back, a moving instance until it can be switched.
+//!
+//! "EC2 accepted the start" is not "it runs": without a grant on its volume's key, an instance goes from
+//! pending back to stopped, and only its StateReason says so.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::{Execution, Outcome, Why, failed_start};
+use crate::ec2::{Error, MAX_IDS};
+use crate::instance::{Instance, InstanceId, STOPPED_AT_TAG, State};
+use crate::plan::{Decision, Reason, Skip, decide};
+
+/// The first look: no instance is there sooner.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// Looks grow apart up to this; most instances need 10 to 60 seconds.
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
+/// First pause before a group is tried again for which EC2 had no room; doubled each time.
+const FIRST_SHORTAGE_PAUSE: Duration = Duration::from_secs(10);
+/// The longest such pause.
+const LONGEST_SHORTAGE_PAUSE: Duration = Duration::from_secs(120);
+
+/// What a look told about an instance.
+enum Seen {
+    Moving,
+    Runs,
+    FellBack,
+    Decided(Decision),
+}
+
+impl Execution<'_> {
+    /// Looks until nothing is on its way any more, or the time is over.
+    pub(super) async fn verify(&mut self) {
+        let mut pause = FIRST_LOOK;
+        let mut shortage_pause = FIRST_SHORTAGE_PAUSE;
+        let mut next_try = Instant::now() + shortage_pause;
+        while !(self.watched.is_empty() && self.set_aside.is_empty()) {
+            if self.ec2.deadline.pause(pause).await.is_err() {
+                return;
+            }
+            pause = (pause * 3 / 2).min(LONGEST_LOOK);
+            self.look().await;
+            if !self.set_aside.is_empty() && Instant::now() >= next_try {
+                let groups = std::mem::take(&mut self.set_aside);
+                self.switch_groups(groups).await;
+                shortage_pause = (shortage_pause * 2).min(LONGEST_SHORTAGE_PAUSE);
+                next_try = Instant::now() + shortage_pause;
+            }
+        }
+    }
+
+    /// Asks EC2 once about everything watched, and acts on what has settled.
+    async fn look(&mut self) {
+        let (mut ready, mut running, mut fallen) = (Vec::new(), Vec::new(), Vec::new());
+        for instance in self.show_watched().await {
+            let Some(why) = self.watched.get(&instance.id).map(|watched| watched.why) else { continue };
+            let id = instance.id.clone();
+            let outcome = match self.judge(&instance) {
+                Seen::Moving => continue,
+                Seen::Runs => {
+                    running.push(instance.clone());
+                    match why {
+                        Why::Followed => Some(Outcome::Skipped(Skip::because(Reason::AlreadyDone))),
+                        Why::Started | Why::ToSwitch => {
+                            Some(Outcome::Changed { from: self.known[&id].state.clone(), to: State::Running })
+                        }
+                    }
+                }
+                Seen::FellBack => {
+                    if !instance.state.is_gone() {
+                        fallen.push(instance.clone());
+                    }
+                    Some(failed_start(instance.state_reason.as_ref()))
+                }
+                Seen::Decided(Decision::Skip(skip)) => Some(Outcome::Skipped(skip)),
+                Seen::Decided(Decision::Fail { code, message }) => {
+                    Some(Outcome::Failed { code: code.to_owned(), message })
+                }
+                Seen::Decided(Decision::Follow) => {
+                    self.watch(&id, Why::Followed);
+                    continue;
+                }
+                Seen::Decided(Decision::Switch | Decision::WaitThenSwitch) => {
+                    ready.push(id.clone());
+                    None
+                }
+            };
+            self.watched.remove(&id);
+            match outcome {
+                Some(outcome) => self.settle(id, outcome),
+                None => {
+                    self.known.insert(id, instance);
+                }
+            }
+        }
+        self.unmark(&marked(&running)).await;
+        self.mark_again(&marked(&fallen)).await;
+        if !ready.is_empty() {
+            self.switch(ready).await;
+        }
+    }
+
+    /// Judges what EC2 shows of a watched instance, against what it showed before the call.
+    fn judge(&mut self, seen: &Instance) -> Seen {
+        let before = &self.known[&seen.id];
+        let Some(watched) = self.watched.get_mut(&seen.id) else { return Seen::Moving };
+        if watched.why == Why::ToSwitch {
+            return match decide(self.request, seen, self.as_of) {
+                Decision::WaitThenSwitch => Seen::Moving,
+                decision => Seen::Decided(decision),
+            };
+        }
+        match &seen.state {
+            State::Running => Seen::Runs,
+            State::Pending => {
+                watched.seen_pending = true;
+                Seen::Moving
+            }
+            // DescribeInstances lags: "stopped" may still be the state from before the start. It is news only
+            // if something else about it is.
+            State::Stopped | State::ShuttingDown | State::Terminated
+                if watched.seen_pending
+                    || seen.launch_time != before.launch_time
+                    || seen.state_reason != before.state_reason
+                    || seen.state.is_gone() =>
+            {
+                Seen::FellBack
+            }
+            State::Stopped | State::Stopping | State::ShuttingDown | State::Terminated | State::Unknown(_) => Seen::Moving,
+        }
+    }
+
+    /// Asks EC2 for what is watched; an instance it doesn't know at the moment is missing from the answer.
+    async fn show_watched(&self) -> Vec<Instance> {
+        let watched: Vec<InstanceId> = self.watched.keys().cloned().collect();
+        let mut shown = Vec::new();
+        for ids in watched.chunks(MAX_IDS) {
+            let answer = match self.ec2.by_id(ids).await {
+                Err(error) => match without_named(ids, &error) {
+                    Some(rest) => self.ec2.by_id(&rest).await,
+                    None => Err(error),
+                },
+                answer => answer,
+            };
+            match answer {
+                Ok(instances) => shown.extend(instances),
+                // The next look asks again.
+                Err(error) => debug!(code = error.code, error = error.message, "a look got no answer"),
+            }
+        }
+        shown
+    }
+}
+
+/// Leaves out the ids for which EC2 refused the whole look.
+fn without_named(ids: &[InstanceId], error: &Error) -> Option<Vec<InstanceId>> {
+    let named = InstanceId::all_in(&error.message);
+    let rest: Vec<InstanceId> = ids.iter().filter(|id| !named.contains(id)).cloned().collect();
+    (rest.len() < ids.len()).then_some(rest)
+}
+
+fn marked(instances: &[Instance]) -> Vec<InstanceId> {
+    instances.iter().filter(|instance| instance.tags.contains_key(STOPPED_AT_TAG)).map(|instance| instance.id.clone()).collect()
+}

@@ -1,0 +1,319 @@
+//! What we know of an instance, and every `curfew:*` tag's name and grammar.
+//!
+//! Must not know how EC2 is asked, what the request wants, or what time it is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeDelta, TimeZone, Utc};
+use chrono_tz::Tz;
+
+/// The mark: when Curfew stopped the instance, RFC 3339.
+pub const STOPPED_AT_TAG: &str = "curfew:stopped-at";
+/// The exemption: left alone always, or until a moment.
+pub const EXEMPT_TAG: &str = "curfew:exempt";
+/// The instance's own running hours; only `reconcile` reads what they say.
+pub const HOURS_TAG: &str = "curfew:hours";
+
+/// An instance's id: `i-` and 8 or 17 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(transparent)]
+pub struct InstanceId(String);
+
+impl InstanceId {
+    /// Takes a text that has an id's shape.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("i-")?;
+        let hex = digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        (hex && matches!(digits.len(), 8 | 17)).then(|| Self(text.to_owned()))
+    }
+
+    /// Finds the ids in a text, as EC2's error messages name them.
+    #[must_use]
+    pub fn all_in(text: &str) -> Vec<Self> {
+        text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter_map(Self::parse).collect()
+    }
+
+    /// Gives it as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where an instance is in its life (EC2 user guide, "Instance lifecycle").
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "EC2's own names")]
+pub enum State {
+    Pending,
+    Running,
+    Stopping,
+    Stopped,
+    ShuttingDown,
+    Terminated,
+    /// One that this version doesn't know: to be left alone.
+    Unknown(String),
+}
+
+impl State {
+    /// Reads EC2's name for a state.
+    #[must_use]
+    pub fn parse(name: &str) -> Self {
+        match name {
+            "pending" => Self::Pending,
+            "running" => Self::Running,
+            "stopping" => Self::Stopping,
+            "stopped" => Self::Stopped,
+            "shutting-down" => Self::ShuttingDown,
+            "terminated" => Self::Terminated,
+            other => Self::Unknown(other.to_owned()),
+        }
+    }
+
+    /// Gives EC2's name for it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::ShuttingDown => "shutting-down",
+            Self::Terminated => "terminated",
+            Self::Unknown(name) => name,
+        }
+    }
+
+    /// Tells whether the instance is gone, or on its way there.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::ShuttingDown | Self::Terminated)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What the instance's root volume is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootDevice {
+    /// A volume that outlives a stop.
+    Ebs,
+    /// A disk of the host: it cannot be stopped, only lost.
+    InstanceStore,
+}
+
+/// Why EC2 last changed the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateReason {
+    /// EC2's code, like `Client.UserInitiatedShutdown`.
+    pub code: String,
+    /// EC2's sentence.
+    pub message: String,
+}
+
+impl StateReason {
+    /// Tells whether it is EC2's word for a start that did not come to run (EC2 API reference, StateReason).
+    #[must_use]
+    pub fn is_failed_start(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "Client.InternalError"
+                | "Client.InvalidSnapshot.NotFound"
+                | "Client.VolumeLimitExceeded"
+                | "Server.InsufficientInstanceCapacity"
+                | "Server.InternalError"
+        )
+    }
+}
+
+/// An instance as DescribeInstances shows it, as far as Curfew looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Its id.
+    pub id: InstanceId,
+    /// All its tags.
+    pub tags: BTreeMap<String, String>,
+    /// Its state.
+    pub state: State,
+    /// Why it is in that state, if EC2 says.
+    pub state_reason: Option<StateReason>,
+    /// When it was last started; every start renews it, a reboot does not.
+    pub launch_time: DateTime<Utc>,
+    /// Its instance type, like `t3.micro`.
+    pub instance_type: String,
+    /// Its availability zone, like `us-east-1a`.
+    pub zone: String,
+    /// What its root volume is.
+    pub root_device: RootDevice,
+    /// Whether it is a Spot Instance.
+    pub spot: bool,
+    /// Whether it was launched with hibernation configured.
+    pub hibernation: bool,
+    /// The AWS service that manages it, if EC2 says that one does.
+    pub operator: Option<String>,
+}
+
+impl Instance {
+    /// Gives the `Name` tag, if it has one that says something.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.tags.get("Name").map(String::as_str).filter(|name| !name.is_empty())
+    }
+
+    /// Reads the mark, whether or not it still counts.
+    #[must_use]
+    pub fn stopped_at(&self) -> Option<DateTime<Utc>> {
+        let text = self.tags.get(STOPPED_AT_TAG)?;
+        Some(DateTime::parse_from_rfc3339(text).ok()?.to_utc())
+    }
+
+    /// Tells whether the mark counts: any start since, whoever's, has renewed the launch time and voided it.
+    #[must_use]
+    pub fn is_marked(&self) -> bool {
+        self.stopped_at().is_some_and(|at| at > self.launch_time)
+    }
+
+    /// Reads the exemption.
+    #[must_use]
+    pub fn exemption(&self, timezone: Tz) -> Option<Exemption> {
+        self.tags.get(EXEMPT_TAG).map(|value| Exemption::parse(value, timezone))
+    }
+
+    /// Finds who else switches it: an AWS service, or another controller.
+    #[must_use]
+    pub fn controller(&self) -> Option<&str> {
+        let by_tag = |(key, _): (&String, &String)| {
+            CONTROLLER_TAGS.iter().find(|(tag, _)| match tag.strip_suffix('*') {
+                Some(prefix) => key.starts_with(prefix),
+                None => key == tag,
+            })
+        };
+        self.operator.as_deref().or_else(|| self.tags.iter().find_map(by_tag).map(|(_, who)| *who))
+    }
+}
+
+/// Tags by which other controllers mark what is theirs: a key, or a key's beginning and `*`; and whose it is.
+const CONTROLLER_TAGS: [(&str, &str); 8] = [
+    ("aws:ec2:fleet-id", "EC2 Fleet"),
+    ("aws:ec2spot:fleet-request-id", "Spot Fleet"),
+    ("aws:elasticmapreduce:*", "EMR"),
+    ("aws:eks:cluster-name", "EKS"),
+    ("eks:cluster-name", "EKS"),
+    ("eks:nodegroup-name", "EKS"),
+    ("karpenter.sh/nodepool", "Karpenter"),
+    ("karpenter.sh/provisioner-name", "Karpenter"),
+];
+
+/// What `curfew:exempt` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exemption {
+    /// Empty or `true`.
+    Always,
+    /// Up to a moment, and no longer.
+    Until(DateTime<Utc>),
+    /// Something else, even `false`: left alone, because the other way might switch off the wrong machine.
+    Unclear(String),
+}
+
+impl Exemption {
+    /// Reads the tag's value; a date or a local time is in `timezone`.
+    ///
+    /// A date means its end. A local time that a clock change repeats means the later one, and one that it
+    /// skips means the moment of the change: never shorter than what was written.
+    #[must_use]
+    pub fn parse(value: &str, timezone: Tz) -> Self {
+        let text = value.trim();
+        if text.is_empty() || text == "true" {
+            return Self::Always;
+        }
+        if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
+            return Self::Until(moment.to_utc());
+        }
+        let local = ["%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+            .iter()
+            .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
+            .or_else(|| {
+                let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
+                Some(date.succ_opt()?.and_time(NaiveTime::MIN))
+            });
+        match local.and_then(|local| to_utc(local, timezone)) {
+            Some(moment) => Self::Until(moment),
+            None => Self::Unclear(value.to_owned()),
+        }
+    }
+}
+
+fn to_utc(local: NaiveDateTime, timezone: Tz) -> Option<DateTime<Utc>> {
+    // No zone has ever skipped more than a day (Samoa, 2011), and clocks change at whole quarters of an hour.
+    (0..=96).find_map(|quarters| {
+        let shifted = local.checked_add_signed(TimeDelta::minutes(15 * quarters))?;
+        Some(timezone.from_local_datetime(&shifted).latest()?.to_utc())
+    })
+}
+
+/// Writes a moment as Curfew does everywhere: RFC 3339 in UTC, with milliseconds only where there are any.
+#[must_use]
+pub fn rfc3339(moment: DateTime<Utc>) -> String {
+    let whole = moment.timestamp_subsec_millis() == 0;
+    moment.to_rfc3339_opts(if whole { SecondsFormat::Secs } else { SecondsFormat::Millis }, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn until(value: &str, zone: &str) -> String {
+        match Exemption::parse(value, zone.parse().expect("a zone")) {
+            Exemption::Until(moment) => rfc3339(moment),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_exemption_ends_when_a_person_would_say_it_does() {
+        for (value, zone, expected) in [
+            ("", "UTC", "Always"),
+            ("true", "UTC", "Always"),
+            ("2026-11-20T22:00:00Z", "Europe/Berlin", "2026-11-20T22:00:00Z"),
+            ("2026-11-20T22:00:00+01:00", "UTC", "2026-11-20T21:00:00Z"),
+            ("2026-11-21", "UTC", "2026-11-22T00:00:00Z"),
+            ("2026-11-21", "Europe/Berlin", "2026-11-21T23:00:00Z"),
+            ("2026-11-21 22:00", "Europe/Berlin", "2026-11-21T21:00:00Z"),
+            ("2026-12-31", "UTC", "2027-01-01T00:00:00Z"),
+            ("2028-02-29", "UTC", "2028-03-01T00:00:00Z"),
+            // skipped: 02:30 does not exist; 03:00 is the moment of the change
+            ("2026-03-29 02:30", "Europe/Berlin", "2026-03-29T01:00:00Z"),
+            // repeated: the later 02:30
+            ("2026-10-25 02:30", "Europe/Berlin", "2026-10-25T01:30:00Z"),
+            // a whole day that Samoa skipped
+            ("2011-12-29", "Pacific/Apia", "2011-12-30T10:00:00Z"),
+        ] {
+            assert_eq!(until(value, zone), expected, "{value} in {zone}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_exemption_still_spares_the_instance() {
+        for value in ["false", "no", "tomorrow", "2026-02-29", "2026-11-21 25:00", "21.11.2026"] {
+            assert_eq!(Exemption::parse(value, Tz::UTC), Exemption::Unclear(value.to_owned()));
+        }
+    }
+
+    #[test]
+    fn ids_are_found_in_ec2s_messages() {
+        let message = "The instance IDs 'i-0aaaaaaaaaaaaaaaa, i-0bbbbbbbbbbbbbbbb' do not exist (i-12345678; not i-xyz, ami-0aaaaaaaaaaaaaaaa)";
+        let ids: Vec<String> = InstanceId::all_in(message).iter().map(ToString::to_string).collect();
+        assert_eq!(ids, ["i-0aaaaaaaaaaaaaaaa", "i-0bbbbbbbbbbbbbbbb", "i-12345678"]);
+    }
+}

@@ -1,0 +1,364 @@
+//! What happened, as data, and its one sentence.
+//!
+//! Must not know how it came about, nor how it is told. Its fields and names are a contract.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::execute::Outcome;
+use crate::instance::{InstanceId, rfc3339};
+use crate::request::{Action, Mode, Request};
+use crate::targets::{Run, Worked};
+
+/// Bytes of the answer and of its log line: a CloudWatch event and a Step Functions state hold 256 KB, and the
+/// caller's own wrapping needs room.
+const MAX_BYTES: usize = 195_000;
+/// Instances that the sentence names; the lists have the rest.
+const NAMED: usize = 3;
+
+/// The report: the answer of a run that left nothing undone, and a log line of every run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "README.md, \"The report\", describes every field")]
+pub struct Report {
+    pub message: String,
+    pub outcome: Verdict,
+    pub name: String,
+    pub action: &'static str,
+    pub dry_run: bool,
+    pub scheduled_time: Option<String>,
+    pub duration_ms: u64,
+    pub version: &'static str,
+    pub summary: Summary,
+    pub skipped_by: BTreeMap<&'static str, usize>,
+    pub targets: Vec<Target>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub truncated_targets: usize,
+    /// A quiet night that looks like a typo.
+    #[serde(skip)]
+    pub suspicious: bool,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Nothing that should have changed is left.
+    Complete,
+    /// EC2 said no to something.
+    Incomplete,
+    /// Something is left that a retry may do.
+    Unfinished,
+    /// Too late to begin: nothing was changed.
+    Stale,
+    /// The plan was larger than `max_changes`: nothing was changed.
+    TooManyChanges,
+}
+
+/// How many instances ended how; the first is the sum of the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Summary {
+    pub matched: usize,
+    pub changed: usize,
+    pub would_change: usize,
+    pub skipped: usize,
+    pub failed: usize,
+    pub unfinished: usize,
+}
+
+/// One account and region.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "README.md, \"The report\", describes every field")]
+pub struct Target {
+    pub account: String,
+    pub region: String,
+    pub error: Option<TargetError>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    pub failed: Vec<Failed>,
+    pub unfinished: Vec<Unfinished>,
+    pub changed: Vec<Changed>,
+    pub would_change: Vec<Changed>,
+    pub skipped: Vec<Skipped>,
+    pub truncated: usize,
+}
+
+/// Why a whole account and region could not be worked on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "EC2's words")]
+pub struct TargetError {
+    pub code: String,
+    pub message: String,
+}
+
+/// An instance to which EC2 said no.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "EC2's words")]
+pub struct Failed {
+    pub id: InstanceId,
+    pub name: Option<String>,
+    pub code: String,
+    pub message: String,
+}
+
+/// An instance that a retry may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Unfinished {
+    pub id: InstanceId,
+    pub name: Option<String>,
+    pub reason: String,
+}
+
+/// An instance that changed, or would.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "states")]
+pub struct Changed {
+    pub id: InstanceId,
+    pub name: Option<String>,
+    pub from: String,
+    pub to: String,
+}
+
+/// An instance left alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Skipped {
+    pub id: InstanceId,
+    pub name: Option<String>,
+    pub reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+impl Target {
+    /// Puts what became of a target's instances into its lists.
+    #[must_use]
+    pub fn new(account: &str, worked: &Worked) -> Self {
+        let mut target = Self {
+            account: account.to_owned(),
+            region: worked.region.clone(),
+            error: worked.error.as_ref().map(|error| TargetError { code: error.code.clone(), message: error.message.clone() }),
+            note: worked.note.clone(),
+            failed: Vec::new(),
+            unfinished: Vec::new(),
+            changed: Vec::new(),
+            would_change: Vec::new(),
+            skipped: Vec::new(),
+            truncated: 0,
+        };
+        let names: BTreeMap<&InstanceId, Option<&str>> =
+            worked.plan.decided.iter().map(|(instance, _)| (&instance.id, instance.name())).collect();
+        for (id, outcome) in &worked.outcomes {
+            let name = names.get(id).copied().flatten().map(str::to_owned);
+            let id = id.clone();
+            match outcome.clone() {
+                Outcome::Changed { from, to } => {
+                    target.changed.push(Changed { id, name, from: from.to_string(), to: to.to_string() });
+                }
+                Outcome::WouldChange { from, to } => {
+                    target.would_change.push(Changed { id, name, from: from.to_string(), to: to.to_string() });
+                }
+                Outcome::Skipped(skip) => target.skipped.push(Skipped {
+                    id,
+                    name,
+                    reason: skip.reason.as_str(),
+                    until: skip.until.map(rfc3339),
+                    message: skip.message,
+                }),
+                Outcome::Failed { code, message } => target.failed.push(Failed { id, name, code, message }),
+                Outcome::Unfinished { reason } => target.unfinished.push(Unfinished { id, name, reason }),
+            }
+        }
+        target
+    }
+
+    fn is_clean(&self) -> bool {
+        self.error.is_none() && self.failed.is_empty() && self.unfinished.is_empty()
+    }
+}
+
+impl Report {
+    /// Reports a run.
+    #[must_use]
+    pub fn of_run(request: &Request, account: &str, run: &Run, duration: Duration) -> Self {
+        let targets: Vec<Target> = run.targets.iter().map(|worked| Target::new(account, worked)).collect();
+        let mut report = Self::empty(request, duration);
+        for target in &targets {
+            report.summary.changed += target.changed.len();
+            report.summary.would_change += target.would_change.len();
+            report.summary.skipped += target.skipped.len();
+            report.summary.failed += target.failed.len();
+            report.summary.unfinished += target.unfinished.len();
+            for skipped in &target.skipped {
+                *report.skipped_by.entry(skipped.reason).or_default() += 1;
+            }
+        }
+        report.summary.matched = run.targets.iter().map(|worked| worked.plan.matched()).sum();
+        report.outcome = if run.too_many_changes {
+            Verdict::TooManyChanges
+        } else if report.summary.unfinished > 0 {
+            Verdict::Unfinished
+        } else if report.summary.failed > 0 || targets.iter().any(|target| target.error.is_some()) {
+            Verdict::Incomplete
+        } else {
+            Verdict::Complete
+        };
+        report.suspicious = run.in_goal_state == Some(0);
+        report.targets = targets;
+        report.message = report.sentence(request, run);
+        report.truncate();
+        report
+    }
+
+    /// Reports that a run came too late to begin.
+    #[must_use]
+    pub fn of_stale(request: &Request, late: Duration, duration: Duration) -> Self {
+        let mut report = Self::empty(request, duration);
+        report.outcome = Verdict::Stale;
+        report.message = format!(
+            "{}: nothing {}, the event came {} minutes late and may be {} (max_delay_minutes)",
+            request.name,
+            request.action.past(),
+            late.as_secs() / 60,
+            request.max_delay.as_secs() / 60,
+        );
+        report
+    }
+
+    fn empty(request: &Request, duration: Duration) -> Self {
+        Self {
+            message: String::new(),
+            outcome: Verdict::Complete,
+            name: request.name.clone(),
+            action: request.action.as_str(),
+            dry_run: request.mode == Mode::DryRun,
+            scheduled_time: request.scheduled_time.map(rfc3339),
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            version: env!("CARGO_PKG_VERSION"),
+            summary: Summary::default(),
+            skipped_by: BTreeMap::new(),
+            targets: Vec::new(),
+            truncated_targets: 0,
+            suspicious: false,
+        }
+    }
+
+    /// Says it in one sentence: what changed, what was left alone and why, what went wrong.
+    fn sentence(&self, request: &Request, run: &Run) -> String {
+        let summary = &self.summary;
+        let dry = if self.dry_run { "dry run, " } else { "" };
+        let mut parts = Vec::new();
+        if run.too_many_changes {
+            let planned: usize = run.targets.iter().map(|worked| worked.plan.changes()).sum();
+            let max = request.max_changes.unwrap_or_default();
+            parts.push(format!("{dry}nothing {}, {planned} to {} are more than max_changes {max}", request.action.past(), self.action));
+        } else if let Some(count) = run.in_goal_state {
+            parts.push(format!("{dry}{}", nothing_matched(request, run, count)));
+        } else if self.dry_run {
+            parts.push(format!("{dry}would {} {} of {}", self.action, summary.would_change, summary.matched));
+        } else {
+            parts.push(format!("{} {} of {}", request.action.past(), summary.changed, summary.matched));
+        }
+        if summary.skipped > 0 {
+            let mut reasons: Vec<_> = self.skipped_by.iter().collect();
+            reasons.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), **reason));
+            let reasons: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+            parts.push(format!("left {} alone ({})", summary.skipped, reasons.join(", ")));
+        }
+        let label = |id: &InstanceId, name: &Option<String>| name.clone().unwrap_or_else(|| id.to_string());
+        if summary.failed > 0 {
+            let failed = self.targets.iter().flat_map(|target| &target.failed);
+            let named = failed.map(|failed| format!("{} ({})", label(&failed.id, &failed.name), failed.code));
+            parts.push(format!("{} failed: {}", summary.failed, some(named, summary.failed)));
+        }
+        if summary.unfinished > 0 && !run.too_many_changes {
+            let unfinished = self.targets.iter().flat_map(|target| &target.unfinished);
+            let named = unfinished.map(|left| format!("{} ({})", label(&left.id, &left.name), left.reason));
+            parts.push(format!("{} unfinished: {}", summary.unfinished, some(named, summary.unfinished)));
+        }
+        let errors: Vec<String> = self
+            .targets
+            .iter()
+            .filter_map(|target| Some(format!("{} ({})", target.region, target.error.as_ref()?.code)))
+            .collect();
+        if !errors.is_empty() {
+            let count = errors.len();
+            parts.push(format!("could not work in {}", some(errors.into_iter(), count)));
+        }
+        format!("{}: {}", self.name, parts.join("; "))
+    }
+
+    /// Cuts the lists until the report fits, what matters least first; the counts stay exact.
+    fn truncate(&mut self) {
+        let mut excess = json_len(self).saturating_sub(MAX_BYTES);
+        if excess == 0 {
+            return;
+        }
+        for target in &mut self.targets {
+            cut(&mut target.skipped, &mut target.truncated, &mut excess);
+        }
+        for target in &mut self.targets {
+            cut(&mut target.changed, &mut target.truncated, &mut excess);
+            cut(&mut target.would_change, &mut target.truncated, &mut excess);
+        }
+        while excess > 0 {
+            let Some(clean) = self.targets.iter().rposition(Target::is_clean) else { break };
+            excess = excess.saturating_sub(json_len(&self.targets.remove(clean)));
+            self.truncated_targets += 1;
+        }
+        for target in &mut self.targets {
+            cut(&mut target.failed, &mut target.truncated, &mut excess);
+            cut(&mut target.unfinished, &mut target.truncated, &mut excess);
+        }
+    }
+}
+
+/// Names the first few, and counts the others.
+fn some(items: impl Iterator<Item = String>, count: usize) -> String {
+    let mut named: Vec<String> = items.take(NAMED).collect();
+    if count > named.len() {
+        named.push(format!("and {} more", count - named.len()));
+    }
+    named.join(", ")
+}
+
+fn nothing_matched(request: &Request, run: &Run, in_goal_state: usize) -> String {
+    let done = match request.action {
+        Action::Stop { .. } => "stopped",
+        Action::Start => "running",
+    };
+    match in_goal_state {
+        0 => {
+            let place = match run.targets.as_slice() {
+                [one] => one.region.clone(),
+                many => format!("{} regions", many.len()),
+            };
+            format!("nothing to {}, no instance in {place} has {}; is that what was meant?", request.action.as_str(), request.selection)
+        }
+        1 => format!("nothing to {}, the one selected is already {done}", request.action.as_str()),
+        n => format!("nothing to {}, all {n} are already {done}", request.action.as_str()),
+    }
+}
+
+/// Drops items from the end until the excess is gone.
+fn cut<T: Serialize>(list: &mut Vec<T>, truncated: &mut usize, excess: &mut usize) {
+    while *excess > 0 {
+        let Some(item) = list.pop() else { return };
+        *excess = excess.saturating_sub(json_len(&item) + 1);
+        *truncated += 1;
+    }
+}
+
+fn json_len(value: &impl Serialize) -> usize {
+    serde_json::to_vec(value).map_or(0, |bytes| bytes.len())
+}

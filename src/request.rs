@@ -1,0 +1,574 @@
+//! JSON → a [`Request`] that cannot be wrong; the text of every refusal.
+//!
+//! Must not know EC2, the environment or the clock: what it needs of them is an argument.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use serde_json::{Map, Value};
+
+use crate::event::SCHEDULED_TIME_PLACEHOLDER;
+use crate::instance::{InstanceId, rfc3339};
+use crate::select::{MAX_FILTER_VALUE_CHARS, MAX_FILTER_VALUES, MAX_FILTERS, Pattern, Selection, TagPatterns};
+
+/// How far ahead of our clock a scheduled time may lie: clocks differ, by seconds.
+const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
+/// A stop may be this late: longer, and people are back at work.
+const STOP_MAX_DELAY: Duration = Duration::from_secs(60 * 60);
+/// A start may be this late: a late start still serves the rest of the morning.
+const START_MAX_DELAY: Duration = Duration::from_secs(4 * 60 * 60);
+/// The largest `max_delay_minutes`: a year.
+const MAX_DELAY_MINUTES: u64 = 366 * 24 * 60;
+/// Characters in a tag's key (EC2 user guide, "Tag restrictions").
+const MAX_TAG_KEY_CHARS: usize = 128;
+/// Problems a refusal lists; the rest is counted.
+const MAX_PROBLEMS: usize = 20;
+/// Characters of a value that a refusal quotes.
+const MAX_QUOTED: usize = 60;
+
+/// Every field a request may have.
+const FIELDS: [&str; 18] = [
+    "action", "name", "tags", "filters", "instance_ids", "except_tags", "regions", "accounts", "role", "dry_run",
+    "hibernate", "remember", "max_changes", "scheduled_time", "max_delay_minutes", "timezone", "holidays", "hours",
+];
+
+/// What a run shall do, to which instances, where and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Stop or start.
+    pub action: Action,
+    /// The schedule's name.
+    pub name: String,
+    /// Which instances.
+    pub selection: Selection,
+    /// Which of them to spare.
+    pub except_tags: TagPatterns,
+    /// In which regions.
+    pub regions: Regions,
+    /// For real, or to see what would happen.
+    pub mode: Mode,
+    /// Mark what is stopped; start only what is marked.
+    pub remember: bool,
+    /// The most instances to change, over all targets.
+    pub max_changes: Option<u64>,
+    /// When the run should have begun, if anybody said so.
+    pub scheduled_time: Option<DateTime<Utc>>,
+    /// How much later than that it may begin.
+    pub max_delay: Duration,
+    /// The time zone of dates in `curfew:exempt`.
+    pub timezone: Tz,
+}
+
+/// What to do with the instances selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Switch them off.
+    Stop {
+        /// Hibernate those configured for it.
+        hibernate: bool,
+    },
+    /// Switch them on.
+    Start,
+}
+
+impl Action {
+    /// Gives its name in requests and reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop { .. } => "stop",
+            Self::Start => "start",
+        }
+    }
+
+    /// Gives its past tense.
+    #[must_use]
+    pub fn past(self) -> &'static str {
+        match self {
+            Self::Stop { .. } => "stopped",
+            Self::Start => "started",
+        }
+    }
+}
+
+/// Whether anything may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Change what the plan says.
+    Live,
+    /// Ask EC2 whether it would let us, and change nothing.
+    DryRun,
+}
+
+/// In which regions to work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Regions {
+    /// The function's own.
+    Own,
+    /// Every region enabled for the account.
+    All,
+    /// These.
+    Named(Vec<String>),
+}
+
+/// A request that is not carried out: everything that is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    problems: Vec<String>,
+}
+
+impl Refused {
+    /// Refuses for one reason.
+    #[must_use]
+    pub fn one(problem: String) -> Self {
+        Self { problems: vec![problem] }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.problems.len().min(MAX_PROBLEMS);
+        let plural = if self.problems.len() == 1 { "problem" } else { "problems" };
+        write!(f, "{} {plural}, nothing was called: {}", self.problems.len(), self.problems[..shown].join("; "))?;
+        match self.problems.len() - shown {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Quotes a value of the request in a message: as JSON, and not at any length.
+#[must_use]
+pub fn quote(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(MAX_QUOTED) {
+        None => text,
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+fn quote_str(text: &str) -> String {
+    quote(&Value::String(text.to_owned()))
+}
+
+impl Request {
+    /// Reads a request.
+    ///
+    /// `time` is what the envelope says of when it was due; the request's own `scheduled_time` goes first.
+    ///
+    /// # Errors
+    /// All problems at once, each naming field, value and fix.
+    pub fn parse(fields: Map<String, Value>, time: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<Self, Refused> {
+        let mut reader = Reader { fields, problems: Vec::new() };
+        let request = reader.request(time, now);
+        match request {
+            Some(request) if reader.problems.is_empty() => Ok(request),
+            _ => Err(Refused { problems: reader.problems }),
+        }
+    }
+}
+
+/// Takes one field after the other out of the request, and notes what is wrong.
+struct Reader {
+    fields: Map<String, Value>,
+    problems: Vec<String>,
+}
+
+impl Reader {
+    fn request(&mut self, time: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Option<Request> {
+        let hibernate = self.bool("hibernate");
+        let action = self.action(hibernate);
+        let remember = self.bool("remember").unwrap_or(false);
+        let mode = if self.bool("dry_run").unwrap_or(false) { Mode::DryRun } else { Mode::Live };
+        let misspelt = self.unknown_fields();
+        let name = self.name();
+        let selection = self.selection(&misspelt);
+        let except_tags = TagPatterns(self.patterns("except_tags", Self::tag_key));
+        let regions = self.regions();
+        if selection.ids_alone() && !selection.ids.is_empty() {
+            let many = match &regions {
+                Regions::Own => false,
+                Regions::Named(names) => names.len() > 1,
+                Regions::All => true,
+            };
+            if many {
+                self.problem("instance_ids: alone they need exactly one region, an id lives in one; write one in \"regions\", or add \"tags\"");
+            }
+        }
+        let max_changes = self.whole_number("max_changes", 0, u64::MAX);
+        let scheduled_time = self.scheduled_time(now).or(time);
+        if let Some(at) = scheduled_time
+            && at.signed_duration_since(now) > MAX_AHEAD
+        {
+            self.problem(format!(
+                "scheduled_time: {} is in the future, it is {} now; leave it out to run at once",
+                rfc3339(at),
+                rfc3339(now)
+            ));
+        }
+        let max_delay = self.whole_number("max_delay_minutes", 1, MAX_DELAY_MINUTES);
+        let timezone = self.timezone();
+        self.not_supported_yet();
+
+        let action = action?;
+        let max_delay = max_delay.map_or(
+            match action {
+                Action::Stop { .. } => STOP_MAX_DELAY,
+                Action::Start => START_MAX_DELAY,
+            },
+            |minutes| Duration::from_secs(minutes * 60),
+        );
+        Some(Request {
+            action,
+            name,
+            selection,
+            except_tags,
+            regions,
+            mode,
+            remember,
+            max_changes,
+            scheduled_time,
+            max_delay,
+            timezone,
+        })
+    }
+
+    fn problem(&mut self, problem: impl Into<String>) {
+        self.problems.push(problem.into());
+    }
+
+    fn action(&mut self, hibernate: Option<bool>) -> Option<Action> {
+        const EXPECTED: &str = "write \"stop\", \"start\" or \"reconcile\"";
+        let action = match self.fields.remove("action") {
+            None => {
+                self.problem(format!("action: missing, {EXPECTED}"));
+                return None;
+            }
+            Some(Value::String(text)) => match text.as_str() {
+                "stop" => Action::Stop { hibernate: hibernate.unwrap_or(false) },
+                "start" => Action::Start,
+                "reconcile" => {
+                    self.problem("action: \"reconcile\" is not supported yet; write \"stop\" or \"start\"");
+                    return None;
+                }
+                other => {
+                    self.problem(format!("action: {} is unknown, {EXPECTED}", quote_str(other)));
+                    return None;
+                }
+            },
+            Some(other) => {
+                self.problem(format!("action: expected text, found {}; {EXPECTED}", quote(&other)));
+                return None;
+            }
+        };
+        if action == Action::Start && hibernate.is_some() {
+            self.problem("hibernate: goes with \"stop\" only, a start resumes what was hibernated by itself; leave it out");
+        }
+        Some(action)
+    }
+
+    fn not_supported_yet(&mut self) {
+        for (field, instead) in [
+            ("accounts", "leave it out to work in the function's own account"),
+            ("role", "leave it out to work in the function's own account"),
+            ("hours", "it goes with \"reconcile\""),
+            ("holidays", "it goes with \"reconcile\""),
+        ] {
+            if self.fields.remove(field).is_some() {
+                self.problem(format!("{field}: not supported yet; {instead}"));
+            }
+        }
+    }
+
+    fn name(&mut self) -> String {
+        let name = self.text("name", "like \"office\"").unwrap_or_else(|| "curfew".to_owned());
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if name.len() > 64 || name.is_empty() || !name.chars().all(allowed) {
+            self.problem(format!("name: {} is not 1 to 64 letters, digits, \".\", \"_\" or \"-\"; write it like \"office\"", quote_str(&name)));
+        }
+        name
+    }
+
+    fn selection(&mut self, misspelt: &[&str]) -> Selection {
+        let fields = ["tags", "filters", "instance_ids"];
+        let given = fields.iter().any(|field| self.fields.contains_key(*field) || misspelt.contains(field));
+        if !given {
+            self.problem("tags: missing, an event without \"tags\", \"filters\" or \"instance_ids\" selects nothing; write it like {\"curfew\": \"yes\"}");
+        }
+        let tags = self.patterns("tags", Self::tag_key);
+        let filters: BTreeMap<String, Vec<String>> = self
+            .patterns("filters", Self::filter_name)
+            .into_iter()
+            .map(|(name, values)| (name, values.into_iter().map(|value| value.0).collect()))
+            .collect();
+        let ids = self.instance_ids();
+
+        let names = tags.len() + filters.len() + usize::from(!ids.is_empty());
+        if names > MAX_FILTERS {
+            self.problem(format!("tags and filters: {names} in all, EC2 takes {MAX_FILTERS}; split the event"));
+        }
+        // Ids go out in groups: they need room for one at least.
+        let values = tags.values().map(Vec::len).sum::<usize>()
+            + filters.values().map(Vec::len).sum::<usize>()
+            + usize::from(!ids.is_empty());
+        if values > MAX_FILTER_VALUES {
+            self.problem(format!(
+                "tags and filters: {values} values in all, EC2 takes {MAX_FILTER_VALUES}; write wildcards like \"web-*\", or split the event"
+            ));
+        }
+        Selection { tags: TagPatterns(tags), filters, ids }
+    }
+
+    fn instance_ids(&mut self) -> BTreeSet<InstanceId> {
+        let texts = self.texts("instance_ids", "like \"i-0abc12345678def00\"");
+        let mut ids = BTreeSet::new();
+        for (index, text) in texts.iter().enumerate() {
+            match InstanceId::parse(text) {
+                Some(id) => {
+                    ids.insert(id);
+                }
+                None => self.problem(format!(
+                    "instance_ids[{index}]: {} is not an instance id, write it like \"i-0abc12345678def00\"",
+                    quote_str(text)
+                )),
+            }
+        }
+        ids
+    }
+
+    fn regions(&mut self) -> Regions {
+        if !self.fields.contains_key("regions") {
+            return Regions::Own;
+        }
+        let names = self.texts("regions", "like [\"us-east-1\"], or \"all\"");
+        if names.iter().any(|name| name == "all") {
+            if names.len() > 1 {
+                self.problem("regions: \"all\" stands beside names; write \"all\" alone, or only the names");
+            }
+            return Regions::All;
+        }
+        for (index, name) in names.iter().enumerate() {
+            if !is_region(name) {
+                self.problem(format!("regions[{index}]: {} is not a region, write it like \"eu-west-1\"", quote_str(name)));
+            }
+        }
+        Regions::Named(names)
+    }
+
+    fn scheduled_time(&mut self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let text = self.text("scheduled_time", "like \"2026-11-20T19:00:00Z\"")?;
+        if text == SCHEDULED_TIME_PLACEHOLDER {
+            return None;
+        }
+        match DateTime::parse_from_rfc3339(&text) {
+            Ok(moment) => Some(moment.to_utc()),
+            Err(_) => {
+                self.problem(format!(
+                    "scheduled_time: {} is not an RFC 3339 time, write it like {}",
+                    quote_str(&text),
+                    quote_str(&rfc3339(now))
+                ));
+                None
+            }
+        }
+    }
+
+    fn timezone(&mut self) -> Tz {
+        let Some(text) = self.text("timezone", "like \"Europe/Berlin\"") else { return Tz::UTC };
+        text.parse().unwrap_or_else(|_| {
+            let hint = nearest(&text, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()))
+                .map_or_else(|| "write it like \"Europe/Berlin\"".to_owned(), |name| format!("did you mean \"{name}\"?"));
+            self.problem(format!("timezone: {} is not an IANA time zone, {hint}", quote_str(&text)));
+            Tz::UTC
+        })
+    }
+
+    /// Reads a map of names to a text or a list of texts; `check` tells what is wrong with a name.
+    fn patterns(&mut self, field: &str, check: fn(&str) -> Option<String>) -> BTreeMap<String, Vec<Pattern>> {
+        let map = match self.fields.remove(field) {
+            None => return BTreeMap::new(),
+            Some(Value::Object(map)) if !map.is_empty() => map,
+            Some(Value::Object(_)) => {
+                self.problem(format!("{field}: empty; name at least one, or leave it out"));
+                return BTreeMap::new();
+            }
+            Some(other) => {
+                let like = if field == "filters" { "{\"vpc-id\": \"vpc-0abc1234\"}" } else { "{\"curfew\": \"yes\"}" };
+                let like = as_map(&other).unwrap_or_else(|| like.to_owned());
+                self.problem(format!("{field}: expected a map, found {}; write it like {like}", quote(&other)));
+                return BTreeMap::new();
+            }
+        };
+        let mut patterns = BTreeMap::new();
+        for (name, values) in map {
+            let path = format!("{field}.{}", clip(&name));
+            if let Some(problem) = check(&name) {
+                self.problem(format!("{path}: {problem}"));
+                continue;
+            }
+            let values = self.texts_of(&path, values, "");
+            for value in &values {
+                if value.chars().count() > MAX_FILTER_VALUE_CHARS {
+                    self.problem(format!("{path}: {} is longer than EC2's {MAX_FILTER_VALUE_CHARS} characters; shorten it with a wildcard \"*\"", quote_str(value)));
+                }
+            }
+            patterns.insert(name, values.into_iter().map(Pattern).collect());
+        }
+        patterns
+    }
+
+    fn tag_key(key: &str) -> Option<String> {
+        match key.chars().count() {
+            0 => Some("a tag without a key; write the tag's key".to_owned()),
+            1..=MAX_TAG_KEY_CHARS => None,
+            n => Some(format!("a key of {n} characters, EC2's have at most {MAX_TAG_KEY_CHARS}; write the tag's key")),
+        }
+    }
+
+    fn filter_name(name: &str) -> Option<String> {
+        if name.is_empty() {
+            return Some("a filter without a name; write one of DescribeInstances' filters, like \"vpc-id\"".to_owned());
+        }
+        if let Some(key) = name.strip_prefix("tag:") {
+            return Some(format!("write a tag under \"tags\", like {{{}: …}}", quote_str(key)));
+        }
+        matches!(name, "instance-state-name" | "instance-state-code")
+            .then(|| "Curfew sets the state itself; leave it out".to_owned())
+    }
+
+    /// Reads a text or a list of texts; absent is empty.
+    fn texts(&mut self, field: &str, like: &str) -> Vec<String> {
+        match self.fields.remove(field) {
+            None => Vec::new(),
+            Some(value) => self.texts_of(field, value, like),
+        }
+    }
+
+    fn texts_of(&mut self, path: &str, value: Value, like: &str) -> Vec<String> {
+        let write = if like.is_empty() { String::new() } else { format!("; write it {like}") };
+        let values = match value {
+            Value::Array(values) if values.is_empty() => {
+                self.problem(format!("{path}: an empty list selects nothing{}", if like.is_empty() { "; name a value, or leave it out" } else { &write }));
+                return Vec::new();
+            }
+            Value::Array(values) => values.into_iter().enumerate().map(|(n, value)| (format!("{path}[{n}]"), value)).collect(),
+            one => vec![(path.to_owned(), one)],
+        };
+        let mut texts: Vec<String> = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (path, value) in values {
+            match value {
+                Value::String(text) if text.is_empty() => {
+                    self.problem(format!("{path}: empty text{}", if like.is_empty() { "; \"*\" matches any value" } else { &write }));
+                }
+                Value::String(text) if !seen.insert(text.clone()) => {
+                    self.problem(format!("{path}: {} is written twice; write it once", quote_str(&text)));
+                }
+                Value::String(text) => texts.push(text),
+                other => self.problem(format!("{path}: expected text or a list of texts, found {}{write}", quote(&other))),
+            }
+        }
+        texts
+    }
+
+    fn text(&mut self, field: &str, like: &str) -> Option<String> {
+        match self.fields.remove(field)? {
+            Value::String(text) if text.is_empty() => self.problem(format!("{field}: empty; write it {like}, or leave it out")),
+            Value::String(text) => return Some(text),
+            other => self.problem(format!("{field}: expected text, found {}; write it {like}", quote(&other))),
+        }
+        None
+    }
+
+    fn bool(&mut self, field: &str) -> Option<bool> {
+        match self.fields.remove(field)? {
+            Value::Bool(value) => Some(value),
+            other => {
+                self.problem(format!("{field}: expected true or false without quotes, found {}", quote(&other)));
+                None
+            }
+        }
+    }
+
+    fn whole_number(&mut self, field: &str, min: u64, max: u64) -> Option<u64> {
+        let value = self.fields.remove(field)?;
+        match value.as_u64() {
+            Some(number) if (min..=max).contains(&number) => Some(number),
+            _ => {
+                let upper = if max == u64::MAX { String::new() } else { format!(" to {max}") };
+                let from = if max == u64::MAX { " or more" } else { "" };
+                self.problem(format!("{field}: expected a whole number, {min}{upper}{from}, found {}", quote(&value)));
+                None
+            }
+        }
+    }
+
+    /// Refuses what no request has; gives the fields that were probably meant.
+    fn unknown_fields(&mut self) -> Vec<&'static str> {
+        let unknown: Vec<String> = self.fields.keys().filter(|field| !FIELDS.contains(&field.as_str())).cloned().collect();
+        let mut meant = Vec::new();
+        for field in unknown {
+            self.fields.remove(&field);
+            let known = nearest(&field, FIELDS.iter().copied());
+            let hint = known.map_or_else(|| "remove it".to_owned(), |known| format!("did you mean \"{known}\"?"));
+            self.problem(format!("{}: unknown field, {hint}", clip(&field)));
+            meant.extend(known);
+        }
+        meant
+    }
+}
+
+/// Tells whether a text has a region's shape, in any partition: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`.
+fn is_region(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let letters = |part: &str, length: std::ops::RangeInclusive<usize>| {
+        length.contains(&part.len()) && part.bytes().all(|b| b.is_ascii_lowercase())
+    };
+    match parts.as_slice() {
+        [area, middle @ .., number] => {
+            letters(area, 2..=4)
+                && (1..=2).contains(&middle.len())
+                && middle.iter().all(|part| letters(part, 2..=12))
+                && matches!(number.len(), 1 | 2)
+                && number.bytes().all(|b| b.is_ascii_digit())
+        }
+        _ => false,
+    }
+}
+
+/// Writes the AWS CLI's list of filters as the map that Curfew reads.
+fn as_map(value: &Value) -> Option<String> {
+    let mut map = Map::new();
+    for filter in value.as_array()? {
+        let name = filter.get("Name")?.as_str()?;
+        map.insert(name.to_owned(), filter.get("Values")?.clone());
+    }
+    let text = Value::Object(map).to_string();
+    (text.len() <= 400).then_some(text)
+}
+
+fn clip(name: &str) -> String {
+    let quoted = quote_str(name);
+    quoted[1..].trim_end_matches('"').to_owned()
+}
+
+/// Finds the known word that was probably meant: letters alike but for case and punctuation, a plural, or a slip.
+fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    /// Longer words are no slip of a known one, and comparing them costs their length.
+    const LONGEST: usize = 40;
+    if word.len() > LONGEST {
+        return None;
+    }
+    let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let wanted = plain(word);
+    known
+        .map(|name| (strsim::damerau_levenshtein(&wanted, &plain(name)), name))
+        .filter(|(distance, name)| *distance * 3 <= name.len().min(9))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}

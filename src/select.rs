@@ -1,0 +1,250 @@
+//! Pure: which instances a request selects — as filters to send to EC2, and as a matcher to run here.
+//!
+//! Both follow EC2's own rules (EC2 developer guide, "Filter your resources"): keys and values are
+//! case-sensitive, `*` stands for any run of characters, `?` for one, `\` takes the next literally.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::instance::{InstanceId, State};
+
+/// Filters a call may carry (EC2 API reference, DescribeInstances).
+pub const MAX_FILTERS: usize = 50;
+/// Filter values a call may carry, over all its filters; EC2 answers `FilterLimitExceeded`, "the maximum
+/// number of filter values specified on a single call is 200".
+pub const MAX_FILTER_VALUES: usize = 200;
+/// Characters in one filter value; EC2 answers `FilterLimitExceeded` above.
+pub const MAX_FILTER_VALUE_CHARS: usize = 255;
+
+/// One value of a filter, with EC2's wildcards.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pattern(pub String);
+
+impl Pattern {
+    /// Tells whether the whole text matches.
+    ///
+    /// Remembers only the last `*`, so that hostile patterns cost length × length and not an explosion.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        let tokens = tokens(&self.0);
+        let text: Vec<char> = text.chars().collect();
+        let (mut at, mut token) = (0, 0);
+        let mut retry: Option<(usize, usize)> = None;
+        while at < text.len() {
+            match tokens.get(token) {
+                Some(Token::Any) => {
+                    retry = Some((token + 1, at));
+                    token += 1;
+                }
+                Some(Token::One) => (token, at) = (token + 1, at + 1),
+                Some(Token::Char(c)) if *c == text[at] => (token, at) = (token + 1, at + 1),
+                _ => match retry {
+                    Some((after_star, from)) => {
+                        retry = Some((after_star, from + 1));
+                        (token, at) = (after_star, from + 1);
+                    }
+                    None => return false,
+                },
+            }
+        }
+        tokens[token..].iter().all(|token| matches!(token, Token::Any))
+    }
+}
+
+enum Token {
+    Any,
+    One,
+    Char(char),
+}
+
+fn tokens(pattern: &str) -> Vec<Token> {
+    let mut chars = pattern.chars();
+    let mut tokens = Vec::new();
+    while let Some(c) = chars.next() {
+        tokens.push(match c {
+            '*' => Token::Any,
+            '?' => Token::One,
+            // A backslash at the very end has nothing to escape and stands for itself.
+            '\\' => Token::Char(chars.next().unwrap_or('\\')),
+            other => Token::Char(other),
+        });
+    }
+    tokens
+}
+
+/// Tag keys, each with the values of which one must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TagPatterns(pub BTreeMap<String, Vec<Pattern>>);
+
+impl TagPatterns {
+    /// Finds a tag that matches: its key, with any of the key's values.
+    #[must_use]
+    pub fn any_match<'a>(&'a self, tags: &BTreeMap<String, String>) -> Option<&'a str> {
+        self.0.iter().find(|(key, values)| matches_one(tags, key, values)).map(|(key, _)| key.as_str())
+    }
+
+    /// Tells whether every key matches with one of its values.
+    #[must_use]
+    pub fn all_match(&self, tags: &BTreeMap<String, String>) -> bool {
+        self.0.iter().all(|(key, values)| matches_one(tags, key, values))
+    }
+}
+
+fn matches_one(tags: &BTreeMap<String, String>, key: &str, values: &[Pattern]) -> bool {
+    tags.get(key).is_some_and(|value| values.iter().any(|pattern| pattern.matches(value)))
+}
+
+/// What a request selects: never empty, and within EC2's bounds on filters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Every key must match one of its values.
+    pub tags: TagPatterns,
+    /// Other DescribeInstances filters, each with the values of which one must match.
+    pub filters: BTreeMap<String, Vec<String>>,
+    /// Instances by name; alone, or narrowing the rest.
+    pub ids: BTreeSet<InstanceId>,
+}
+
+/// The filters of one DescribeInstances call.
+pub type Filters = Vec<(String, Vec<String>)>;
+
+impl Selection {
+    /// Tells whether instances are named one by one and by nothing else.
+    #[must_use]
+    pub fn ids_alone(&self) -> bool {
+        self.tags.0.is_empty() && self.filters.is_empty()
+    }
+
+    /// Writes the calls' filters: one set for everything, or one for each group of ids.
+    ///
+    /// `states` is left out where EC2's bounds have no room for it: whoever reads the answer looks at the
+    /// state in any case.
+    #[must_use]
+    pub fn calls(&self, states: &[State]) -> Vec<Filters> {
+        let mut common: Filters = Vec::new();
+        for (key, values) in &self.tags.0 {
+            common.push((format!("tag:{key}"), values.iter().map(|value| value.0.clone()).collect()));
+        }
+        common.extend(self.filters.iter().map(|(name, values)| (name.clone(), values.clone())));
+        let used: usize = common.iter().map(|(_, values)| values.len()).sum();
+
+        let ids_need = usize::from(!self.ids.is_empty());
+        if !states.is_empty() && used + states.len() + ids_need <= MAX_FILTER_VALUES && common.len() + ids_need < MAX_FILTERS {
+            let states = states.iter().map(|state| state.as_str().to_owned()).collect();
+            common.push(("instance-state-name".to_owned(), states));
+        }
+        if self.ids.is_empty() {
+            return vec![common];
+        }
+        let used: usize = common.iter().map(|(_, values)| values.len()).sum();
+        let ids: Vec<&InstanceId> = self.ids.iter().collect();
+        // `request` keeps one value free for ids, so that a group is never empty.
+        ids.chunks(MAX_FILTER_VALUES.saturating_sub(used).max(1))
+            .map(|group| {
+                let mut filters = common.clone();
+                filters.push(("instance-id".to_owned(), group.iter().map(ToString::to_string).collect()));
+                filters
+            })
+            .collect()
+    }
+}
+
+impl std::fmt::Display for Selection {
+    /// Writes it as a person would say it: `curfew=yes and vpc-id=vpc-1`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let tags = self.tags.0.iter().map(|(key, values)| {
+            let values: Vec<&str> = values.iter().map(|value| value.0.as_str()).collect();
+            format!("{key}={}", values.join("|"))
+        });
+        let filters = self.filters.iter().map(|(name, values)| format!("{name}={}", values.join("|")));
+        let ids = (!self.ids.is_empty()).then(|| match self.ids.len() {
+            1 => "the id named".to_owned(),
+            n => format!("one of the {n} ids named"),
+        });
+        let parts: Vec<String> = tags.chain(filters).chain(ids).collect();
+        f.write_str(&parts.join(" and "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// An oracle that shares nothing with the matcher: a table over all prefixes.
+    fn oracle(pattern: &str, text: &str) -> bool {
+        let mut units: Vec<(char, bool)> = Vec::new();
+        let mut escaped = false;
+        for c in pattern.chars() {
+            if escaped {
+                units.push((c, true));
+                escaped = false;
+            } else if c == '\\' {
+                escaped = true;
+            } else {
+                units.push((c, false));
+            }
+        }
+        if escaped {
+            units.push(('\\', true));
+        }
+        let text: Vec<char> = text.chars().collect();
+        let mut table = vec![vec![false; text.len() + 1]; units.len() + 1];
+        table[0][0] = true;
+        for (p, (unit, literal)) in units.iter().enumerate() {
+            for t in 0..=text.len() {
+                table[p + 1][t] = if *unit == '*' && !literal {
+                    table[p][t] || (t > 0 && table[p + 1][t - 1])
+                } else {
+                    t > 0 && table[p][t - 1] && ((*unit == '?' && !literal) || *unit == text[t - 1])
+                };
+            }
+        }
+        table[units.len()][text.len()]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn matching_agrees_with_an_independent_oracle(pattern in r"[abA*?\\é]{0,9}", text in r"[abA*?\\é]{0,9}") {
+            prop_assert_eq!(Pattern(pattern.clone()).matches(&text), oracle(&pattern, &text), "{} on {}", pattern, text);
+        }
+    }
+
+    #[test]
+    fn a_hostile_pattern_is_answered_at_once() {
+        let pattern = Pattern(format!("{}b", "*a".repeat(120)));
+        assert!(!pattern.matches(&"a".repeat(256)));
+    }
+
+    fn selection(tags: usize, ids: usize) -> Selection {
+        Selection {
+            tags: TagPatterns([("k".to_owned(), (0..tags).map(|n| Pattern(n.to_string())).collect())].into()),
+            filters: BTreeMap::new(),
+            ids: (0..ids).map(|n| InstanceId::parse(&format!("i-{n:017x}")).expect("an id")).collect(),
+        }
+    }
+
+    #[test]
+    fn no_call_ever_carries_more_values_than_ec2_takes_and_every_id_is_asked_for_once() {
+        let states = [State::Pending, State::Running, State::Stopping];
+        for tags in [0, 1, 150, 196, 197, 198, 199, 200] {
+            for ids in [0, 1, 199, 200, 201, 450] {
+                if tags + usize::from(ids > 0) > MAX_FILTER_VALUES {
+                    continue; // refused by `request`
+                }
+                let mut selection = selection(tags, ids);
+                if tags == 0 {
+                    selection.tags = TagPatterns::default();
+                }
+                let calls = selection.calls(&states);
+                let mut asked = 0;
+                for call in &calls {
+                    let values: usize = call.iter().map(|(_, values)| values.len()).sum();
+                    assert!(values <= MAX_FILTER_VALUES, "{tags} tags, {ids} ids: {values}");
+                    asked += call.iter().find(|(name, _)| name == "instance-id").map_or(0, |(_, ids)| ids.len());
+                }
+                assert_eq!(asked, ids);
+            }
+        }
+    }
+}

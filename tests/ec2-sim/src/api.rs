@@ -1,0 +1,172 @@
+//! EC2's actions: what each checks, does and answers. Each happens wholly or not at all.
+
+use crate::cloud::Cloud;
+use crate::describe::Describe;
+use crate::fault::Refusal;
+use crate::machine::Machine;
+
+/// EC2's bound on resources in one call.
+const IDS_PER_CALL: usize = 1000;
+/// EC2's bound on the tags of a resource; those that begin with `aws:` do not count.
+const TAGS_PER_RESOURCE: usize = 50;
+
+/// A call, understood.
+pub(crate) struct Request {
+    pub(crate) region: String,
+    pub(crate) ids: Vec<String>,
+    pub(crate) dry_run: bool,
+    pub(crate) action: Action,
+}
+
+pub(crate) enum Action {
+    Describe(Describe),
+    Start,
+    Stop { hibernate: bool },
+    CreateTags(Vec<Tag>),
+    DeleteTags(Vec<Tag>),
+    DescribeRegions,
+}
+
+/// A tag as a call names it; one to be deleted may come without a value.
+pub(crate) struct Tag {
+    pub(crate) key: String,
+    pub(crate) value: Option<String>,
+}
+
+impl Tag {
+    /// Tells whether deleting this tag deletes that one.
+    fn means(&self, key: &str, value: &str) -> bool {
+        self.key == key && self.value.as_ref().is_none_or(|only| only == value)
+    }
+}
+
+pub(crate) enum Answer {
+    /// A page, and the token for the next.
+    Instances(Vec<Machine>, Option<String>),
+    Changes(Vec<Change>),
+    Tagged,
+    Regions(Vec<String>),
+}
+
+pub(crate) struct Change {
+    pub(crate) id: String,
+    pub(crate) from: String,
+    pub(crate) to: String,
+}
+
+impl Cloud {
+    /// Decides on a call and carries it out.
+    pub(crate) fn answer(&mut self, request: &Request) -> Result<Answer, Refusal> {
+        let ids = &request.ids;
+        if let Action::Describe(describe) = &request.action {
+            describe.check(ids)?;
+        }
+        self.check_ids(&request.region, ids)?;
+        if request.dry_run {
+            let message = "Request would have succeeded, but DryRun flag is set.";
+            return Err(Refusal::new("DryRunOperation", message).with_status(412));
+        }
+        let now = self.clock.now();
+        let (start_takes, stop_takes) = (self.settings.start_takes, self.settings.stop_takes);
+        match &request.action {
+            Action::Describe(describe) => self.describe(&request.region, ids, describe),
+            Action::DescribeRegions => Ok(Answer::Regions(self.settings.regions.clone())),
+            Action::Start => {
+                let start = |machine: &mut Machine| machine.start(now, start_takes);
+                self.switch(ids, Machine::may_start, start)
+            }
+            Action::Stop { hibernate } => {
+                let stop = |machine: &mut Machine| machine.stop(now, stop_takes, *hibernate);
+                self.switch(ids, |machine| machine.may_stop(*hibernate), stop)
+            }
+            Action::CreateTags(tags) => self.create_tags(ids, tags),
+            Action::DeleteTags(tags) => self.delete_tags(ids, tags),
+        }
+    }
+
+    fn switch(
+        &mut self,
+        ids: &[String],
+        may: impl Fn(&Machine) -> Result<(), Refusal>,
+        act: impl Fn(&mut Machine),
+    ) -> Result<Answer, Refusal> {
+        if ids.is_empty() {
+            let message = "The request must contain the parameter InstanceId";
+            return Err(Refusal::new("MissingParameter", message));
+        }
+        self.named(ids).try_for_each(|machine| may(machine))?;
+        let changes = self.named(ids).map(|machine| {
+            let (id, from) = (machine.id.clone(), machine.state.clone());
+            act(machine);
+            let to = machine.state.clone();
+            Change { id, from, to }
+        });
+        Ok(Answer::Changes(changes.collect()))
+    }
+
+    fn create_tags(&mut self, ids: &[String], tags: &[Tag]) -> Result<Answer, Refusal> {
+        check_keys(tags)?;
+        let value = |tag: &Tag| tag.value.clone().unwrap_or_default();
+        let new: Vec<_> = tags
+            .iter()
+            .map(|tag| (tag.key.clone(), value(tag)))
+            .collect();
+        let mut tagged: Vec<_> = self.named(ids).map(|m| m.tags.clone()).collect();
+        tagged.iter_mut().for_each(|tags| tags.extend(new.clone()));
+        for tags in &tagged {
+            if tags.keys().filter(|key| !key.starts_with("aws:")).count() > TAGS_PER_RESOURCE {
+                let message = "The maximum number of Tags for a resource has been reached.";
+                return Err(Refusal::new("TagLimitExceeded", message));
+            }
+        }
+        for (machine, tags) in self.named(ids).zip(tagged) {
+            machine.tags = tags;
+        }
+        Ok(Answer::Tagged)
+    }
+
+    fn delete_tags(&mut self, ids: &[String], tags: &[Tag]) -> Result<Answer, Refusal> {
+        check_keys(tags)?;
+        // Dangerous, and documented: without tags, all but AWS's own go.
+        let goes = |key: &String, value: &String| match tags {
+            [] => !key.starts_with("aws:"),
+            [..] => tags.iter().any(|tag| tag.means(key, value)),
+        };
+        self.named(ids)
+            .for_each(|machine| machine.tags.retain(|key, value| !goes(key, value)));
+        Ok(Answer::Tagged)
+    }
+
+    /// Refuses a call that names what EC2 does not know in this region.
+    fn check_ids(&self, region: &str, ids: &[String]) -> Result<(), Refusal> {
+        if ids.len() > IDS_PER_CALL {
+            let message = format!("A call can name {IDS_PER_CALL} resources at most");
+            return Err(Refusal::new("InvalidParameterValue", message));
+        }
+        if let Some(id) = ids.iter().find(|id| !is_instance_id(id)) {
+            let message = format!("Invalid id: \"{id}\"");
+            return Err(Refusal::new("InvalidInstanceID.Malformed", message));
+        }
+        let mut unknown = ids.to_vec();
+        unknown.retain(|id| !self.knows(region, id));
+        let message = match unknown.as_slice() {
+            [] => return Ok(()),
+            [id] => format!("The instance ID '{id}' does not exist"),
+            ids => format!("The instance IDs '{}' do not exist", ids.join(", ")),
+        };
+        Err(Refusal::new("InvalidInstanceID.NotFound", message))
+    }
+}
+
+fn check_keys(tags: &[Tag]) -> Result<(), Refusal> {
+    if tags.iter().any(|tag| tag.key.starts_with("aws:")) {
+        let message = "Tag keys starting with 'aws:' are reserved for internal use";
+        return Err(Refusal::new("InvalidParameterValue", message));
+    }
+    Ok(())
+}
+
+fn is_instance_id(id: &str) -> bool {
+    let digits = id.strip_prefix("i-").unwrap_or_default();
+    matches!(digits.len(), 8 | 17) && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+}

@@ -1,0 +1,160 @@
+//! A pretend Lambda: runs a real binary, hands it events, and kills it at the deadline. Knows nothing of EC2.
+
+mod process;
+mod runtime_api;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use process::Process;
+use runtime_api::{Event, Happening};
+
+/// Lambda gives a function this long to start and ask for its first event.
+const INIT_LIMIT: Duration = Duration::from_secs(10);
+/// How long a function may take to ask again after an answer; one that doesn't has answered all the same.
+const LINGER_LIMIT: Duration = Duration::from_secs(1);
+
+/// What Lambda sets, but for the Runtime API's address.
+const ENVIRONMENT: [(&str, &str); 6] = [
+    ("AWS_LAMBDA_FUNCTION_NAME", "curfew"),
+    ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"),
+    ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
+    ("AWS_REGION", "us-east-1"),
+    ("AWS_ACCESS_KEY_ID", "AKIDTEST"),
+    ("AWS_SECRET_ACCESS_KEY", "test"),
+];
+
+/// A Lambda function: one binary, its environment, and one process of it at a time.
+pub struct Host {
+    binary: PathBuf,
+    environment: Vec<(String, String)>,
+    process: Option<Process>,
+}
+
+/// What came of handing over one event.
+#[derive(Debug)]
+pub struct Invocation {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The lines written to stdout and stderr, as CloudWatch would show them; with a new process, from its start.
+    pub logs: Vec<String>,
+    /// From handing over the event to the outcome; without the start of a new process.
+    pub took: Duration,
+}
+
+/// How an invocation ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The function answered.
+    Answered(Value),
+    /// The function reported an error, at its start or for this event.
+    Failed {
+        /// For example `Unfinished`.
+        error_type: String,
+        /// The error's text.
+        message: String,
+    },
+    /// The deadline passed, and the process was killed.
+    Killed,
+    /// The process ended by itself, with this exit status.
+    Exited(String),
+}
+
+impl Invocation {
+    /// The log lines that are JSON objects.
+    pub fn json_logs(&self) -> Vec<Value> {
+        let parsed = self
+            .logs
+            .iter()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        parsed.filter(Value::is_object).collect()
+    }
+}
+
+impl Host {
+    /// Starts the binary with Lambda's environment and `environment`, and with nothing else of ours but `PATH`: a
+    /// developer's `AWS_*` must not leak in.
+    ///
+    /// # Panics
+    /// If the binary cannot be run.
+    pub async fn start(binary: &Path, environment: &[(&str, &str)]) -> Self {
+        let own = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+        let environment = ENVIRONMENT.iter().chain(environment).map(own).collect();
+        let mut host = Self {
+            binary: binary.to_owned(),
+            environment,
+            process: None,
+        };
+        host.process = Some(host.spawn().await);
+        host
+    }
+
+    /// Hands over one event, in a new process if the last one is gone; dropping the future kills the process.
+    ///
+    /// # Panics
+    /// If the binary cannot be run any more.
+    pub async fn invoke(&mut self, event: impl Into<Vec<u8>>, timeout: Duration) -> Invocation {
+        let mut process = match self.process.take().take_if(Process::is_alive) {
+            Some(process) => process,
+            None => self.spawn().await,
+        };
+        process.hand_over(Event {
+            body: event.into(),
+            timeout,
+        });
+
+        let mut begun = Instant::now();
+        let mut deadline = begun + INIT_LIMIT;
+        let mut ended: Option<(Outcome, Duration)> = None;
+        let goes_on = loop {
+            match process.next(deadline).await {
+                Happening::HandedOver => {
+                    begun = Instant::now();
+                    deadline = begun + timeout;
+                }
+                Happening::Ended(outcome) => {
+                    ended = Some((outcome, begun.elapsed()));
+                    deadline = Instant::now() + LINGER_LIMIT;
+                }
+                // Only the question after the answer tells that everything is written.
+                Happening::Asked if ended.is_some() => break true,
+                Happening::Asked => {}
+                Happening::Exited(status) => {
+                    ended.get_or_insert((Outcome::Exited(status), begun.elapsed()));
+                    break false;
+                }
+                Happening::TimedOut => {
+                    process.kill().await;
+                    ended.get_or_insert((Outcome::Killed, begun.elapsed()));
+                    break false;
+                }
+            }
+        };
+        let (outcome, took) = ended.expect("the loop ends only after an end was noted");
+        let logs = process.new_lines();
+        if goes_on {
+            self.process = Some(process);
+        }
+        Invocation {
+            outcome,
+            logs,
+            took,
+        }
+    }
+
+    /// Kills the process between two invocations; the next one starts another.
+    pub async fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().await;
+        }
+    }
+
+    async fn spawn(&self) -> Process {
+        Process::spawn(&self.binary, &self.environment)
+            .await
+            .unwrap_or_else(|error| panic!("cannot run {}: {error}", self.binary.display()))
+    }
+}

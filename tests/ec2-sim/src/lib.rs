@@ -1,0 +1,27 @@
+//! A pretend EC2 and a pretend Lambda host, both on loopback, for tests, benches and a look around.
+//!
+//! [`Sim`] keeps state and answers as EC2 does: calls that fail as a whole, transitions that take time, pages that
+//! may be empty, and whatever [`Fault`] it is told to play. [`Host`] runs a real Lambda binary as Lambda would.
+//! Neither shares code with what they test: a mistake made twice would cancel itself out.
+
+mod api;
+mod clock;
+mod cloud;
+mod control;
+mod describe;
+mod fault;
+mod filter;
+mod fleet;
+mod lambda;
+mod machine;
+mod server;
+mod sim;
+mod switching;
+mod wire;
+
+pub use cloud::Call;
+pub use fault::{Fault, Refusal, Then};
+pub use fleet::{Fleet, Settings};
+pub use lambda::{Host, Invocation, Outcome};
+pub use machine::{Machine, Spot, StateReason};
+pub use sim::Sim;

@@ -1,0 +1,77 @@
+//! The command `ec2-sim`: the pretend EC2 for other programs.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use ec2_sim::{Fleet, Sim};
+use tokio::signal::ctrl_c;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A pretend EC2 on this computer, to try out programs that start, stop and tag instances. Costs nothing, breaks
+/// nothing, and is gone when it ends.
+#[derive(Parser)]
+#[command(version, after_help = EXAMPLE)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLE: &str = r#"Example, with three pretend instances:
+  echo '{"machines": [{"name": "web", "count": 3, "tags": {"curfew": "yes"}}]}' > fleet.json
+  ec2-sim serve --port 4566 --fleet fleet.json
+and in another terminal:
+  export AWS_ENDPOINT_URL_EC2=http://127.0.0.1:4566
+  export AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test
+  aws ec2 stop-instances --instance-ids i-0ec20000000000001
+  curl $AWS_ENDPOINT_URL_EC2/_sim/instances"#;
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Answer as EC2 does until Ctrl-C
+    ///
+    /// Listens on 127.0.0.1 only. Every region has instances of its own; any credentials will do.
+    ///
+    /// From another process: GET /_sim/instances; PUT /_sim/fleet; POST or DELETE /_sim/faults; GET or DELETE
+    /// /_sim/calls; GET or PUT /_sim/clock, with {"now": "2026-11-20T19:00:00Z"} or {"advance_s": 3600}.
+    Serve {
+        /// The port to listen on; 0 takes a free one
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+        /// A JSON file with the machines to begin with
+        #[arg(long, value_name = "FILE")]
+        fleet: Option<PathBuf>,
+    },
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    match Arguments::parse().verb {
+        Verb::Serve { port, fleet } => serve(port, fleet).await,
+    }
+}
+
+async fn serve(port: u16, fleet: Option<PathBuf>) -> Result<(), Box<dyn Error>> {
+    let fleet = match fleet {
+        Some(path) => read_fleet(&path).map_err(|error| format!("{}: {error}", path.display()))?,
+        None => Fleet::default(),
+    };
+    let sim = Sim::listen(port)
+        .await
+        .map_err(|error| format!("port {port}: {error}"))?;
+    sim.load(fleet);
+    println!(
+        "EC2 is pretended at {url}; AWS_ENDPOINT_URL_EC2={url}",
+        url = sim.url()
+    );
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = ctrl_c() => interrupted?,
+        _ = terminated.recv() => {}
+    }
+    Ok(())
+}
+
+fn read_fleet(path: &PathBuf) -> Result<Fleet, Box<dyn Error>> {
+    Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+}

@@ -1,0 +1,120 @@
+//! What a start and a stop do to one machine, and when EC2 refuses them. Knows nothing of calls or clocks.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::fault::Refusal;
+use crate::machine::{Machine, Settling, Spot, StateReason, whole_second};
+
+// EC2's words, after "The instance 'i-…'".
+const NOT_STARTABLE: &str = "is not in a state from which it can be started.";
+const NOT_STOPPABLE: &str = "is not in a state from which it can be stopped.";
+const NOT_HIBERNATABLE: &str = "is not configured for hibernation.";
+const NOT_EBS: &str = "does not have an 'ebs' root device type and cannot be stopped";
+const PROTECTED: &str =
+    "may not be stopped. Modify its 'disableApiStop' instance attribute and try again.";
+const ONE_TIME: &str = "You can't stop the Spot Instance '{id}' because it is associated with a \
+    one-time Spot Instance request. You can only stop Spot Instances associated with persistent \
+    Spot Instance requests.";
+
+impl Machine {
+    /// Finishes the transition under way, if its time has come.
+    pub(crate) fn settle(&mut self, now: DateTime<Utc>) {
+        if let Some(settled) = self.settling.take_if(|settling| settling.at <= now) {
+            self.state = settled.state.into();
+            self.state_reason = settled.reason.or(self.state_reason.take());
+        }
+    }
+
+    /// Says whether EC2 would accept a start.
+    pub(crate) fn may_start(&self) -> Result<(), Refusal> {
+        match self.state.as_str() {
+            "pending" | "running" | "stopped" => Ok(()),
+            _ => self.refuse("IncorrectInstanceState", NOT_STARTABLE),
+        }
+    }
+
+    /// Says whether EC2 would accept a stop; a stop of what is off already succeeds before any other rule.
+    pub(crate) fn may_stop(&self, hibernate: bool) -> Result<(), Refusal> {
+        match self.state.as_str() {
+            "stopping" | "stopped" => Ok(()),
+            "running" if self.stop_protected => self.refuse("OperationNotPermitted", PROTECTED),
+            "running" if self.instance_store => self.refuse("UnsupportedOperation", NOT_EBS),
+            "running" if self.spot == Some(Spot::OneTime) => Err(Refusal::new(
+                "UnsupportedOperation",
+                ONE_TIME.replace("{id}", &self.id),
+            )),
+            "running" if hibernate && !self.hibernation => {
+                self.refuse("UnsupportedHibernationConfiguration", NOT_HIBERNATABLE)
+            }
+            "running" => Ok(()),
+            _ => self.refuse("IncorrectInstanceState", NOT_STOPPABLE),
+        }
+    }
+
+    /// Starts what is stopped, and leaves the rest as it is.
+    pub(crate) fn start(&mut self, now: DateTime<Utc>, takes: Duration) {
+        if self.state != "stopped" {
+            return;
+        }
+        self.state = "pending".into();
+        self.state_reason = None;
+        self.transition_reason.clear();
+        if !self.resume_keeps_launch_time {
+            self.launch_time = whole_second(now);
+        }
+        let reason = self.falls_back.clone();
+        let state = if reason.is_some() {
+            "stopped"
+        } else {
+            "running"
+        };
+        self.settling = Some(Settling {
+            at: now + takes,
+            state,
+            reason,
+        });
+    }
+
+    /// Stops what is running, and leaves the rest as it is.
+    pub(crate) fn stop(&mut self, now: DateTime<Utc>, takes: Duration, hibernate: bool) {
+        if self.state != "running" {
+            return;
+        }
+        let (code, what) = match hibernate {
+            true => ("Client.UserInitiatedHibernate", "User initiated hibernate"),
+            false => ("Client.UserInitiatedShutdown", "User initiated shutdown"),
+        };
+        self.state = "stopping".into();
+        self.state_reason = Some(StateReason::new(code, format!("{code}: {what}")));
+        self.transition_reason = now
+            .format("User initiated (%Y-%m-%d %H:%M:%S GMT)")
+            .to_string();
+        self.settling = Some(Settling {
+            at: now + takes,
+            state: "stopped",
+            reason: None,
+        });
+    }
+
+    /// Jumps to where a person at the console would leave it, whatever it was doing.
+    pub(crate) fn switch_by_hand(&mut self, on: bool, now: DateTime<Utc>) {
+        let was_on = matches!(self.state.as_str(), "pending" | "running");
+        self.settling = None;
+        self.state = if was_on { "running" } else { "stopped" }.into();
+        if on {
+            self.start(now, Duration::ZERO);
+        } else {
+            self.stop(now, Duration::ZERO, false);
+        }
+        self.settle(now);
+    }
+
+    fn refuse(&self, code: &str, why: &str) -> Result<(), Refusal> {
+        Err(Refusal::new(
+            code,
+            format!("The instance '{}' {why}", self.id),
+        ))
+    }
+}

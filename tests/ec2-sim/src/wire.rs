@@ -1,0 +1,268 @@
+//! AWS's Query protocol: a form comes in, XML goes out. Knows nothing of what is true in the cloud.
+
+use std::collections::BTreeMap;
+
+use quick_xml::Writer;
+use quick_xml::escape::partial_escape;
+use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
+
+use crate::api::{Action, Answer, Change, Request, Tag};
+use crate::describe::Describe;
+use crate::fault::Refusal;
+use crate::filter::Filter;
+use crate::machine::{Machine, state_code};
+
+const XMLNS: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
+
+/// A call as it came in.
+pub(crate) struct Query {
+    pub(crate) action: String,
+    pub(crate) region: String,
+    pub(crate) params: BTreeMap<String, String>,
+}
+
+impl Query {
+    /// Reads a call; the region comes from the signature's scope, since all regions share one address here.
+    pub(crate) fn new(authorization: &str, form: &[u8]) -> Self {
+        let params: BTreeMap<String, String> = form_urlencoded::parse(form).into_owned().collect();
+        let scope = authorization
+            .split_once("Credential=")
+            .map_or("", |(_, scope)| scope);
+        Self {
+            action: params.get("Action").cloned().unwrap_or_default(),
+            region: scope.split('/').nth(2).unwrap_or("us-east-1").to_owned(),
+            params,
+        }
+    }
+
+    /// The resources that the call names.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        [self.list("InstanceId"), self.list("ResourceId")].concat()
+    }
+
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.params.get(name).is_some_and(|value| value == "true")
+    }
+
+    /// Understands the call.
+    pub(crate) fn request(&self) -> Result<Request, Refusal> {
+        let action = match self.action.as_str() {
+            "DescribeInstances" => Action::Describe(Describe {
+                filters: self.filters(),
+                max_results: self.number("MaxResults")?,
+                next_token: self.params.get("NextToken").cloned(),
+            }),
+            "StartInstances" => Action::Start,
+            "StopInstances" => Action::Stop {
+                hibernate: self.flag("Hibernate"),
+            },
+            "CreateTags" => Action::CreateTags(self.tags()),
+            "DeleteTags" => Action::DeleteTags(self.tags()),
+            "DescribeRegions" => Action::DescribeRegions,
+            other => {
+                let message = format!("The action {other} is not valid for this web service.");
+                return Err(Refusal::new("InvalidAction", message));
+            }
+        };
+        let (region, ids, dry_run) = (self.region.clone(), self.ids(), self.flag("DryRun"));
+        Ok(Request {
+            region,
+            ids,
+            dry_run,
+            action,
+        })
+    }
+
+    /// `Name.1`, `Name.2` and on.
+    fn list(&self, name: &str) -> Vec<String> {
+        (1..)
+            .map_while(|n| self.params.get(&format!("{name}.{n}")).cloned())
+            .collect()
+    }
+
+    fn filters(&self) -> Vec<Filter> {
+        let filter = |n| {
+            let name = self.params.get(&format!("Filter.{n}.Name"))?.clone();
+            Some(Filter {
+                name,
+                values: self.list(&format!("Filter.{n}.Value")),
+            })
+        };
+        (1..).map_while(filter).collect()
+    }
+
+    fn tags(&self) -> Vec<Tag> {
+        let tag = |n| {
+            let key = self.params.get(&format!("Tag.{n}.Key"))?.clone();
+            Some(Tag {
+                key,
+                value: self.params.get(&format!("Tag.{n}.Value")).cloned(),
+            })
+        };
+        (1..).map_while(tag).collect()
+    }
+
+    fn number(&self, name: &str) -> Result<Option<usize>, Refusal> {
+        let Some(text) = self.params.get(name) else {
+            return Ok(None);
+        };
+        let invalid = |_| Refusal::new("InvalidParameterValue", format!("Invalid integer: {text}"));
+        text.parse().map(Some).map_err(invalid)
+    }
+}
+
+/// Writes what EC2 answers to an action.
+pub(crate) fn answer(action: &str, request_id: &str, answer: &Answer) -> String {
+    let root = format!("{action}Response");
+    document(&root, Some(XMLNS), |xml| {
+        xml.leaf("requestId", request_id);
+        match answer {
+            Answer::Instances(page, next_token) => {
+                xml.list("reservationSet", page, reservation);
+                if let Some(token) = next_token {
+                    xml.leaf("nextToken", token);
+                }
+            }
+            Answer::Changes(changes) => xml.list("instancesSet", changes, change),
+            Answer::Tagged => xml.leaf("return", "true"),
+            Answer::Regions(regions) => xml.list("regionInfo", regions, |xml, region| {
+                xml.leaf("regionName", region);
+                xml.leaf("regionEndpoint", &format!("ec2.{region}.amazonaws.com"));
+                xml.leaf("optInStatus", "opt-in-not-required");
+            }),
+        }
+    })
+}
+
+/// Writes EC2's no.
+pub(crate) fn refusal(request_id: &str, refusal: &Refusal) -> String {
+    document("Response", None, |xml| {
+        xml.node("Errors", |xml| {
+            xml.node("Error", |xml| {
+                xml.leaf("Code", &refusal.code);
+                xml.leaf("Message", &refusal.message);
+            });
+        });
+        xml.leaf("RequestID", request_id);
+    })
+}
+
+fn reservation(xml: &mut Xml, machine: &Machine) {
+    xml.leaf("reservationId", &machine.id.replacen("i-", "r-", 1));
+    xml.leaf("ownerId", "123456789012");
+    xml.list("instancesSet", [machine], instance);
+}
+
+fn instance(xml: &mut Xml, machine: &Machine) {
+    xml.leaf("instanceId", &machine.id);
+    xml.leaf("imageId", machine.image());
+    xml.node("instanceState", |xml| state(xml, &machine.state));
+    let host = machine.private_ip.replace('.', "-");
+    xml.leaf(
+        "privateDnsName",
+        &format!("ip-{host}.{}.compute.internal", machine.region),
+    );
+    xml.leaf("reason", &machine.transition_reason);
+    xml.leaf("instanceType", &machine.kind);
+    xml.leaf(
+        "launchTime",
+        &machine
+            .launch_time
+            .format("%Y-%m-%dT%H:%M:%S.000Z")
+            .to_string(),
+    );
+    xml.node("placement", |xml| {
+        xml.leaf("availabilityZone", &machine.zone);
+        xml.leaf("tenancy", "default");
+    });
+    xml.node("monitoring", |xml| xml.leaf("state", "disabled"));
+    xml.leaf("subnetId", &machine.subnet());
+    xml.leaf("vpcId", &machine.vpc);
+    xml.leaf("privateIpAddress", &machine.private_ip);
+    if let Some(reason) = &machine.state_reason {
+        xml.node("stateReason", |xml| {
+            xml.leaf("code", &reason.code);
+            xml.leaf("message", &reason.message);
+        });
+    }
+    xml.leaf("architecture", "x86_64");
+    xml.leaf("rootDeviceType", machine.root_device_type());
+    xml.leaf("rootDeviceName", "/dev/xvda");
+    if machine.spot.is_some() {
+        xml.leaf("instanceLifecycle", "spot");
+        xml.leaf(
+            "spotInstanceRequestId",
+            &machine.id.replacen("i-", "sir-", 1),
+        );
+    }
+    xml.node("hibernationOptions", |xml| {
+        xml.leaf("configured", &machine.hibernation.to_string());
+    });
+    xml.list("tagSet", &machine.tags, |xml, (key, value)| {
+        xml.leaf("key", key);
+        xml.leaf("value", value);
+    });
+    if let Some(principal) = &machine.managed_by {
+        xml.node("operator", |xml| {
+            xml.leaf("managed", "true");
+            xml.leaf("principal", principal);
+        });
+    }
+}
+
+fn change(xml: &mut Xml, change: &Change) {
+    xml.leaf("instanceId", &change.id);
+    xml.node("currentState", |xml| state(xml, &change.to));
+    xml.node("previousState", |xml| state(xml, &change.from));
+}
+
+fn state(xml: &mut Xml, name: &str) {
+    xml.leaf("code", &state_code(name).to_string());
+    xml.leaf("name", name);
+}
+
+fn document(root: &str, xmlns: Option<&str>, inside: impl FnOnce(&mut Xml)) -> String {
+    let mut xml = Xml(Writer::new(Vec::new()));
+    let start = BytesStart::new(root);
+    xml.write(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)));
+    xml.write(Event::Start(
+        start.with_attributes(xmlns.map(|xmlns| ("xmlns", xmlns))),
+    ));
+    inside(&mut xml);
+    xml.write(Event::End(BytesEnd::new(root)));
+    String::from_utf8(xml.0.into_inner()).expect("what was written is made of strings")
+}
+
+struct Xml(Writer<Vec<u8>>);
+
+impl Xml {
+    fn leaf(&mut self, name: &str, text: &str) {
+        self.node(name, |xml| {
+            xml.write(Event::Text(BytesText::from_escaped(partial_escape(text))))
+        });
+    }
+
+    /// Writes EC2's form of a list: one `item` after the other.
+    fn list<T>(
+        &mut self,
+        name: &str,
+        items: impl IntoIterator<Item = T>,
+        inside: impl Fn(&mut Self, T),
+    ) {
+        self.node(name, |xml| {
+            for item in items {
+                xml.node("item", |xml| inside(xml, item));
+            }
+        });
+    }
+
+    fn node(&mut self, name: &str, inside: impl FnOnce(&mut Self)) {
+        self.write(Event::Start(BytesStart::new(name)));
+        inside(self);
+        self.write(Event::End(BytesEnd::new(name)));
+    }
+
+    fn write(&mut self, event: Event) {
+        self.0.write_event(event).expect("a Vec takes every write");
+    }
+}
