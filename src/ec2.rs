@@ -42,15 +42,27 @@ pub struct Change {
     pub to: State,
 }
 
+/// What EC2 answered to a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What it said about each instance.
+    pub changes: Vec<Change>,
+    /// An earlier attempt of the same call got no answer: what EC2 found done may have been that.
+    pub repeated: bool,
+}
+
 /// A call that EC2 did not carry out, or whose answer never came.
 #[derive(Debug)]
 pub struct Error {
-    /// EC2's code, or ours where EC2 gave none: `Timeout`, `NoConnection`, `BrokenAnswer`.
+    /// EC2's code, or ours where EC2 gave none: `Timeout`, `NoConnection`, `BrokenAnswer`, `NotSent`,
+    /// `Deadline`.
     pub code: String,
     /// EC2's sentence, or what went wrong on the way.
     pub message: String,
     /// Who said no.
     pub kind: ErrorKind,
+    /// An earlier attempt of the same call got no answer, and may have been carried out.
+    pub repeated: bool,
 }
 
 /// Who said no to a call.

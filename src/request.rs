@@ -333,7 +333,8 @@ impl Reader {
                     ids.insert(id);
                 }
                 None => self.problem(format!(
-                    "instance_ids[{index}]: {} is not an instance id, write it like \"i-0abc12345678def00\"",
+                    "{}: {} is not an instance id, write it like \"i-0abc12345678def00\"",
+                    if texts.len() == 1 { "instance_ids".to_owned() } else { format!("instance_ids[{index}]") },
                     quote_str(text)
                 )),
             }
@@ -354,7 +355,8 @@ impl Reader {
         }
         for (index, name) in names.iter().enumerate() {
             if !is_region(name) {
-                self.problem(format!("regions[{index}]: {} is not a region, write it like \"eu-west-1\"", quote_str(name)));
+                let path = if names.len() == 1 { "regions".to_owned() } else { format!("regions[{index}]") };
+                self.problem(format!("{path}: {} is not a region, write it like \"eu-west-1\"", quote_str(name)));
             }
         }
         Regions::Named(names)
@@ -552,7 +554,11 @@ fn as_map(value: &Value) -> Option<String> {
     (text.len() <= 400).then_some(text)
 }
 
+/// Writes a name of the request into a path: escaped, and not at any length.
 fn clip(name: &str) -> String {
+    if name.is_empty() {
+        return "\"\"".to_owned();
+    }
     let quoted = quote_str(name);
     quoted[1..].trim_end_matches('"').to_owned()
 }

@@ -1,5 +1,7 @@
 //! The adapter: the only file that names the EC2 SDK.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -7,11 +9,13 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::Builder;
 use aws_sdk_ec2::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
-use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_ec2::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types::{self, Filter, InstanceStateChange, Tag};
 use chrono::DateTime;
 
-use super::{Change, Error, ErrorKind, PAGE, Verb};
+use super::{Answer, Change, Error, ErrorKind, PAGE, Verb};
 use crate::deadline::{Deadline, TooLate};
 use crate::instance::{Instance, InstanceId, RootDevice, STOPPED_AT_TAG, State, StateReason, rfc3339};
 use crate::request::Mode;
@@ -117,11 +121,12 @@ impl Ec2 {
     ///
     /// # Errors
     /// EC2 refused, or did not answer in time; then what happened is unknown.
-    pub async fn call(&self, verb: Verb, ids: &[InstanceId], mode: Mode) -> Result<Vec<Change>, Error> {
+    pub async fn call(&self, verb: Verb, ids: &[InstanceId], mode: Mode) -> Result<Answer, Error> {
         let dry_run = mode == Mode::DryRun;
         let ids = Some(texts(ids));
         let client = &self.client;
-        let answer: Result<Vec<Change>, Error> = match verb {
+        let attempts = Attempts::default();
+        let changes: Result<Vec<Change>, Error> = match verb {
             Verb::Mark(at) => {
                 let tag = Tag::builder().key(STOPPED_AT_TAG).value(rfc3339(at)).build();
                 let call = client.create_tags().set_resources(ids).tags(tag).dry_run(dry_run);
@@ -134,20 +139,44 @@ impl Ec2 {
             }
             Verb::Stop { hibernate } => {
                 let call = client.stop_instances().set_instance_ids(ids).set_hibernate(hibernate.then_some(true)).dry_run(dry_run);
-                let answer = self.deadline.call(call.send()).await?;
+                let call = call.customize().interceptor(attempts.clone()).send();
+                let answer = self.deadline.call(call).await?;
                 answer.map(|answer| changes(answer.stopping_instances())).map_err(Error::from)
             }
             Verb::Start => {
                 let call = client.start_instances().set_instance_ids(ids).dry_run(dry_run);
-                let answer = self.deadline.call(call.send()).await?;
+                let call = call.customize().interceptor(attempts.clone()).send();
+                let answer = self.deadline.call(call).await?;
                 answer.map(|answer| changes(answer.starting_instances())).map_err(Error::from)
             }
         };
-        match answer {
+        let repeated = attempts.0.load(Ordering::Relaxed) > 1;
+        match changes {
+            Ok(changes) => Ok(Answer { changes, repeated }),
             // EC2's way to say yes to a dry run.
-            Err(error) if dry_run && error.code == "DryRunOperation" => Ok(Vec::new()),
-            answer => answer,
+            Err(error) if dry_run && error.code == "DryRunOperation" => Ok(Answer { changes: Vec::new(), repeated }),
+            Err(error) => Err(Error { repeated, ..error }),
         }
+    }
+}
+
+/// Counts the attempts of a call: the SDK repeats one without saying so, and then what EC2 finds done may be ours.
+#[derive(Clone, Debug, Default)]
+struct Attempts(Arc<AtomicU32>);
+
+impl Intercept for Attempts {
+    fn name(&self) -> &'static str {
+        "Attempts"
+    }
+
+    fn read_before_attempt(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -209,6 +238,8 @@ impl From<TooLate> for Error {
             code: "Deadline".to_owned(),
             message: "the invocation's time is over".to_owned(),
             kind: ErrorKind::TooLate,
+            // If the call was out at all, it may have been carried out.
+            repeated: true,
         }
     }
 }
@@ -220,8 +251,9 @@ where
     fn from(error: SdkError<E>) -> Self {
         let no_answer = |code: &str, error: &SdkError<E>| Self {
             code: code.to_owned(),
-            message: DisplayErrorContext(error).to_string(),
+            message: chain(error),
             kind: ErrorKind::NoAnswer,
+            repeated: false,
         };
         match &error {
             SdkError::TimeoutError(_) => no_answer("Timeout", &error),
@@ -234,9 +266,25 @@ where
                     code: code.map_or_else(|| format!("Http{status}"), str::to_owned),
                     message: answer.err().message().unwrap_or("EC2 gave no message").to_owned(),
                     kind: ErrorKind::Refused { status },
+                    repeated: false,
                 },
             },
+            SdkError::ConstructionFailure(_) => no_answer("NotSent", &error),
             _ => no_answer("BrokenAnswer", &error),
         }
     }
+}
+
+/// Writes an error with its causes, each once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
 }

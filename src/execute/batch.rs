@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use super::{Class, Execution, Outcome, Why, classify};
-use crate::ec2::{Change, Error, MAX_IDS, Verb};
+use crate::ec2::{Answer, Change, Error, MAX_IDS, Verb};
 use crate::instance::{InstanceId, State, rfc3339};
 use crate::plan::{Reason, Skip};
 use crate::request::{Action, Mode};
@@ -106,10 +106,11 @@ impl Execution<'_> {
         let (mut accepted, mut refused_alone) = (false, 0);
         while let Some(mut part) = parts.pop_front() {
             let error = match self.attempt(&mut part).await {
-                Ok(changes) => {
+                Ok(answer) => {
                     accepted = true;
+                    part.asked_before |= answer.repeated;
                     self.hopeless = false;
-                    let unanswered = self.accept(&part, changes);
+                    let unanswered = self.accept(&part, answer.changes);
                     if !unanswered.is_empty() {
                         merge(&mut again, Group { asked_before: true, ..part.part(unanswered) });
                     }
@@ -119,6 +120,7 @@ impl Execution<'_> {
             };
             debug!(code = error.code, instances = part.ids.len(), message = error.message);
             let class = classify(&error);
+            part.asked_before |= error.repeated || matches!(class, Class::Throttled | Class::Unwell);
             if class != Class::TooLate {
                 for id in &part.ids {
                     self.last_error.insert(id.clone(), error.code.clone());
@@ -127,7 +129,7 @@ impl Execution<'_> {
             match class {
                 Class::TooLate => return Next::End,
                 Class::Throttled | Class::Unwell => {
-                    merge(&mut again, Group { asked_before: true, ..part });
+                    merge(&mut again, part);
                 }
                 Class::Target => {
                     self.refuse(&part, &part.ids, &error).await;
@@ -173,7 +175,7 @@ impl Execution<'_> {
     }
 
     /// Makes the call; before a stop that is to be remembered, the mark. No mark, no stop.
-    async fn attempt(&self, group: &mut Group) -> Result<Vec<Change>, Error> {
+    async fn attempt(&self, group: &mut Group) -> Result<Answer, Error> {
         let mode = self.request.mode;
         let stops = matches!(self.request.action, Action::Stop { .. });
         if stops && self.request.remember && !group.marked {
@@ -284,6 +286,7 @@ fn merge(again: &mut Option<Group>, group: Group) {
     match again {
         Some(first) => {
             first.marked &= group.marked;
+            first.asked_before |= group.asked_before;
             first.ids.extend(group.ids);
         }
         None => *again = Some(group),

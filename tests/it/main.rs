@@ -1,1 +1,13 @@
-fn main() {}
+//! Curfew through its front door: the real binary under a Lambda host, against a double of EC2, over HTTP.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't unwrap has failed")]
+
+mod world;
+
+mod mark;
+mod reasons;
+mod refusals;
+mod running;
+mod told;
+mod trouble;
+mod wrappings;

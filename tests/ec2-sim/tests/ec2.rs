@@ -502,9 +502,13 @@ async fn what_ec2_has_begun_it_does_even_if_nobody_waits_for_the_answer() {
     let waited = tokio::time::timeout(Duration::from_millis(200), ask(&sim, &stop)).await;
 
     assert!(waited.is_err() && sim.state("web") == "running");
-    while sim.calls().is_empty() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let decided = async {
+        while sim.calls().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let decided = tokio::time::timeout(Duration::from_secs(5), decided).await;
+    decided.expect("EC2 decides on the call");
     assert_ne!(sim.state("web"), "running");
 }
 

@@ -1,0 +1,216 @@
+//! The mark's life: `remember` starts what it stopped, and nothing else.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use ec2_sim::Fault;
+use serde_json::{Value, json};
+
+use crate::world::*;
+
+const MARK: &str = "curfew:stopped-at";
+
+fn remembering(event: Value) -> Value {
+    with(event, json!({"remember": true}))
+}
+
+#[tokio::test]
+async fn what_was_stopped_is_started_again_and_its_mark_is_gone() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.sim.add(ours("off-since-march").state("stopped"));
+
+    let at = in_minutes(-1);
+    let told = world.invoke(with(stop_7pm(), json!({"scheduled_time": at}))).await;
+    assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["web"])));
+    assert_eq!(world.sim.tag("web", MARK), Some(at), "the mark is the scheduled time");
+    world.settled("web", "stopped").await;
+
+    let told = world.invoke(start_8am()).await;
+    assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["web"])));
+    assert_eq!(told.reason("off-since-march"), "not_marked");
+    assert_eq!(world.sim.tag("web", MARK), None);
+    assert_eq!(world.sim.state("off-since-march"), "stopped");
+}
+
+#[tokio::test]
+async fn a_stop_without_a_scheduled_time_marks_with_now() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    let before = Utc::now() - TimeDelta::milliseconds(1);
+    world.invoke(remembering(stop())).await;
+    let mark: DateTime<Utc> = world.sim.tag("web", MARK).unwrap().parse().unwrap();
+    assert!(before <= mark && mark <= Utc::now(), "{mark}");
+}
+
+#[tokio::test]
+async fn the_mark_is_written_before_the_stop() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.invoke(remembering(stop())).await;
+    let actions: Vec<String> = world.sim.calls().into_iter().map(|call| call.action).collect();
+    assert_eq!(actions, ["DescribeInstances", "CreateTags", "StopInstances"]);
+}
+
+#[tokio::test]
+async fn switched_on_by_hand_at_night_and_off_again_it_is_not_started() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.sim.add(ours("touched"));
+    world.invoke(remembering(stop())).await;
+    world.settled("touched", "stopped").await;
+    tokio::time::sleep(Duration::from_millis(1100)).await; // LaunchTime has whole seconds
+    world.sim.switch_on("touched");
+    world.settled("touched", "running").await;
+    world.sim.switch_off("touched");
+    world.settled("touched", "stopped").await;
+    assert!(world.sim.tag("touched", MARK).is_some(), "the mark is still there, and void");
+
+    let told = world.invoke(start_8am()).await;
+    assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["web"])));
+    assert_eq!(told.reason("touched"), "not_marked");
+    assert_eq!(world.sim.state("touched"), "stopped");
+}
+
+#[tokio::test]
+async fn a_refused_mark_means_no_stop() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.sim.add(ours("untaggable"));
+    world.sim.fault(Fault::refuse("CreateTags", "TagLimitExceeded", "You have reached the maximum number of tags for {ids}").on(["untaggable"]));
+    let told = world.invoke(remembering(stop())).await;
+    assert_eq!(told.verdict(), "Incomplete");
+    assert_eq!(told.names("changed"), names(["web"]));
+    let failed = told.entry("failed", "untaggable");
+    assert_eq!(failed["code"], "TagLimitExceeded");
+    assert!(failed["message"].as_str().unwrap().starts_with("it could not be marked"), "{failed}");
+    assert_eq!(world.sim.state("untaggable"), "running");
+}
+
+#[tokio::test]
+async fn a_refused_deletion_of_the_mark_spoils_no_start() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.invoke(remembering(stop())).await;
+    world.settled("web", "stopped").await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    world.sim.fault(Fault::refuse("DeleteTags", "UnauthorizedOperation", "You are not authorized").status(403));
+    let told = world.invoke(start_8am()).await;
+    assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["web"])));
+    assert!(world.sim.tag("web", MARK).is_some());
+    assert!(told.logs.iter().any(|line| line["level"] == "WARN" && line["code"] == "UnauthorizedOperation"), "{:#?}", told.logs);
+
+    // The start has renewed LaunchTime: the mark that stayed is void, and a stop by hand stays a stop.
+    world.sim.switch_off("web");
+    world.settled("web", "stopped").await;
+    let told = world.invoke(start_8am()).await;
+    assert_eq!(told.reason("web"), "not_marked");
+}
+
+#[tokio::test]
+async fn after_a_resume_that_leaves_the_launch_time_alone_the_mark_is_deleted_all_the_same() {
+    let mut world = World::new().await;
+    world.sim.add(ours("sleeper").hibernation().resume_keeps_launch_time());
+    world.invoke(remembering(with(stop(), json!({"hibernate": true})))).await;
+    world.settled("sleeper", "stopped").await;
+    let told = world.invoke(start_8am()).await;
+    assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["sleeper"])));
+    assert_eq!(world.sim.tag("sleeper", MARK), None);
+    world.sim.switch_off("sleeper");
+    world.settled("sleeper", "stopped").await;
+    assert_eq!(world.invoke(start_8am()).await.reason("sleeper"), "not_marked");
+}
+
+#[tokio::test]
+async fn a_start_that_falls_back_is_marked_again_so_that_a_retry_starts_it() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.sim.add(ours("crypt").falls_back("Client.InternalError", "Client.InternalError: Client error on launch"));
+    world.invoke(remembering(stop())).await;
+    world.settled("crypt", "stopped").await;
+
+    let event = with(start_8am(), json!({"scheduled_time": in_minutes(0)}));
+    let told = world.invoke(event.clone()).await;
+    assert_eq!(told.verdict(), "Incomplete");
+    assert_eq!(told.names("changed"), names(["web"]));
+    let failed = told.entry("failed", "crypt");
+    assert_eq!(failed["code"], "Client.InternalError");
+    assert!(failed["message"].as_str().unwrap().contains("kms:CreateGrant"), "{failed}");
+    let machine = world.sim.machine("crypt");
+    assert_eq!(machine.state, "stopped");
+    let mark: DateTime<Utc> = machine.tags[MARK].parse().unwrap();
+    assert!(mark > machine.launch_time, "the new mark counts");
+
+    // Somebody grants the key; Lambda retries.
+    world.sim.edit("crypt", |machine| machine.falls_back = None);
+    let told = world.invoke(event).await;
+    assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["crypt"])));
+}
+
+#[tokio::test]
+async fn a_start_that_fell_back_unseen_after_the_function_died_is_not_forgotten_by_the_retry() {
+    let mut world = World::new().await;
+    world.sim.settings(|settings| settings.start_takes = Duration::from_secs(5));
+    world.sim.add(ours("crypt").falls_back("Client.InternalError", "Client.InternalError: Client error on launch"));
+    world.invoke(remembering(stop())).await;
+    world.settled("crypt", "stopped").await;
+
+    let event = with(start_8am(), json!({"scheduled_time": in_minutes(0)}));
+    let told = world.within(Duration::from_secs(3), event.clone()).await;
+    assert_eq!(told.verdict(), "Unfinished");
+    assert_eq!(world.sim.state("crypt"), "pending");
+    world.sim.advance(Duration::from_secs(10)); // it falls back while nobody looks: the mark is void
+    world.settled("crypt", "stopped").await;
+
+    world.sim.settings(|settings| settings.start_takes = Duration::from_millis(100));
+    let told = world.invoke(event).await;
+    assert_eq!(told.verdict(), "Incomplete", "{:#}", told.report);
+    assert_eq!(told.entry("failed", "crypt")["code"], "Client.InternalError");
+}
+
+#[tokio::test]
+async fn what_ec2_refused_to_stop_does_not_keep_a_mark() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.sim.add(ours("vault").stop_protected());
+    world.sim.add(ours("spot").spot_one_time());
+    world.sim.add(ours("db"));
+    world.sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", "You are not authorized").on(["db"]).status(403));
+    let told = world.invoke(remembering(stop())).await;
+    assert_eq!(told.names("changed"), names(["web"]));
+    for name in ["vault", "spot", "db"] {
+        assert_eq!(world.sim.tag(name, MARK), None, "{name}: a stop by hand tomorrow must stay a stop");
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_mark_is_none() {
+    let mut world = World::new().await;
+    for (name, mark) in [("a", ""), ("b", "yesterday"), ("c", "2026-11-20")] {
+        world.sim.add(ours(name).state("stopped").tag(MARK, mark));
+    }
+    let told = world.invoke(start_8am()).await;
+    assert_eq!(told.report["skipped_by"], json!({"not_marked": 3}));
+}
+
+#[tokio::test]
+async fn without_remember_nothing_is_marked_and_everything_is_started() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.sim.add(ours("off").state("stopped"));
+    world.invoke(stop()).await;
+    assert_eq!(world.count("CreateTags"), 0);
+    world.settled("web", "stopped").await;
+    let told = world.invoke(start()).await;
+    assert_eq!(told.names("changed"), names(["web", "off"]));
+}
+
+#[tokio::test]
+async fn one_that_was_launched_in_the_very_second_of_the_stop_is_left_running_because_its_mark_would_not_count() {
+    let mut world = World::new().await;
+    let at = Utc::now() - TimeDelta::seconds(90);
+    world.sim.add(ours("web").launched(at));
+    let told = world.invoke(remembering(with(stop(), json!({"scheduled_time": rfc3339(at)})))).await;
+    assert_eq!(told.reason("web"), "started_since");
+    assert_eq!(world.sim.state("web"), "running");
+}

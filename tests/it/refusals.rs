@@ -1,0 +1,146 @@
+//! Bad input: one clear message each, and not a single call.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::world::*;
+
+/// Malformed events, as they were sent.
+const MALFORMED: &[&str] = &[
+    // Not an object, or no JSON at all
+    r#""#,
+    r#"{"action": "stop", "#,
+    r#"{'action': 'stop'}"#,
+    r#"{"action": "stop",}"#,
+    r#"null"#,
+    r#""stop""#,
+    r#"["stop"]"#,
+    r#"42"#,
+    r#"{}"#,
+    r#"{"action": "stop", "action": "start", "tags": {"curfew": "yes"}}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes", "curfew": "no"}}"#,
+    // Wrappings
+    r#"{"detail-type": "Scheduled Event", "source": "aws.events", "time": "2026-11-20T19:00:00Z", "detail": {}}"#,
+    r#"{"detail-type": "Scheduled Event", "source": "aws.scheduler", "time": "2026-11-20T19:00:00Z", "detail": "{}"}"#,
+    r#"{"detail-type": "Scheduled Event", "source": "aws.events"}"#,
+    r#"{"detail-type": "x", "detail": "stop"}"#,
+    r#"{"detail-type": "x", "detail": "[1]"}"#,
+    r#"{"detail-type": "x", "detail": 7}"#,
+    r#"{"detail-type": "x", "time": "yesterday", "detail": {"action": "stop", "tags": {"curfew": "yes"}}}"#,
+    r#"{"detail": {"action": "stop"}, "tags": {"curfew": "yes"}}"#,
+    r#"{"detail-type": "EC2 Instance State-change Notification", "source": "aws.ec2", "detail": {"instance-id": "i-abcd1111", "state": "pending"}}"#,
+    // The action, and fields of another
+    r#"{"tags": {"curfew": "yes"}}"#,
+    r#"{"action": "terminate", "tags": {"curfew": "yes"}}"#,
+    r#"{"action": "Stop", "tags": {"curfew": "yes"}}"#,
+    r#"{"action": null, "tags": {"curfew": "yes"}}"#,
+    r#"{"action": "start", "tags": {"curfew": "yes"}, "hibernate": true}"#,
+    r#"{"action": "reconcile", "tags": {"curfew": "yes"}, "hours": {"office": "Mo-Fr 08:00-19:00"}, "holidays": "DE"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "hours": {"office": "24/7"}}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "accounts": ["111122223333"], "role": "curfew-member"}"#,
+    // The selection
+    r#"{"action": "stop"}"#,
+    r#"{"action": "stop", "tags": {}}"#,
+    r#"{"action": "stop", "tags": "curfew=yes"}"#,
+    r#"{"action": "stop", "tags": [{"Key": "curfew", "Value": "yes"}]}"#,
+    r#"{"action": "stop", "tags": {"curfew": true}}"#,
+    r#"{"action": "stop", "tags": {"curfew": []}}"#,
+    r#"{"action": "stop", "tags": {"curfew": ""}}"#,
+    r#"{"action": "stop", "tags": {"curfew": ["yes", "yes"]}}"#,
+    r#"{"action": "stop", "tags": {"curfew": ["yes", 3]}}"#,
+    r#"{"action": "stop", "tags": {"": "yes"}}"#,
+    r#"{"action": "stop", "except_tags": {"Role": "bastion"}}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "except_tags": {}}"#,
+    r#"{"action": "stop", "filters": {"instance-state-name": "running"}}"#,
+    r#"{"action": "stop", "filters": {"tag:Environment": "dev"}}"#,
+    r#"{"action": "stop", "filters": [{"Name": "vpc-id", "Values": ["vpc-0abc1234"]}]}"#,
+    r#"{"action": "stop", "instance_ids": []}"#,
+    r#"{"action": "stop", "instance_ids": ["i-123", "web-1"]}"#,
+    r#"{"action": "stop", "instance_ids": ["i-0abc12345678def00", "i-0abc12345678def00"]}"#,
+    r#"{"action": "stop", "instance_ids": "i-0abc12345678def00", "regions": ["us-east-1", "eu-west-1"]}"#,
+    r#"{"action": "stop", "instance_ids": "i-0abc12345678def00", "regions": "all"}"#,
+    // Where
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "regions": "eu-west"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "regions": ["all", "us-east-1"]}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "regions": []}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "regions": null}"#,
+    // How and when
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "dry_run": "true"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "dryRun": true}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "remember": 1}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "max_changes": -1}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "max_changes": 2.5}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "max_delay_minutes": 0}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "max_delay_minutes": "60"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "scheduled_time": "19:00"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "scheduled_time": 1763665200}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "scheduled_time": "2999-01-01T00:00:00Z"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "timezone": "Europe/Berln"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "timezone": "CEST7"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "name": ""}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "name": "the office"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "force": true}"#,
+    // Several at once: the style of design and README
+    r#"{"tag": {"curfew": "yes"}, "regions": ["us-east-1", "eu-west"]}"#,
+];
+
+/// What differs from run to run.
+fn still(message: &str) -> String {
+    let mut words: Vec<&str> = message.split(' ').collect();
+    for at in 1..words.len() {
+        if words[at - 1] == "is" && words.get(at + 1) == Some(&"now;") {
+            words[at] = "[now]";
+        }
+        if words[at - 1] == "like" && words[at].starts_with("\"20") && message.contains("RFC 3339") {
+            words[at] = "[now]";
+        }
+    }
+    words.join(" ")
+}
+
+#[tokio::test]
+async fn every_malformed_event_is_refused_in_words_that_help_and_no_call_leaves() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    assert!(MALFORMED.len() >= 45);
+    let mut all = String::new();
+    for event in MALFORMED {
+        let told = world.bytes(AMPLE, event.as_bytes().to_vec()).await;
+        assert_eq!(told.verdict(), "InvalidRequest", "{event}: {told:?}");
+        assert_eq!(told.logs.len(), 1, "{event}: {:?}", told.logs);
+        assert_eq!((told.logs[0]["level"].as_str(), told.logs[0]["message"].as_str()), (Some("ERROR"), Some(told.message().as_str())));
+        assert_eq!(world.sim.calls().len(), 0, "{event}");
+        writeln!(all, "{event}\n    {}\n", still(&told.message())).unwrap();
+    }
+    insta::assert_snapshot!("refusals", all);
+}
+
+#[tokio::test]
+async fn hostile_events_are_refused_in_few_words_and_the_next_event_works() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    let many_values: Vec<String> = (0..201).map(|n| format!("v{n}")).collect();
+    let many_keys: serde_json::Map<String, Value> = (0..51).map(|n| (format!("k{n}"), json!("v"))).collect();
+    let many_unknown: serde_json::Map<String, Value> = (0..5000).map(|n| (format!("unknown-{n}"), json!(1))).collect();
+    let events: Vec<(Vec<u8>, &str)> = vec![
+        ([b"{\"action\": \"stop\", \"tags\": ".to_vec(), b"[".repeat(10_000), b"]".repeat(10_000), b"}".to_vec()].concat(), "recursion limit"),
+        (b"{\"action\": \"stop\", \"tags\": {\"curfew\": \"\xff\xfe\"}}".to_vec(), "unicode"),
+        (b"{\"action\": \"stop\", \"tags\": {\"curfew\": \"yes\"}, \"max_changes\": 1e400}".to_vec(), "number out of range"),
+        (b"{\"action\": \"stop\", \"tags\": {\"curfew\": \"yes\"}, \"max_changes\": 99999999999999999999999}".to_vec(), "max_changes: expected a whole number"),
+        (json!({"action": "stop", "tags": {"curfew": "x".repeat(6_000_000)}}).to_string().into_bytes(), "longer than EC2's 255 characters"),
+        (json!({"action": "stop", "tags": {"x".repeat(129): "yes"}}).to_string().into_bytes(), "a key of 129 characters"),
+        (json!({"action": "stop", "tags": {"curfew": many_values}}).to_string().into_bytes(), "201 values in all, EC2 takes 200"),
+        (json!({"action": "stop", "tags": many_keys}).to_string().into_bytes(), "51 in all, EC2 takes 50"),
+        (Value::Object(many_unknown).to_string().into_bytes(), "5002 problems, nothing was called"),
+        (json!({"action": "stop", "tags": {"curfew": "yes"}, "name": "a".repeat(65)}).to_string().into_bytes(), "name: "),
+    ];
+    for (event, expected) in events {
+        let told = world.bytes(AMPLE, event).await;
+        assert_eq!(told.verdict(), "InvalidRequest", "{told:?}");
+        assert!(told.message().contains(expected), "{expected:?} in {}", told.message());
+        assert!(told.message().len() < 3000, "{} characters", told.message().len());
+        assert_eq!(world.sim.calls().len(), 0);
+    }
+    assert_eq!(world.invoke(stop()).await.verdict(), "complete");
+}

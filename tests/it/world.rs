@@ -1,0 +1,250 @@
+//! A cloud, a function in it, and the audit that every test gets for free: what the report says is what EC2 shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use ec2_sim::{Host, Invocation, Machine, Outcome, Sim};
+use serde_json::{Value, json};
+
+/// The binary under test.
+pub(crate) fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_ec2-curfew"))
+}
+
+/// Time enough for anything that isn't about the time.
+pub(crate) const AMPLE: Duration = Duration::from_secs(60);
+
+/// A moment as events write it, so many minutes from now, in whole seconds.
+pub(crate) fn in_minutes(minutes: i64) -> String {
+    rfc3339(Utc::now() + TimeDelta::minutes(minutes))
+}
+
+pub(crate) fn rfc3339(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// The 7 PM event as it is shipped.
+pub(crate) fn stop_7pm() -> Value {
+    serde_json::from_str(include_str!("../../infra/events/stop-7pm.json")).unwrap()
+}
+
+/// The 8 AM event as it is shipped.
+pub(crate) fn start_8am() -> Value {
+    serde_json::from_str(include_str!("../../infra/events/start-8am.json")).unwrap()
+}
+
+/// An event with some fields added or replaced.
+pub(crate) fn with(mut event: Value, fields: Value) -> Value {
+    event.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    event
+}
+
+pub(crate) fn stop() -> Value {
+    json!({"action": "stop", "tags": {"curfew": "yes"}})
+}
+
+pub(crate) fn start() -> Value {
+    json!({"action": "start", "tags": {"curfew": "yes"}})
+}
+
+/// A running instance that the usual events select.
+pub(crate) fn ours(name: &str) -> Machine {
+    Machine::named(name).tag("curfew", "yes")
+}
+
+pub(crate) struct World {
+    pub(crate) sim: Sim,
+    pub(crate) host: Host,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with_env(&[]).await
+    }
+
+    pub(crate) async fn with_env(env: &[(&str, &str)]) -> Self {
+        let sim = Sim::start().await;
+        let url = sim.url();
+        let mut all = vec![("AWS_ENDPOINT_URL_EC2", url.as_str())];
+        all.extend(env);
+        let host = Host::start(binary(), &all).await;
+        Self { sim, host }
+    }
+
+    pub(crate) async fn invoke(&mut self, event: Value) -> Told {
+        self.within(AMPLE, event).await
+    }
+
+    /// Hands over an event, and audits what is told of it.
+    pub(crate) async fn within(&mut self, time: Duration, event: Value) -> Told {
+        self.bytes(time, event.to_string().into_bytes()).await
+    }
+
+    pub(crate) async fn bytes(&mut self, time: Duration, event: Vec<u8>) -> Told {
+        let before = self.states();
+        self.sim.forget_calls();
+        let told = Told::of(self.host.invoke(event, time).await);
+        if told.report.is_object() {
+            self.audit(&before, &told);
+        }
+        told
+    }
+
+    fn states(&self) -> BTreeMap<String, String> {
+        self.sim.machines().into_iter().map(|machine| (machine.id, machine.state)).collect()
+    }
+
+    /// Holds the report against EC2: the sum, the states, the log of calls.
+    fn audit(&self, before: &BTreeMap<String, String>, told: &Told) {
+        let (report, after) = (&told.report, self.states());
+        let summary = |field: &str| report["summary"][field].as_u64().unwrap_or_else(|| panic!("no {field} in {report}"));
+        let parts = ["changed", "would_change", "skipped", "failed", "unfinished"];
+        assert_eq!(summary("matched"), parts.iter().map(|part| summary(part)).sum::<u64>(), "the sum of {report:#}");
+
+        let truncated = report["targets"].as_array().unwrap().iter().any(|target| target["truncated"] != 0);
+        let mut listed = BTreeSet::new();
+        for part in parts {
+            let entries = told.entries(part);
+            if !truncated && report.get("truncated_targets").is_none() {
+                assert_eq!(entries.len() as u64, summary(part), "the list of {part} in {report:#}");
+            }
+            for entry in &entries {
+                assert!(listed.insert(entry["id"].as_str().unwrap().to_owned()), "twice in {report:#}: {entry}");
+            }
+        }
+
+        let stops = report["action"] == "stop";
+        for entry in told.entries("changed") {
+            let state = &after[entry["id"].as_str().unwrap()];
+            let expected: &[&str] = if stops { &["stopping", "stopped"] } else { &["running"] };
+            assert!(expected.contains(&state.as_str()), "said changed, is {state}: {entry}");
+        }
+        for part in ["skipped", "would_change"] {
+            for entry in told.entries(part) {
+                let id = entry["id"].as_str().unwrap();
+                let switched = matches!((before[id].as_str(), after[id].as_str()), ("running", "stopping" | "stopped") | ("stopped", "running" | "pending"));
+                assert!(!switched || entry["reason"] == "already_done", "said {part}, went from {} to {}: {entry}", before[id], after[id]);
+            }
+        }
+
+        // Every instance that a call switched is in the report, and no call named one that is not.
+        for call in self.sim.calls() {
+            if !matches!(call.action.as_str(), "StopInstances" | "StartInstances" | "CreateTags" | "DeleteTags") {
+                continue;
+            }
+            assert!(call.ids.len() <= 1000, "{} of {} instances", call.action, call.ids.len());
+            assert!(!report["dry_run"].as_bool().unwrap() || call.dry_run, "a dry run called {}", call.action);
+            assert!(call.params.get("Force").is_none(), "forced: {:?}", call.params);
+            if !truncated {
+                for id in &call.ids {
+                    assert!(listed.contains(id), "{} of {id}, which the report doesn't list: {report:#}", call.action);
+                }
+            }
+        }
+    }
+
+    /// The instances on which EC2 was called with an action, without dry runs and refusals.
+    pub(crate) fn done(&self, action: &str) -> BTreeSet<String> {
+        let calls = self.sim.calls().into_iter().filter(|call| call.action == action && call.code == "ok" && !call.dry_run);
+        let id_to_name = |id: String| self.sim.machine(&id).name().to_owned();
+        calls.flat_map(|call| call.ids).map(id_to_name).collect()
+    }
+
+    /// How many calls of an action went out.
+    pub(crate) fn count(&self, action: &str) -> usize {
+        self.sim.calls().iter().filter(|call| call.action == action).count()
+    }
+
+    /// Waits for a machine to settle in a state.
+    pub(crate) async fn settled(&self, name: &str, state: &str) {
+        for _ in 0..200 {
+            if self.sim.state(name) == state {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{name} is {}, not {state}", self.sim.state(name));
+    }
+}
+
+/// What an invocation told: its answer, and its log.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) outcome: Outcome,
+    /// The report, from its log line; null if there is none.
+    pub(crate) report: Value,
+    pub(crate) logs: Vec<Value>,
+}
+
+impl Told {
+    fn of(invocation: Invocation) -> Self {
+        let logs = invocation.json_logs();
+        assert_eq!(logs.len(), invocation.logs.len(), "not every line is JSON: {:#?}", invocation.logs);
+        let mut reports: Vec<Value> = logs.iter().filter(|line| line.get("targets").is_some()).cloned().collect();
+        assert!(reports.len() <= 1, "one report a run");
+        let mut report = reports.pop().unwrap_or_default();
+        if let Value::Object(fields) = &mut report {
+            fields.remove("timestamp");
+            fields.remove("level");
+        }
+        match &invocation.outcome {
+            Outcome::Answered(answer) => assert_eq!(answer, &report, "the answer is the report's line"),
+            Outcome::Failed { message, .. } if report.is_object() => {
+                assert_eq!(*message, report["message"], "the error's text is the report's sentence");
+            }
+            _ => {}
+        }
+        Self { outcome: invocation.outcome, report, logs }
+    }
+
+    pub(crate) fn message(&self) -> String {
+        match &self.outcome {
+            Outcome::Answered(report) => report["message"].as_str().unwrap().to_owned(),
+            Outcome::Failed { message, .. } => message.clone(),
+            other => panic!("neither answered nor failed: {other:?}"),
+        }
+    }
+
+    /// `complete` and the like, for a run that succeeded; else the error's type.
+    pub(crate) fn verdict(&self) -> String {
+        match &self.outcome {
+            Outcome::Answered(report) => report["outcome"].as_str().unwrap().to_owned(),
+            Outcome::Failed { error_type, .. } => error_type.clone(),
+            other => panic!("neither answered nor failed: {other:?}"),
+        }
+    }
+
+    /// All targets' entries of a list.
+    pub(crate) fn entries(&self, list: &str) -> Vec<Value> {
+        let targets = self.report["targets"].as_array().unwrap_or_else(|| panic!("no report: {self:?}"));
+        targets.iter().flat_map(|target| target[list].as_array().unwrap().clone()).collect()
+    }
+
+    /// The names in a list.
+    pub(crate) fn names(&self, list: &str) -> BTreeSet<String> {
+        self.entries(list).iter().map(|entry| entry["name"].as_str().unwrap_or("?").to_owned()).collect()
+    }
+
+    /// The entry of an instance in a list.
+    pub(crate) fn entry(&self, list: &str, name: &str) -> Value {
+        let entries = self.entries(list);
+        entries.iter().find(|entry| entry["name"] == name).cloned().unwrap_or_else(|| panic!("no {name} among {list}: {:#}", self.report))
+    }
+
+    /// The reason for which an instance was left alone.
+    pub(crate) fn reason(&self, name: &str) -> String {
+        self.entry("skipped", name)["reason"].as_str().unwrap().to_owned()
+    }
+
+    /// The log line about an instance.
+    pub(crate) fn line(&self, name: &str) -> &Value {
+        self.logs.iter().find(|line| line["name"] == name).unwrap_or_else(|| panic!("no line about {name}: {:#?}", self.logs))
+    }
+}
+
+/// A set of names.
+pub(crate) fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
+    names.map(str::to_owned).into()
+}
