@@ -98,7 +98,10 @@ fn from_envelope(mut envelope: Map<String, Value>) -> Result<Unwrapped, Refused>
         },
         None => Map::new(),
         Some(other) => {
-            return Err(Refused::one(format!("detail: expected an object or text holding one, found {}", quote(&other))));
+            return Err(Refused::one(format!(
+                "detail: expected an object or text holding one, found {}",
+                quote(&other)
+            )));
         }
     };
     if request.is_empty() {
@@ -203,7 +206,9 @@ mod tests {
 
     #[test]
     fn a_key_written_twice_is_refused_at_any_depth() {
-        for text in [r#"{"action":"stop","action":"start"}"#, r#"{"tags":{"a":"1","a":"2"}}"#, r#"{"x":[{"a":1,"a":1}]}"#] {
+        for text in
+            [r#"{"action":"stop","action":"start"}"#, r#"{"tags":{"a":"1","a":"2"}}"#, r#"{"x":[{"a":1,"a":1}]}"#]
+        {
             let refused = read(text).expect_err(text);
             assert!(refused.to_string().contains("is written twice"), "{refused}");
         }

@@ -65,15 +65,19 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
     let unwrapped = unwrap(event)?;
     let request = Request::parse(unwrapped.request, unwrapped.time, now)?;
     if request.regions == Regions::Own && aws.own_region().is_none() {
-        return Err(Refused::one("regions: missing, and the environment names no AWS_REGION; write one like \"us-east-1\"".to_owned()).into());
+        return Err(Refused::one(
+            "regions: missing, and the environment names no AWS_REGION; write one like \"us-east-1\"".to_owned(),
+        )
+        .into());
     }
     let as_of = request.scheduled_time.unwrap_or(now);
     let late = (now - as_of).to_std().unwrap_or(Duration::ZERO);
     let report = if late > request.max_delay {
         Report::of_stale(&request, late, begun.elapsed())
     } else {
-        let run = targets::run(&request, &aws, deadline, as_of).await;
-        Report::of_run(&request, account(&context.invoked_function_arn), &run, begun.elapsed())
+        let account = account(&context.invoked_function_arn);
+        let run = targets::run(&request, &aws, account, deadline, as_of).await;
+        Report::of_run(&request, account, &run, begun.elapsed())
     };
     telemetry::tell(&report);
     verdict(report)

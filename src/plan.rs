@@ -2,7 +2,7 @@
 //!
 //! Knows the request and what EC2 told; must not act, ask, or look at the clock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
@@ -23,6 +23,12 @@ impl Plan {
     #[must_use]
     pub fn matched(&self) -> usize {
         self.decided.len() + self.absent.len()
+    }
+
+    /// Gives the names of those that have one.
+    #[must_use]
+    pub fn names(&self) -> BTreeMap<&InstanceId, &str> {
+        self.decided.iter().filter_map(|(instance, _)| Some((&instance.id, instance.name()?))).collect()
     }
 
     /// Counts the instances that it would change.
@@ -200,10 +206,9 @@ fn nothing_to_do(action: Action, state: &State) -> Option<Decision> {
             let message = format!("EC2 calls its state {name:?}, which this version doesn't know");
             Some(Decision::Skip(Skip::saying(Reason::UnknownState, message)))
         }
-        (_, State::ShuttingDown | State::Terminated) => Some(Decision::Fail {
-            code: "IncorrectInstanceState",
-            message: format!("it is {state}: gone for good"),
-        }),
+        (_, State::ShuttingDown | State::Terminated) => {
+            Some(Decision::Fail { code: "IncorrectInstanceState", message: format!("it is {state}: gone for good") })
+        }
         (Action::Stop { .. }, State::Stopping | State::Stopped) | (Action::Start, State::Running) => {
             Some(Decision::Skip(Skip::because(Reason::AlreadyDone)))
         }

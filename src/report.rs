@@ -147,7 +147,10 @@ impl Target {
         let mut target = Self {
             account: account.to_owned(),
             region: worked.region.clone(),
-            error: worked.error.as_ref().map(|error| TargetError { code: error.code.clone(), message: error.message.clone() }),
+            error: worked
+                .error
+                .as_ref()
+                .map(|error| TargetError { code: error.code.clone(), message: error.message.clone() }),
             note: worked.note.clone(),
             failed: Vec::new(),
             unfinished: Vec::new(),
@@ -156,10 +159,9 @@ impl Target {
             skipped: Vec::new(),
             truncated: 0,
         };
-        let names: BTreeMap<&InstanceId, Option<&str>> =
-            worked.plan.decided.iter().map(|(instance, _)| (&instance.id, instance.name())).collect();
+        let names = worked.plan.names();
         for (id, outcome) in &worked.outcomes {
-            let name = names.get(id).copied().flatten().map(str::to_owned);
+            let name = names.get(id).map(|name| (*name).to_owned());
             let id = id.clone();
             match outcome.clone() {
                 Outcome::Changed { from, to } => {
@@ -261,7 +263,11 @@ impl Report {
         if run.too_many_changes {
             let planned: usize = run.targets.iter().map(|worked| worked.plan.changes()).sum();
             let max = request.max_changes.unwrap_or_default();
-            parts.push(format!("{dry}nothing {}, {planned} to {} are more than max_changes {max}", request.action.past(), self.action));
+            parts.push(format!(
+                "{dry}nothing {}, {planned} to {} are more than max_changes {max}",
+                request.action.past(),
+                self.action
+            ));
         } else if let Some(count) = run.in_goal_state {
             parts.push(format!("{dry}{}", nothing_matched(request, run, count)));
         } else if self.dry_run {
@@ -343,7 +349,11 @@ fn nothing_matched(request: &Request, run: &Run, in_goal_state: usize) -> String
                 [one] => one.region.clone(),
                 many => format!("{} regions", many.len()),
             };
-            format!("nothing to {}, no instance in {place} has {}; is that what was meant?", request.action.as_str(), request.selection)
+            format!(
+                "nothing to {}, no instance in {place} has {}; is that what was meant?",
+                request.action.as_str(),
+                request.selection
+            )
         }
         1 => format!("nothing to {}, the one selected is already {done}", request.action.as_str()),
         n => format!("nothing to {}, all {n} are already {done}", request.action.as_str()),

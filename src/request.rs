@@ -31,8 +31,24 @@ const MAX_QUOTED: usize = 60;
 
 /// Every field a request may have.
 const FIELDS: [&str; 18] = [
-    "action", "name", "tags", "filters", "instance_ids", "except_tags", "regions", "accounts", "role", "dry_run",
-    "hibernate", "remember", "max_changes", "scheduled_time", "max_delay_minutes", "timezone", "holidays", "hours",
+    "action",
+    "name",
+    "tags",
+    "filters",
+    "instance_ids",
+    "except_tags",
+    "regions",
+    "accounts",
+    "role",
+    "dry_run",
+    "hibernate",
+    "remember",
+    "max_changes",
+    "scheduled_time",
+    "max_delay_minutes",
+    "timezone",
+    "holidays",
+    "hours",
 ];
 
 /// What a run shall do, to which instances, where and how.
@@ -267,7 +283,9 @@ impl Reader {
             }
         };
         if action == Action::Start && hibernate.is_some() {
-            self.problem("hibernate: goes with \"stop\" only, a start resumes what was hibernated by itself; leave it out");
+            self.problem(
+                "hibernate: goes with \"stop\" only, a start resumes what was hibernated by itself; leave it out",
+            );
         }
         Some(action)
     }
@@ -289,7 +307,10 @@ impl Reader {
         let name = self.text("name", "like \"office\"").unwrap_or_else(|| "curfew".to_owned());
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.len() > 64 || name.is_empty() || !name.chars().all(allowed) {
-            self.problem(format!("name: {} is not 1 to 64 letters, digits, \".\", \"_\" or \"-\"; write it like \"office\"", quote_str(&name)));
+            self.problem(format!(
+                "name: {} is not 1 to 64 letters, digits, \".\", \"_\" or \"-\"; write it like \"office\"",
+                quote_str(&name)
+            ));
         }
         name
     }
@@ -383,8 +404,10 @@ impl Reader {
     fn timezone(&mut self) -> Tz {
         let Some(text) = self.text("timezone", "like \"Europe/Berlin\"") else { return Tz::UTC };
         text.parse().unwrap_or_else(|_| {
-            let hint = nearest(&text, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()))
-                .map_or_else(|| "write it like \"Europe/Berlin\"".to_owned(), |name| format!("did you mean \"{name}\"?"));
+            let hint = nearest(&text, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name())).map_or_else(
+                || "write it like \"Europe/Berlin\"".to_owned(),
+                |name| format!("did you mean \"{name}\"?"),
+            );
             self.problem(format!("timezone: {} is not an IANA time zone, {hint}", quote_str(&text)));
             Tz::UTC
         })
@@ -434,7 +457,9 @@ impl Reader {
 
     fn filter_name(name: &str) -> Option<String> {
         if name.is_empty() {
-            return Some("a filter without a name; write one of DescribeInstances' filters, like \"vpc-id\"".to_owned());
+            return Some(
+                "a filter without a name; write one of DescribeInstances' filters, like \"vpc-id\"".to_owned(),
+            );
         }
         if let Some(key) = name.strip_prefix("tag:") {
             return Some(format!("write a tag under \"tags\", like {{{}: …}}", quote_str(key)));
@@ -455,10 +480,15 @@ impl Reader {
         let write = if like.is_empty() { String::new() } else { format!("; write it {like}") };
         let values = match value {
             Value::Array(values) if values.is_empty() => {
-                self.problem(format!("{path}: an empty list selects nothing{}", if like.is_empty() { "; name a value, or leave it out" } else { &write }));
+                self.problem(format!(
+                    "{path}: an empty list selects nothing{}",
+                    if like.is_empty() { "; name a value, or leave it out" } else { &write }
+                ));
                 return Vec::new();
             }
-            Value::Array(values) => values.into_iter().enumerate().map(|(n, value)| (format!("{path}[{n}]"), value)).collect(),
+            Value::Array(values) => {
+                values.into_iter().enumerate().map(|(n, value)| (format!("{path}[{n}]"), value)).collect()
+            }
             one => vec![(path.to_owned(), one)],
         };
         let mut texts: Vec<String> = Vec::new();
@@ -466,13 +496,18 @@ impl Reader {
         for (path, value) in values {
             match value {
                 Value::String(text) if text.is_empty() => {
-                    self.problem(format!("{path}: empty text{}", if like.is_empty() { "; \"*\" matches any value" } else { &write }));
+                    self.problem(format!(
+                        "{path}: empty text{}",
+                        if like.is_empty() { "; \"*\" matches any value" } else { &write }
+                    ));
                 }
                 Value::String(text) if !seen.insert(text.clone()) => {
                     self.problem(format!("{path}: {} is written twice; write it once", quote_str(&text)));
                 }
                 Value::String(text) => texts.push(text),
-                other => self.problem(format!("{path}: expected text or a list of texts, found {}{write}", quote(&other))),
+                other => {
+                    self.problem(format!("{path}: expected text or a list of texts, found {}{write}", quote(&other)))
+                }
             }
         }
         texts
@@ -480,7 +515,9 @@ impl Reader {
 
     fn text(&mut self, field: &str, like: &str) -> Option<String> {
         match self.fields.remove(field)? {
-            Value::String(text) if text.is_empty() => self.problem(format!("{field}: empty; write it {like}, or leave it out")),
+            Value::String(text) if text.is_empty() => {
+                self.problem(format!("{field}: empty; write it {like}, or leave it out"))
+            }
             Value::String(text) => return Some(text),
             other => self.problem(format!("{field}: expected text, found {}; write it {like}", quote(&other))),
         }
@@ -512,7 +549,8 @@ impl Reader {
 
     /// Refuses what no request has; gives the fields that were probably meant.
     fn unknown_fields(&mut self) -> Vec<&'static str> {
-        let unknown: Vec<String> = self.fields.keys().filter(|field| !FIELDS.contains(&field.as_str())).cloned().collect();
+        let unknown: Vec<String> =
+            self.fields.keys().filter(|field| !FIELDS.contains(&field.as_str())).cloned().collect();
         let mut meant = Vec::new();
         for field in unknown {
             self.fields.remove(&field);

@@ -128,7 +128,10 @@ impl Selection {
         let used: usize = common.iter().map(|(_, values)| values.len()).sum();
 
         let ids_need = usize::from(!self.ids.is_empty());
-        if !states.is_empty() && used + states.len() + ids_need <= MAX_FILTER_VALUES && common.len() + ids_need < MAX_FILTERS {
+        if !states.is_empty()
+            && used + states.len() + ids_need <= MAX_FILTER_VALUES
+            && common.len() + ids_need < MAX_FILTERS
+        {
             let states = states.iter().map(|state| state.as_str().to_owned()).collect();
             common.push(("instance-state-name".to_owned(), states));
         }

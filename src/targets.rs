@@ -44,9 +44,10 @@ impl Worked {
         match planned {
             Ok(plan) => Self { plan, ..worked },
             // Who asks for every region means those that the organization lets him use.
-            Err(error) if every_region && is_denied_by_organization(&error) => {
-                Self { note: Some(format!("passed over, a service control policy denies it ({})", error.code)), ..worked }
-            }
+            Err(error) if every_region && is_denied_by_organization(&error) => Self {
+                note: Some(format!("passed over, a service control policy denies it ({})", error.code)),
+                ..worked
+            },
             Err(error) => Self { error: Some(error), ..worked },
         }
     }
@@ -61,11 +62,13 @@ fn is_denied_by_organization(error: &Error) -> bool {
 }
 
 /// Works on every target of the request.
-pub async fn run(request: &Request, aws: &Aws, deadline: Deadline, as_of: DateTime<Utc>) -> Run {
+pub async fn run(request: &Request, aws: &Aws, account: &str, deadline: Deadline, as_of: DateTime<Utc>) -> Run {
     let regions = match regions(request, aws, deadline).await {
         Ok(regions) => regions,
         Err((region, error)) => {
-            return Run { targets: vec![Worked::planned(region, Err(error), false)], ..Run::default() };
+            let worked = Worked::planned(region, Err(error), false);
+            telemetry::tell_target(request, account, &worked);
+            return Run { targets: vec![worked], ..Run::default() };
         }
     };
     let every_region = request.regions == Regions::All;
@@ -84,7 +87,7 @@ pub async fn run(request: &Request, aws: &Aws, deadline: Deadline, as_of: DateTi
             true => not_carried_out(&worked.plan),
             false => execute(ec2, request, as_of, &worked.plan).await,
         };
-        telemetry::tell_target(request, worked);
+        telemetry::tell_target(request, account, worked);
     }
     let in_goal_state = match matched == 0 && targets.iter().all(|(_, worked)| worked.is_clean()) {
         true => count_in_goal_state(request, &targets).await,

@@ -33,33 +33,73 @@ pub fn init(level: Option<&str>) {
     let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
     // The runtime repeats every error that we return, in a form that nobody can read.
     let runtime = if level == LevelFilter::TRACE { level } else { LevelFilter::OFF };
-    let targets = Targets::new().with_default(others).with_target("lambda_runtime", runtime).with_target("ec2_curfew", level);
-    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false).with_current_span(false).with_span_list(false);
+    let targets =
+        Targets::new().with_default(others).with_target("lambda_runtime", runtime).with_target("ec2_curfew", level);
+    let lines = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_target(false)
+        .with_current_span(false)
+        .with_span_list(false);
     tracing_subscriber::registry().with(targets).with(lines).init();
-    std::panic::set_hook(Box::new(|panic| error!(place = panic.location().map(ToString::to_string), "{}", panic.to_string().replace('\n', " "))));
+    std::panic::set_hook(Box::new(|panic| {
+        error!(place = panic.location().map(ToString::to_string), "{}", panic.to_string().replace('\n', " "))
+    }));
 }
 
 /// Tells what became of each instance of a target: switched, failed, unfinished, or skipped for a reason worth reading.
-pub fn tell_target(request: &Request, worked: &Worked) {
+pub fn tell_target(request: &Request, account: &str, worked: &Worked) {
     let region = worked.region.as_str();
     let (schedule, action) = (request.name.as_str(), request.action.as_str());
+    let names = worked.plan.names();
     for (id, outcome) in &worked.outcomes {
+        let name = names.get(id).copied();
         let id = id.as_str();
-        let name = worked.plan.decided.iter().find(|(instance, _)| instance.id.as_str() == id).and_then(|(instance, _)| instance.name());
         let label = name.unwrap_or(id);
         match outcome {
             Outcome::Changed { from, to } => {
                 let done = request.action.past();
-                info!(id, name, region, schedule, action, from = from.as_str(), to = to.as_str(), "{label}: {done}, {from} → {to}");
+                info!(
+                    id,
+                    name,
+                    account,
+                    region,
+                    schedule,
+                    action,
+                    from = from.as_str(),
+                    to = to.as_str(),
+                    "{label}: {done}, {from} → {to}"
+                );
             }
             Outcome::WouldChange { from, to } => {
-                info!(id, name, region, schedule, action, from = from.as_str(), to = to.as_str(), dry_run = true, "{label}: would {action}, {from} → {to}");
+                info!(
+                    id,
+                    name,
+                    account,
+                    region,
+                    schedule,
+                    action,
+                    from = from.as_str(),
+                    to = to.as_str(),
+                    dry_run = true,
+                    "{label}: would {action}, {from} → {to}"
+                );
             }
             Outcome::Failed { code, message } => {
-                error!(id, name, region, schedule, action, code, error = message, "{label}: failed to {action}, {code}");
+                error!(
+                    id,
+                    name,
+                    account,
+                    region,
+                    schedule,
+                    action,
+                    code,
+                    error = message,
+                    "{label}: failed to {action}, {code}"
+                );
             }
             Outcome::Unfinished { reason } => {
-                warn!(id, name, region, schedule, action, reason, "{label}: unfinished, {reason}");
+                warn!(id, name, account, region, schedule, action, reason, "{label}: unfinished, {reason}");
             }
             Outcome::Skipped(Skip { reason: Reason::AlreadyDone, .. }) => {}
             Outcome::Skipped(skip) => {
@@ -68,18 +108,38 @@ pub fn tell_target(request: &Request, worked: &Worked) {
                 let detail = skip.message.as_deref().map(|message| format!(", {message}")).unwrap_or_default();
                 // An exemption that can't be read wants somebody's attention; the other reasons are as they should be.
                 if skip.reason == Reason::Exempt && detail.contains("curfew:exempt is") {
-                    warn!(id, name, region, schedule, action, reason, "{label}: left alone, {reason}{detail}");
+                    warn!(id, name, account, region, schedule, action, reason, "{label}: left alone, {reason}{detail}");
                 } else {
-                    info!(id, name, region, schedule, action, reason, until, "{label}: left alone, {reason}{detail}");
+                    let end = until.as_deref().map(|until| format!(" until {until}")).unwrap_or_default();
+                    info!(
+                        id,
+                        name,
+                        account,
+                        region,
+                        schedule,
+                        action,
+                        reason,
+                        until,
+                        "{label}: left alone, {reason}{end}{detail}"
+                    );
                 }
             }
         }
     }
     if let Some(problem) = &worked.error {
-        error!(region, schedule, action, code = problem.code, error = problem.message, "{region}: could not be worked on, {}", problem.code);
+        error!(
+            account,
+            region,
+            schedule,
+            action,
+            code = problem.code,
+            error = problem.message,
+            "{region}: could not be worked on, {}",
+            problem.code
+        );
     }
     if let Some(note) = &worked.note {
-        warn!(region, schedule, action, "{region}: {note}");
+        warn!(account, region, schedule, action, "{region}: {note}");
     }
 }
 

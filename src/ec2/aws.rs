@@ -7,9 +7,9 @@ use std::time::Duration;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::Builder;
+use aws_sdk_ec2::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_ec2::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
-use aws_sdk_ec2::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_ec2::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types::{self, Filter, InstanceStateChange, Tag};
@@ -54,7 +54,9 @@ impl Aws {
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             // The SDK would share one bucket of retries among all regions.
             .retry_partition(RetryPartition::new(format!("ec2-{region}")))
-            .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).build())
+            .timeout_config(
+                TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).build(),
+            )
             .build();
         Ec2 { client: Client::from_conf(config), deadline }
     }
@@ -75,7 +77,8 @@ impl Ec2 {
     /// EC2 refused, or did not answer in time.
     pub async fn regions(&self) -> Result<Vec<String>, Error> {
         let answer = self.deadline.call(self.client.describe_regions().send()).await??;
-        let mut names: Vec<String> = answer.regions().iter().filter_map(|region| region.region_name().map(str::to_owned)).collect();
+        let mut names: Vec<String> =
+            answer.regions().iter().filter_map(|region| region.region_name().map(str::to_owned)).collect();
         names.sort();
         Ok(names)
     }
@@ -85,14 +88,23 @@ impl Ec2 {
     /// # Errors
     /// EC2 refused a page, or did not answer in time.
     pub async fn matching(&self, filters: &Filters) -> Result<Vec<Instance>, Error> {
-        let filters: Vec<Filter> =
-            filters.iter().map(|(name, values)| Filter::builder().name(name).set_values(Some(values.clone())).build()).collect();
+        let filters: Vec<Filter> = filters
+            .iter()
+            .map(|(name, values)| Filter::builder().name(name).set_values(Some(values.clone())).build())
+            .collect();
         let mut instances = Vec::new();
         let mut next_token = None;
         loop {
-            let call = self.client.describe_instances().set_filters(Some(filters.clone())).max_results(PAGE).set_next_token(next_token);
+            let call = self
+                .client
+                .describe_instances()
+                .set_filters(Some(filters.clone()))
+                .max_results(PAGE)
+                .set_next_token(next_token);
             let page = self.deadline.call(call.send()).await??;
-            instances.extend(page.reservations().iter().flat_map(|reservation| reservation.instances()).filter_map(instance));
+            instances.extend(
+                page.reservations().iter().flat_map(|reservation| reservation.instances()).filter_map(instance),
+            );
             // A short page, even an empty one, is not the last: only the token tells.
             next_token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
             if next_token.is_none() {
@@ -138,7 +150,11 @@ impl Ec2 {
                 self.deadline.call(call.send()).await?.map(|_| Vec::new()).map_err(Error::from)
             }
             Verb::Stop { hibernate } => {
-                let call = client.stop_instances().set_instance_ids(ids).set_hibernate(hibernate.then_some(true)).dry_run(dry_run);
+                let call = client
+                    .stop_instances()
+                    .set_instance_ids(ids)
+                    .set_hibernate(hibernate.then_some(true))
+                    .dry_run(dry_run);
                 let call = call.customize().interceptor(attempts.clone()).send();
                 let answer = self.deadline.call(call).await?;
                 answer.map(|answer| changes(answer.stopping_instances())).map_err(Error::from)
@@ -210,7 +226,10 @@ fn instance(shown: &types::Instance) -> Option<Instance> {
             .collect(),
         state: state(shown.state()),
         state_reason: shown.state_reason().and_then(|reason| {
-            Some(StateReason { code: reason.code()?.to_owned(), message: reason.message().unwrap_or_default().to_owned() })
+            Some(StateReason {
+                code: reason.code()?.to_owned(),
+                message: reason.message().unwrap_or_default().to_owned(),
+            })
         }),
         // Without a launch time it counts as just started: not stopped, and no mark counts.
         launch_time: shown

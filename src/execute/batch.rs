@@ -93,7 +93,8 @@ impl Execution<'_> {
                     Action::Stop { .. } => Verb::Stop { hibernate },
                     Action::Start => Verb::Start,
                 };
-                let group = move |ids: &[InstanceId]| Group { ids: ids.to_vec(), verb, marked: false, asked_before: false };
+                let group =
+                    move |ids: &[InstanceId]| Group { ids: ids.to_vec(), verb, marked: false, asked_before: false };
                 ids.chunks(BATCH).map(group).collect::<Vec<_>>()
             })
             .collect()
@@ -157,7 +158,10 @@ impl Execution<'_> {
                             // Next the largest part left: if that is refused as well, all of them are.
                             parts.rotate_right(parts.len().min(1));
                         }
-                    } else if class == Class::OneOrAll && !accepted && (self.hopeless || refused_alone >= ENOUGH_REFUSED) {
+                    } else if class == Class::OneOrAll
+                        && !accepted
+                        && (self.hopeless || refused_alone >= ENOUGH_REFUSED)
+                    {
                         self.hopeless = true;
                         parts.push_front(part);
                         for part in parts.drain(..) {
@@ -187,7 +191,11 @@ impl Execution<'_> {
             let unmarked: Vec<InstanceId> = group.ids.iter().filter(lacks_mark).cloned().collect();
             if !unmarked.is_empty() {
                 self.ec2.call(Verb::Mark(self.as_of), &unmarked, mode).await.map_err(|error| Error {
-                    message: format!("it could not be marked with {}: {}", crate::instance::STOPPED_AT_TAG, error.message),
+                    message: format!(
+                        "it could not be marked with {}: {}",
+                        crate::instance::STOPPED_AT_TAG,
+                        error.message
+                    ),
                     ..error
                 })?;
             }
@@ -205,7 +213,8 @@ impl Execution<'_> {
             }
             return Vec::new();
         }
-        let answers: BTreeMap<InstanceId, Change> = changes.into_iter().map(|change| (change.id.clone(), change)).collect();
+        let answers: BTreeMap<InstanceId, Change> =
+            changes.into_iter().map(|change| (change.id.clone(), change)).collect();
         let mut unanswered = Vec::new();
         for id in &group.ids {
             let Some(change) = answers.get(id) else {
@@ -240,7 +249,8 @@ impl Execution<'_> {
                 }
                 _ => None,
             };
-            let outcome = skip.map_or_else(|| Outcome::refused(error), |reason| Outcome::Skipped(Skip::because(reason)));
+            let outcome =
+                skip.map_or_else(|| Outcome::refused(error), |reason| Outcome::Skipped(Skip::because(reason)));
             self.settle(id.clone(), outcome);
         }
         if group.marked && self.request.mode == Mode::Live {
@@ -252,7 +262,12 @@ impl Execution<'_> {
     pub(super) async fn unmark(&self, ids: &[InstanceId]) {
         for ids in ids.chunks(MAX_IDS) {
             if let Err(error) = self.ec2.call(Verb::Unmark, ids, Mode::Live).await {
-                warn!(instances = ids.len(), code = error.code, error = error.message, "could not delete the mark; it is void at the next start");
+                warn!(
+                    instances = ids.len(),
+                    code = error.code,
+                    error = error.message,
+                    "could not delete the mark; it is void at the next start"
+                );
             }
         }
     }
@@ -261,7 +276,12 @@ impl Execution<'_> {
     pub(super) async fn mark_again(&self, ids: &[InstanceId]) {
         for ids in ids.chunks(MAX_IDS) {
             if let Err(error) = self.ec2.call(Verb::Mark(chrono::Utc::now()), ids, Mode::Live).await {
-                warn!(instances = ids.len(), code = error.code, error = error.message, "could not mark anew what did not start; a later start may call it not_marked");
+                warn!(
+                    instances = ids.len(),
+                    code = error.code,
+                    error = error.message,
+                    "could not mark anew what did not start; a later start may call it not_marked"
+                );
             }
         }
     }

@@ -54,9 +54,11 @@ pub fn classify(error: &Error) -> Class {
         | "RequestExpired"
         | "SignatureDoesNotMatch"
         | "UnrecognizedClientException" => Class::Target,
-        "RequestLimitExceeded" | "EC2ThrottledException" | "RequestThrottled" | "SlowDown" | "TooManyRequestsException" => {
-            Class::Throttled
-        }
+        "RequestLimitExceeded"
+        | "EC2ThrottledException"
+        | "RequestThrottled"
+        | "SlowDown"
+        | "TooManyRequestsException" => Class::Throttled,
         code if code.starts_with("Throttling") => Class::Throttled,
         _ if status == 429 => Class::Throttled,
         _ if status >= 500 => Class::Unwell,
@@ -70,7 +72,12 @@ mod tests {
     use super::*;
 
     fn class(code: &str, status: u16) -> Class {
-        classify(&Error { code: code.to_owned(), message: String::new(), kind: ErrorKind::Refused { status }, repeated: false })
+        classify(&Error {
+            code: code.to_owned(),
+            message: String::new(),
+            kind: ErrorKind::Refused { status },
+            repeated: false,
+        })
     }
 
     #[test]

@@ -128,7 +128,9 @@ impl Execution<'_> {
             {
                 Seen::FellBack
             }
-            State::Stopped | State::Stopping | State::ShuttingDown | State::Terminated | State::Unknown(_) => Seen::Moving,
+            State::Stopped | State::Stopping | State::ShuttingDown | State::Terminated | State::Unknown(_) => {
+                Seen::Moving
+            }
         }
     }
 
@@ -162,5 +164,9 @@ fn without_named(ids: &[InstanceId], error: &Error) -> Option<Vec<InstanceId>> {
 }
 
 fn marked(instances: &[Instance]) -> Vec<InstanceId> {
-    instances.iter().filter(|instance| instance.tags.contains_key(STOPPED_AT_TAG)).map(|instance| instance.id.clone()).collect()
+    instances
+        .iter()
+        .filter(|instance| instance.tags.contains_key(STOPPED_AT_TAG))
+        .map(|instance| instance.id.clone())
+        .collect()
 }

@@ -5,6 +5,7 @@
 mod world;
 
 mod mark;
+mod plans;
 mod reasons;
 mod refusals;
 mod running;

@@ -77,7 +77,10 @@ async fn a_refused_mark_means_no_stop() {
     let mut world = World::new().await;
     world.sim.add(ours("web"));
     world.sim.add(ours("untaggable"));
-    world.sim.fault(Fault::refuse("CreateTags", "TagLimitExceeded", "You have reached the maximum number of tags for {ids}").on(["untaggable"]));
+    world.sim.fault(
+        Fault::refuse("CreateTags", "TagLimitExceeded", "You have reached the maximum number of tags for {ids}")
+            .on(["untaggable"]),
+    );
     let told = world.invoke(remembering(stop())).await;
     assert_eq!(told.verdict(), "Incomplete");
     assert_eq!(told.names("changed"), names(["web"]));
@@ -98,7 +101,11 @@ async fn a_refused_deletion_of_the_mark_spoils_no_start() {
     let told = world.invoke(start_8am()).await;
     assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["web"])));
     assert!(world.sim.tag("web", MARK).is_some());
-    assert!(told.logs.iter().any(|line| line["level"] == "WARN" && line["code"] == "UnauthorizedOperation"), "{:#?}", told.logs);
+    assert!(
+        told.logs.iter().any(|line| line["level"] == "WARN" && line["code"] == "UnauthorizedOperation"),
+        "{:#?}",
+        told.logs
+    );
 
     // The start has renewed LaunchTime: the mark that stayed is void, and a stop by hand stays a stop.
     world.sim.switch_off("web");
@@ -175,7 +182,9 @@ async fn what_ec2_refused_to_stop_does_not_keep_a_mark() {
     world.sim.add(ours("vault").stop_protected());
     world.sim.add(ours("spot").spot_one_time());
     world.sim.add(ours("db"));
-    world.sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", "You are not authorized").on(["db"]).status(403));
+    world.sim.fault(
+        Fault::refuse("StopInstances", "UnauthorizedOperation", "You are not authorized").on(["db"]).status(403),
+    );
     let told = world.invoke(remembering(stop())).await;
     assert_eq!(told.names("changed"), names(["web"]));
     for name in ["vault", "spot", "db"] {

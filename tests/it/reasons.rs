@@ -92,7 +92,10 @@ async fn a_start_leaves_those_alone_too_that_are_exempt_or_somebody_elses() {
     let told = world.invoke(start()).await;
     assert_eq!(told.verdict(), "complete");
     assert_eq!(told.names("changed"), names(["web"]));
-    assert_eq!(told.report["skipped_by"], json!({"autoscaling_member": 1, "exempt": 1, "has_hours": 1, "service_managed": 1}));
+    assert_eq!(
+        told.report["skipped_by"],
+        json!({"autoscaling_member": 1, "exempt": 1, "has_hours": 1, "service_managed": 1})
+    );
 }
 
 #[tokio::test]
@@ -133,7 +136,10 @@ async fn instances_named_by_id_are_all_accounted_for_whatever_their_state() {
     assert_eq!(told.reason("odd"), "unknown_state");
     assert_eq!(told.entry("failed", "gone")["code"], "IncorrectInstanceState");
     let absent = told.entries("failed").into_iter().find(|failed| failed["name"].is_null()).unwrap();
-    assert_eq!((absent["id"].as_str(), absent["code"].as_str()), (Some("i-0000000000000dead"), Some("InvalidInstanceID.NotFound")));
+    assert_eq!(
+        (absent["id"].as_str(), absent["code"].as_str()),
+        (Some("i-0000000000000dead"), Some("InvalidInstanceID.NotFound"))
+    );
     assert_eq!(world.sim.state("bystander"), "running");
 }
 
@@ -160,7 +166,9 @@ async fn five_hundred_ids_are_looked_up_in_groups_that_ec2_takes() {
 #[tokio::test]
 async fn tags_select_with_every_key_and_any_value_and_ec2s_wildcards() {
     let mut world = World::new().await;
-    for (name, environment, team) in [("a", "dev", "x"), ("b", "test-7", "x"), ("c", "prod", "x"), ("d", "dev", "y"), ("e", "t*", "x")] {
+    for (name, environment, team) in
+        [("a", "dev", "x"), ("b", "test-7", "x"), ("c", "prod", "x"), ("d", "dev", "y"), ("e", "t*", "x")]
+    {
         world.sim.add(Machine::named(name).tag("Environment", environment).tag("Team", team));
     }
     let select = |environment: Value| json!({"action": "stop", "dry_run": true, "tags": {"Environment": environment, "Team": "x"}});
@@ -186,7 +194,8 @@ async fn selection_and_state_are_filtered_by_ec2_a_thousand_to_a_page() {
     world.invoke(stop()).await;
     let describe = world.sim.calls().into_iter().find(|call| call.action == "DescribeInstances").unwrap();
     assert_eq!(describe.params["MaxResults"], "1000");
-    let values: Vec<&String> = describe.params.iter().filter(|(key, _)| key.starts_with("Filter.")).map(|(_, value)| value).collect();
+    let values: Vec<&String> =
+        describe.params.iter().filter(|(key, _)| key.starts_with("Filter.")).map(|(_, value)| value).collect();
     for wanted in ["tag:curfew", "yes", "instance-state-name", "pending", "running"] {
         assert!(values.iter().any(|value| *value == wanted), "{wanted} in {values:?}");
     }
@@ -218,7 +227,10 @@ async fn nothing_matched_because_of_a_typo_is_a_warning_and_no_quiet_night() {
     world.sim.add(Machine::named("web").tag("Environment", "development"));
     let told = world.invoke(json!({"action": "stop", "tags": {"Environment": "dev"}})).await;
     assert_eq!(told.verdict(), "complete");
-    assert_eq!(told.message(), "curfew: nothing to stop, no instance in us-east-1 has Environment=dev; is that what was meant?");
+    assert_eq!(
+        told.message(),
+        "curfew: nothing to stop, no instance in us-east-1 has Environment=dev; is that what was meant?"
+    );
     assert_eq!(told.logs.last().unwrap()["level"], "WARN");
 }
 
@@ -231,7 +243,12 @@ async fn an_instance_that_is_just_starting_does_not_escape_the_stop() {
     assert_eq!(world.sim.state("slow"), "pending");
     world.sim.add(ours("web"));
     let told = world.invoke(stop()).await;
-    assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["slow", "web"])), "{:#}", told.report);
+    assert_eq!(
+        (told.verdict().as_str(), told.names("changed")),
+        ("complete", names(["slow", "web"])),
+        "{:#}",
+        told.report
+    );
 }
 
 #[tokio::test]

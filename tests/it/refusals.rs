@@ -109,7 +109,10 @@ async fn every_malformed_event_is_refused_in_words_that_help_and_no_call_leaves(
         let told = world.bytes(AMPLE, event.as_bytes().to_vec()).await;
         assert_eq!(told.verdict(), "InvalidRequest", "{event}: {told:?}");
         assert_eq!(told.logs.len(), 1, "{event}: {:?}", told.logs);
-        assert_eq!((told.logs[0]["level"].as_str(), told.logs[0]["message"].as_str()), (Some("ERROR"), Some(told.message().as_str())));
+        assert_eq!(
+            (told.logs[0]["level"].as_str(), told.logs[0]["message"].as_str()),
+            (Some("ERROR"), Some(told.message().as_str()))
+        );
         assert_eq!(world.sim.calls().len(), 0, "{event}");
         writeln!(all, "{event}\n    {}\n", still(&told.message())).unwrap();
     }
@@ -124,16 +127,39 @@ async fn hostile_events_are_refused_in_few_words_and_the_next_event_works() {
     let many_keys: serde_json::Map<String, Value> = (0..51).map(|n| (format!("k{n}"), json!("v"))).collect();
     let many_unknown: serde_json::Map<String, Value> = (0..5000).map(|n| (format!("unknown-{n}"), json!(1))).collect();
     let events: Vec<(Vec<u8>, &str)> = vec![
-        ([b"{\"action\": \"stop\", \"tags\": ".to_vec(), b"[".repeat(10_000), b"]".repeat(10_000), b"}".to_vec()].concat(), "recursion limit"),
+        (
+            [b"{\"action\": \"stop\", \"tags\": ".to_vec(), b"[".repeat(10_000), b"]".repeat(10_000), b"}".to_vec()]
+                .concat(),
+            "recursion limit",
+        ),
         (b"{\"action\": \"stop\", \"tags\": {\"curfew\": \"\xff\xfe\"}}".to_vec(), "unicode"),
-        (b"{\"action\": \"stop\", \"tags\": {\"curfew\": \"yes\"}, \"max_changes\": 1e400}".to_vec(), "number out of range"),
-        (b"{\"action\": \"stop\", \"tags\": {\"curfew\": \"yes\"}, \"max_changes\": 99999999999999999999999}".to_vec(), "max_changes: expected a whole number"),
-        (json!({"action": "stop", "tags": {"curfew": "x".repeat(6_000_000)}}).to_string().into_bytes(), "longer than EC2's 255 characters"),
-        (json!({"action": "stop", "tags": {"x".repeat(129): "yes"}}).to_string().into_bytes(), "a key of 129 characters"),
-        (json!({"action": "stop", "tags": {"curfew": many_values}}).to_string().into_bytes(), "201 values in all, EC2 takes 200"),
+        (
+            b"{\"action\": \"stop\", \"tags\": {\"curfew\": \"yes\"}, \"max_changes\": 1e400}".to_vec(),
+            "number out of range",
+        ),
+        (
+            b"{\"action\": \"stop\", \"tags\": {\"curfew\": \"yes\"}, \"max_changes\": 99999999999999999999999}"
+                .to_vec(),
+            "max_changes: expected a whole number",
+        ),
+        (
+            json!({"action": "stop", "tags": {"curfew": "x".repeat(6_000_000)}}).to_string().into_bytes(),
+            "longer than EC2's 255 characters",
+        ),
+        (
+            json!({"action": "stop", "tags": {"x".repeat(129): "yes"}}).to_string().into_bytes(),
+            "a key of 129 characters",
+        ),
+        (
+            json!({"action": "stop", "tags": {"curfew": many_values}}).to_string().into_bytes(),
+            "201 values in all, EC2 takes 200",
+        ),
         (json!({"action": "stop", "tags": many_keys}).to_string().into_bytes(), "51 in all, EC2 takes 50"),
         (Value::Object(many_unknown).to_string().into_bytes(), "5002 problems, nothing was called"),
-        (json!({"action": "stop", "tags": {"curfew": "yes"}, "name": "a".repeat(65)}).to_string().into_bytes(), "name: "),
+        (
+            json!({"action": "stop", "tags": {"curfew": "yes"}, "name": "a".repeat(65)}).to_string().into_bytes(),
+            "name: ",
+        ),
     ];
     for (event, expected) in events {
         let told = world.bytes(AMPLE, event).await;

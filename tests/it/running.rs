@@ -45,7 +45,11 @@ async fn a_dry_run_tells_what_would_change_and_changes_nothing() {
     world.sim.add(ours("web"));
     world.sim.add(ours("spared").tag("curfew:exempt", ""));
     world.sim.add(ours("denied"));
-    world.sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", "You are not authorized to perform this operation.").on(["denied"]).status(403));
+    world.sim.fault(
+        Fault::refuse("StopInstances", "UnauthorizedOperation", "You are not authorized to perform this operation.")
+            .on(["denied"])
+            .status(403),
+    );
     let told = world.invoke(with(stop_7pm(), json!({"dry_run": true}))).await;
     assert_eq!(told.verdict(), "Incomplete", "a missing permission shows");
     assert_eq!(told.names("would_change"), names(["web"]));
@@ -79,7 +83,11 @@ async fn a_plan_larger_than_max_changes_changes_nothing_and_fails() {
     let told = world.invoke(event(3)).await;
     assert_eq!(told.verdict(), "TooManyChanges");
     assert_eq!(told.report["outcome"], "too_many_changes");
-    assert!(told.message().starts_with("curfew: nothing stopped, 4 to stop are more than max_changes 3"), "{}", told.message());
+    assert!(
+        told.message().starts_with("curfew: nothing stopped, 4 to stop are more than max_changes 3"),
+        "{}",
+        told.message()
+    );
     assert_eq!(world.count("StopInstances"), 0);
     assert_eq!(world.sim.state("web-1"), "running");
     assert_eq!(world.invoke(event(4)).await.report["summary"]["changed"], 4, "as many is not more");
@@ -91,7 +99,10 @@ async fn a_stale_event_calls_nothing_and_succeeds() {
     world.sim.add(ours("web"));
     let told = world.invoke(with(stop(), json!({"scheduled_time": in_minutes(-61)}))).await;
     assert_eq!(told.verdict(), "stale");
-    assert_eq!(told.message(), "curfew: nothing stopped, the event came 61 minutes late and may be 60 (max_delay_minutes)");
+    assert_eq!(
+        told.message(),
+        "curfew: nothing stopped, the event came 61 minutes late and may be 60 (max_delay_minutes)"
+    );
     assert_eq!(world.sim.calls().len(), 0);
     assert_eq!(told.logs.last().unwrap()["level"], "WARN");
 
@@ -99,7 +110,11 @@ async fn a_stale_event_calls_nothing_and_succeeds() {
     assert_eq!(told.verdict(), "complete");
     world.settled("web", "stopped").await;
     let told = world.invoke(with(start(), json!({"scheduled_time": in_minutes(-230)}))).await;
-    assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["web"])), "a start may be 4 hours late");
+    assert_eq!(
+        (told.verdict().as_str(), told.names("changed")),
+        ("complete", names(["web"])),
+        "a start may be 4 hours late"
+    );
 }
 
 #[tokio::test]
@@ -121,7 +136,8 @@ async fn several_regions_are_worked_on_one_after_the_other() {
     }
     let told = world.invoke(with(stop(), json!({"regions": ["eu-west-1", "us-east-1"]}))).await;
     assert_eq!(told.verdict(), "complete");
-    let regions: Vec<_> = told.report["targets"].as_array().unwrap().iter().map(|target| target["region"].clone()).collect();
+    let regions: Vec<_> =
+        told.report["targets"].as_array().unwrap().iter().map(|target| target["region"].clone()).collect();
     assert_eq!(regions, ["eu-west-1", "us-east-1"]);
     assert!(told.report["targets"].as_array().unwrap().iter().all(|target| target["account"] == "123456789012"));
     assert_eq!(world.sim.state("us-west-2/web"), "running");
@@ -137,19 +153,34 @@ async fn all_regions_means_every_region_enabled_for_the_account() {
     }
     let denied = "You are not authorized to perform this operation. User: arn:aws:sts::123456789012:assumed-role/curfew/curfew is not authorized \
                   to perform: ec2:DescribeInstances with an explicit deny in a service control policy";
-    world.sim.fault(Fault::refuse("DescribeInstances", "UnauthorizedOperation", denied).region("me-south-1").status(403));
+    world
+        .sim
+        .fault(Fault::refuse("DescribeInstances", "UnauthorizedOperation", denied).region("me-south-1").status(403));
     let told = world.invoke(with(stop(), json!({"regions": "all"}))).await;
     assert_eq!(told.verdict(), "complete", "a region that the organization forbids is only noted");
     assert_eq!(told.report["summary"]["changed"], 2);
-    let forbidden = told.report["targets"].as_array().unwrap().iter().find(|target| target["region"] == "me-south-1").unwrap().clone();
-    assert!(forbidden["error"].is_null() && forbidden["note"].as_str().unwrap().contains("service control policy"), "{forbidden}");
+    let forbidden = told.report["targets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|target| target["region"] == "me-south-1")
+        .unwrap()
+        .clone();
+    assert!(
+        forbidden["error"].is_null() && forbidden["note"].as_str().unwrap().contains("service control policy"),
+        "{forbidden}"
+    );
 }
 
 #[tokio::test]
 async fn a_region_that_cannot_be_worked_on_costs_no_other_its_night_off() {
     let mut world = World::new().await;
     world.sim.add(ours("web").region("eu-west-1"));
-    world.sim.fault(Fault::refuse("DescribeInstances", "OptInRequired", "You are not subscribed to this service.").region("us-east-1").status(401));
+    world.sim.fault(
+        Fault::refuse("DescribeInstances", "OptInRequired", "You are not subscribed to this service.")
+            .region("us-east-1")
+            .status(401),
+    );
     let told = world.invoke(with(stop(), json!({"regions": ["us-east-1", "eu-west-1"]}))).await;
     assert_eq!(told.verdict(), "Incomplete");
     assert_eq!(told.names("changed"), names(["web"]));
@@ -171,7 +202,9 @@ async fn the_retry_of_a_half_done_stop_does_just_the_rest() {
     let mut world = World::new().await;
     world.sim.add(ours("web"));
     world.sim.add(ours("db"));
-    world.sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", "You are not authorized").on(["db"]).status(403));
+    world.sim.fault(
+        Fault::refuse("StopInstances", "UnauthorizedOperation", "You are not authorized").on(["db"]).status(403),
+    );
     let event = with(stop_7pm(), json!({"scheduled_time": in_minutes(-1)}));
     let told = world.invoke(event.clone()).await;
     assert_eq!((told.verdict().as_str(), told.names("changed")), ("Incomplete", names(["web"])));
@@ -205,7 +238,11 @@ async fn the_retry_of_a_half_done_start_does_just_the_rest_and_follows_what_is_o
     world.sim.settings(|settings| settings.start_takes = Duration::from_millis(100));
     world.sim.edit("crypt", |machine| machine.falls_back = None);
     let told = world.invoke(event).await;
-    assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["crypt"])), "marked again by the retry");
+    assert_eq!(
+        (told.verdict().as_str(), told.names("changed")),
+        ("complete", names(["crypt"])),
+        "marked again by the retry"
+    );
 }
 
 #[tokio::test]
@@ -244,7 +281,10 @@ async fn one_process_serves_many_events_and_a_refused_one_spoils_no_next_one() {
     let mut world = World::new().await;
     world.sim.add(ours("web"));
     assert_eq!(world.invoke(json!("nonsense")).await.verdict(), "InvalidRequest");
-    assert_eq!(world.invoke(json!({"action": "stop", "tags": {"curfew": "yes"}, "name": "né"})).await.verdict(), "InvalidRequest");
+    assert_eq!(
+        world.invoke(json!({"action": "stop", "tags": {"curfew": "yes"}, "name": "né"})).await.verdict(),
+        "InvalidRequest"
+    );
     assert_eq!(world.invoke(stop()).await.verdict(), "complete");
 }
 

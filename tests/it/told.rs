@@ -34,7 +34,11 @@ async fn an_office() -> (World, Value) {
     world.sim.add(ours("demo").tag("curfew:exempt", "2099-12-31 22:00"));
     world.sim.add(ours("typo").tag("curfew:exempt", "false"));
     world.sim.add(ours("db"));
-    world.sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", "You are not authorized to perform this operation.").on(["db"]).status(403));
+    world.sim.fault(
+        Fault::refuse("StopInstances", "UnauthorizedOperation", "You are not authorized to perform this operation.")
+            .on(["db"])
+            .status(403),
+    );
     (world, with(stop_7pm(), json!({"timezone": "Europe/Berlin"})))
 }
 
@@ -57,7 +61,10 @@ async fn every_line_is_flat_json_with_a_timestamp_a_level_and_a_message() {
         assert!(["INFO", "WARN", "ERROR"].contains(&line["level"].as_str().unwrap()), "{line}");
         assert!(!line["message"].as_str().unwrap().is_empty());
         let is_report = line.get("targets").is_some();
-        assert!(is_report || line.as_object().unwrap().values().all(|value| !value.is_object() && !value.is_array()), "{line}");
+        assert!(
+            is_report || line.as_object().unwrap().values().all(|value| !value.is_object() && !value.is_array()),
+            "{line}"
+        );
     }
 }
 
@@ -68,7 +75,9 @@ async fn the_log_level_is_lambdas() {
         world.sim.add(ours("web"));
         world.sim.add(ours("vault").stop_protected());
         world.sim.add(ours("typo").tag("curfew:exempt", "false"));
-        world.sim.fault(Fault::refuse("StopInstances", "IncorrectInstanceState", "The instance '{ids}' is odd").on(["web"]));
+        world
+            .sim
+            .fault(Fault::refuse("StopInstances", "IncorrectInstanceState", "The instance '{ids}' is odd").on(["web"]));
         let told = world.invoke(stop()).await;
         told.logs.iter().map(|line| line["level"].as_str().unwrap().to_owned()).collect()
     };
@@ -90,7 +99,10 @@ async fn the_report_of_four_thousand_instances_stays_under_200_kb_and_its_counts
     let told = world.invoke(stop()).await;
     assert_eq!(told.verdict(), "Incomplete");
     assert!(told.report.to_string().len() < 200_000, "{} bytes", told.report.to_string().len());
-    assert_eq!(told.report["summary"], json!({"matched": 4001, "changed": 2000, "would_change": 0, "skipped": 2000, "failed": 1, "unfinished": 0}));
+    assert_eq!(
+        told.report["summary"],
+        json!({"matched": 4001, "changed": 2000, "would_change": 0, "skipped": 2000, "failed": 1, "unfinished": 0})
+    );
     let target = &told.report["targets"][0];
     let listed = ["skipped", "changed", "failed"].map(|list| target[list].as_array().unwrap().len());
     assert_eq!(target["truncated"].as_u64().unwrap() as usize, 4001 - listed.iter().sum::<usize>());

@@ -25,7 +25,9 @@ async fn a_bad_one_that_ec2_does_not_name_is_found_by_halving() {
     let mut world = World::new().await;
     world.sim.add_many(299, |n| ours(&format!("web-{n}")));
     world.sim.add(ours("db"));
-    world.sim.fault(Fault::refuse("StopInstances", "UnsupportedOperation", "The instance does not support it.").on(["db"]));
+    world
+        .sim
+        .fault(Fault::refuse("StopInstances", "UnsupportedOperation", "The instance does not support it.").on(["db"]));
     let told = world.invoke(stop()).await;
     assert_eq!((told.verdict().as_str(), &told.report["summary"]["changed"]), ("Incomplete", &json!(299)));
     assert_eq!(told.entry("failed", "db")["code"], "UnsupportedOperation");
@@ -42,7 +44,11 @@ async fn untagged_ones_that_a_policy_refuses_are_isolated_and_reported() {
     let told = world.invoke(stop()).await;
     assert_eq!(told.report["summary"]["changed"], 298);
     assert_eq!(told.names("failed"), names(["db-1", "db-2"]));
-    assert!(told.message().ends_with("2 failed: db-1 (UnauthorizedOperation), db-2 (UnauthorizedOperation)"), "{}", told.message());
+    assert!(
+        told.message().ends_with("2 failed: db-1 (UnauthorizedOperation), db-2 (UnauthorizedOperation)"),
+        "{}",
+        told.message()
+    );
 }
 
 #[tokio::test]
@@ -59,7 +65,9 @@ async fn a_missing_permission_is_not_hammered() {
 async fn throttling_is_waited_for_and_never_halved() {
     let mut world = World::new().await;
     world.sim.add_many(60, |n| ours(&format!("web-{n}")));
-    world.sim.fault(Fault::refuse("StopInstances", "RequestLimitExceeded", "Request limit exceeded.").status(503).times(5));
+    world
+        .sim
+        .fault(Fault::refuse("StopInstances", "RequestLimitExceeded", "Request limit exceeded.").status(503).times(5));
     let told = world.invoke(stop()).await;
     assert_eq!((told.verdict().as_str(), &told.report["summary"]["changed"]), ("complete", &json!(60)));
     assert!(world.sim.calls().iter().filter(|call| call.action == "StopInstances").all(|call| call.ids.len() == 60));
@@ -87,7 +95,12 @@ async fn a_server_error_and_a_cut_connection_and_half_an_answer_are_repeated() {
         world.sim.add(ours("web"));
         world.sim.fault(fault.clone().times(1));
         let told = world.invoke(stop()).await;
-        assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["web"])), "{fault:?}: {:#}", told.report);
+        assert_eq!(
+            (told.verdict().as_str(), told.names("changed")),
+            ("complete", names(["web"])),
+            "{fault:?}: {:#}",
+            told.report
+        );
     }
 }
 
@@ -96,7 +109,8 @@ async fn capacity_in_one_zone_delays_no_other_and_ends_unfinished_with_its_code(
     let mut world = World::new().await;
     world.sim.add(ours("a").state("stopped").zone("us-east-1a"));
     world.sim.add(ours("b").state("stopped").zone("us-east-1b"));
-    let message = "We currently do not have sufficient t3.micro capacity in the Availability Zone you requested (us-east-1a).";
+    let message =
+        "We currently do not have sufficient t3.micro capacity in the Availability Zone you requested (us-east-1a).";
     world.sim.fault(Fault::refuse("StartInstances", "InsufficientInstanceCapacity", message).on(["a"]).status(500));
     let told = world.within(Duration::from_secs(12), start()).await;
     assert_eq!(told.verdict(), "Unfinished");
@@ -107,7 +121,11 @@ async fn capacity_in_one_zone_delays_no_other_and_ends_unfinished_with_its_code(
 #[tokio::test]
 async fn a_start_that_falls_back_is_never_called_started() {
     let mut world = World::new().await;
-    world.sim.add(ours("crypt").state("stopped").falls_back("Client.InternalError", "Client.InternalError: Client error on launch"));
+    world.sim.add(
+        ours("crypt")
+            .state("stopped")
+            .falls_back("Client.InternalError", "Client.InternalError: Client error on launch"),
+    );
     world.sim.add(ours("web").state("stopped"));
     let told = world.invoke(start()).await;
     assert_eq!(told.verdict(), "Incomplete");
@@ -125,7 +143,11 @@ async fn the_report_is_out_before_lambda_kills_the_function() {
     assert_eq!(told.report["summary"]["unfinished"], 3);
     assert_eq!(told.entry("unfinished", "web-1")["reason"], "deadline");
     assert_eq!(told.line("web-1")["level"], "WARN");
-    assert!(told.message().contains("3 unfinished: web-1 (deadline), web-2 (deadline), web-3 (deadline)"), "{}", told.message());
+    assert!(
+        told.message().contains("3 unfinished: web-1 (deadline), web-2 (deadline), web-3 (deadline)"),
+        "{}",
+        told.message()
+    );
 }
 
 #[tokio::test]

@@ -99,7 +99,8 @@ impl World {
     /// Holds the report against EC2: the sum, the states, the log of calls.
     fn audit(&self, before: &BTreeMap<String, String>, told: &Told) {
         let (report, after) = (&told.report, self.states());
-        let summary = |field: &str| report["summary"][field].as_u64().unwrap_or_else(|| panic!("no {field} in {report}"));
+        let summary =
+            |field: &str| report["summary"][field].as_u64().unwrap_or_else(|| panic!("no {field} in {report}"));
         let parts = ["changed", "would_change", "skipped", "failed", "unfinished"];
         assert_eq!(summary("matched"), parts.iter().map(|part| summary(part)).sum::<u64>(), "the sum of {report:#}");
 
@@ -124,8 +125,16 @@ impl World {
         for part in ["skipped", "would_change"] {
             for entry in told.entries(part) {
                 let id = entry["id"].as_str().unwrap();
-                let switched = matches!((before[id].as_str(), after[id].as_str()), ("running", "stopping" | "stopped") | ("stopped", "running" | "pending"));
-                assert!(!switched || entry["reason"] == "already_done", "said {part}, went from {} to {}: {entry}", before[id], after[id]);
+                let switched = matches!(
+                    (before[id].as_str(), after[id].as_str()),
+                    ("running", "stopping" | "stopped") | ("stopped", "running" | "pending")
+                );
+                assert!(
+                    !switched || entry["reason"] == "already_done",
+                    "said {part}, went from {} to {}: {entry}",
+                    before[id],
+                    after[id]
+                );
             }
         }
 
@@ -147,7 +156,8 @@ impl World {
 
     /// The instances on which EC2 was called with an action, without dry runs and refusals.
     pub(crate) fn done(&self, action: &str) -> BTreeSet<String> {
-        let calls = self.sim.calls().into_iter().filter(|call| call.action == action && call.code == "ok" && !call.dry_run);
+        let calls =
+            self.sim.calls().into_iter().filter(|call| call.action == action && call.code == "ok" && !call.dry_run);
         let id_to_name = |id: String| self.sim.machine(&id).name().to_owned();
         calls.flat_map(|call| call.ids).map(id_to_name).collect()
     }
@@ -230,7 +240,11 @@ impl Told {
     /// The entry of an instance in a list.
     pub(crate) fn entry(&self, list: &str, name: &str) -> Value {
         let entries = self.entries(list);
-        entries.iter().find(|entry| entry["name"] == name).cloned().unwrap_or_else(|| panic!("no {name} among {list}: {:#}", self.report))
+        entries
+            .iter()
+            .find(|entry| entry["name"] == name)
+            .cloned()
+            .unwrap_or_else(|| panic!("no {name} among {list}: {:#}", self.report))
     }
 
     /// The reason for which an instance was left alone.
@@ -240,7 +254,10 @@ impl Told {
 
     /// The log line about an instance.
     pub(crate) fn line(&self, name: &str) -> &Value {
-        self.logs.iter().find(|line| line["name"] == name).unwrap_or_else(|| panic!("no line about {name}: {:#?}", self.logs))
+        self.logs
+            .iter()
+            .find(|line| line["name"] == name)
+            .unwrap_or_else(|| panic!("no line about {name}: {:#?}", self.logs))
     }
 }
 

@@ -107,10 +107,7 @@ impl Cloud {
     fn create_tags(&mut self, ids: &[String], tags: &[Tag]) -> Result<Answer, Refusal> {
         check_keys(tags)?;
         let value = |tag: &Tag| tag.value.clone().unwrap_or_default();
-        let new: Vec<_> = tags
-            .iter()
-            .map(|tag| (tag.key.clone(), value(tag)))
-            .collect();
+        let new: Vec<_> = tags.iter().map(|tag| (tag.key.clone(), value(tag))).collect();
         let mut tagged: Vec<_> = self.named(ids).map(|m| m.tags.clone()).collect();
         tagged.iter_mut().for_each(|tags| tags.extend(new.clone()));
         for tags in &tagged {
@@ -132,8 +129,7 @@ impl Cloud {
             [] => !key.starts_with("aws:"),
             [..] => tags.iter().any(|tag| tag.means(key, value)),
         };
-        self.named(ids)
-            .for_each(|machine| machine.tags.retain(|key, value| !goes(key, value)));
+        self.named(ids).for_each(|machine| machine.tags.retain(|key, value| !goes(key, value)));
         Ok(Answer::Tagged)
     }
 

@@ -44,12 +44,7 @@ impl Cloud {
     /// Replaces everything but the clock.
     pub(crate) fn load(&mut self, fleet: Fleet) {
         let clock = self.clock;
-        *self = Self {
-            clock,
-            settings: fleet.settings,
-            faults: fleet.faults,
-            ..Self::default()
-        };
+        *self = Self { clock, settings: fleet.settings, faults: fleet.faults, ..Self::default() };
         for machine in fleet.machines.into_iter().flat_map(Machine::copies) {
             self.add(machine);
         }
@@ -66,27 +61,19 @@ impl Cloud {
     /// All machines as they are now, in the order of their ids.
     pub(crate) fn machines(&mut self) -> impl Iterator<Item = &mut Machine> {
         let now = self.clock.now();
-        self.machines
-            .values_mut()
-            .for_each(|machine| machine.settle(now));
+        self.machines.values_mut().for_each(|machine| machine.settle(now));
         self.machines.values_mut()
     }
 
     /// The machines with these ids, as they are now, in the order of their ids.
-    pub(crate) fn named<'a>(
-        &'a mut self,
-        ids: &'a [String],
-    ) -> impl Iterator<Item = &'a mut Machine> {
+    pub(crate) fn named<'a>(&'a mut self, ids: &'a [String]) -> impl Iterator<Item = &'a mut Machine> {
         let ids: HashSet<&String> = ids.iter().collect();
-        self.machines()
-            .filter(move |machine| ids.contains(&machine.id))
+        self.machines().filter(move |machine| ids.contains(&machine.id))
     }
 
     /// Tells whether a region has a machine with this id.
     pub(crate) fn knows(&self, region: &str, id: &str) -> bool {
-        self.machines
-            .get(id)
-            .is_some_and(|machine| machine.region == region)
+        self.machines.get(id).is_some_and(|machine| machine.region == region)
     }
 
     /// Finds the one machine that answers to an id, a name or `region/name`.
@@ -95,23 +82,16 @@ impl Cloud {
         match found.len() {
             1 => Ok(found.remove(0)),
             0 => Err(format!("no machine is called {name:?}")),
-            n => Err(format!(
-                "{n} machines are called {name:?}: say \"region/name\" or an id"
-            )),
+            n => Err(format!("{n} machines are called {name:?}: say \"region/name\" or an id")),
         }
     }
 
     /// What goes wrong with a call, in this order: any number of stalls, then at most one other thing.
     pub(crate) fn strike(&mut self, action: &str, region: &str, ids: &[String]) -> Vec<Then> {
         let mut struck = Vec::new();
-        for fault in self
-            .faults
-            .iter_mut()
-            .filter(|fault| fault.covers(action, region))
-        {
-            let called = |id: &str, name: &String| {
-                id == name || self.machines.get(id).is_some_and(|m| m.answers_to(name))
-            };
+        for fault in self.faults.iter_mut().filter(|fault| fault.covers(action, region)) {
+            let called =
+                |id: &str, name: &String| id == name || self.machines.get(id).is_some_and(|m| m.answers_to(name));
             let concerns = |id: &String| fault.names.iter().any(|name| called(id, name));
             let (any, mut ids) = (fault.names.is_empty(), ids.to_vec());
             ids.retain(|id| any || concerns(id));

@@ -35,12 +35,7 @@ struct Listed<'a> {
 
 async fn instances(State(shared): State<Shared>) -> Json<Value> {
     let mut cloud = shared.lock();
-    let listed = cloud.machines().map(|machine| {
-        json!(Listed {
-            name: machine.name(),
-            machine
-        })
-    });
+    let listed = cloud.machines().map(|machine| json!(Listed { name: machine.name(), machine }));
     Json(listed.collect())
 }
 
@@ -97,6 +92,5 @@ async fn set_clock(State(shared): State<Shared>, body: Bytes) -> Accepted {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8], what: &str) -> Result<T, (StatusCode, String)> {
-    serde_json::from_slice(body)
-        .map_err(|error| (StatusCode::BAD_REQUEST, format!("not {what}: {error}\n")))
+    serde_json::from_slice(body).map_err(|error| (StatusCode::BAD_REQUEST, format!("not {what}: {error}\n")))
 }

@@ -48,12 +48,7 @@ impl Describe {
 }
 
 impl Cloud {
-    pub(crate) fn describe(
-        &mut self,
-        region: &str,
-        ids: &[String],
-        describe: &Describe,
-    ) -> Result<Answer, Refusal> {
+    pub(crate) fn describe(&mut self, region: &str, ids: &[String], describe: &Describe) -> Result<Answer, Refusal> {
         let matches = |machine: &&mut Machine| {
             let machine = &**machine;
             machine.region == region && describe.filters.iter().all(|f| f.matches(machine))

@@ -68,11 +68,7 @@ fn bad_request() -> u16 {
 impl Refusal {
     pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
         let status = bad_request();
-        Self {
-            code: code.into(),
-            message: message.into(),
-            status,
-        }
+        Self { code: code.into(), message: message.into(), status }
     }
 
     pub(crate) fn with_status(self, status: u16) -> Self {
@@ -99,12 +95,7 @@ impl Fault {
 
     /// Makes EC2 slow.
     pub fn stall<'a>(action: impl Into<Option<&'a str>>, time: Duration) -> Self {
-        Self::new(
-            action,
-            Then::Stall {
-                ms: time.as_millis().try_into().unwrap_or(u64::MAX),
-            },
-        )
+        Self::new(action, Then::Stall { ms: time.as_millis().try_into().unwrap_or(u64::MAX) })
     }
 
     /// Makes EC2 silent.
@@ -129,26 +120,17 @@ impl Fault {
 
     /// Spares the calls that name none of these machines.
     pub fn on(self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self {
-            names: names.into_iter().map(Into::into).collect(),
-            ..self
-        }
+        Self { names: names.into_iter().map(Into::into).collect(), ..self }
     }
 
     /// Spares all other regions.
     pub fn region(self, region: &str) -> Self {
-        Self {
-            region: Some(region.into()),
-            ..self
-        }
+        Self { region: Some(region.into()), ..self }
     }
 
     /// Ends after so many calls.
     pub fn times(self, times: u32) -> Self {
-        Self {
-            times: Some(times),
-            ..self
-        }
+        Self { times: Some(times), ..self }
     }
 
     /// Begins after so many calls.
@@ -166,19 +148,11 @@ impl Fault {
 
     fn new<'a>(action: impl Into<Option<&'a str>>, then: Then) -> Self {
         let action = action.into().map(String::from);
-        Self {
-            action,
-            region: None,
-            names: Vec::new(),
-            then,
-            times: None,
-            after: 0,
-        }
+        Self { action, region: None, names: Vec::new(), then, times: None, after: 0 }
     }
 
     pub(crate) fn covers(&self, action: &str, region: &str) -> bool {
-        let covers =
-            |wanted: &Option<String>, found| wanted.as_deref().is_none_or(|wanted| wanted == found);
+        let covers = |wanted: &Option<String>, found| wanted.as_deref().is_none_or(|wanted| wanted == found);
         covers(&self.action, action) && covers(&self.region, region)
     }
 

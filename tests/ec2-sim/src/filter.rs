@@ -18,9 +18,7 @@ impl Filter {
 
     pub(crate) fn matches(&self, machine: &Machine) -> bool {
         let found = self.found_in(machine).unwrap_or_default();
-        self.values
-            .iter()
-            .any(|pattern| found.iter().any(|text| matches(pattern, text)))
+        self.values.iter().any(|pattern| found.iter().any(|text| matches(pattern, text)))
     }
 
     /// What the machine has under the filter's name; none for a name that EC2 does not know.
@@ -87,19 +85,10 @@ mod tests {
         ] {
             assert!(matches(pattern, text), "{pattern:?} should match {text:?}");
         }
-        for (pattern, text) in [
-            ("", "a"),
-            ("?", ""),
-            ("web", "Web"),
-            ("web", "web-1"),
-            ("b*", "ab"),
-            (r"\*", "web"),
-            ("t3.*", "t3"),
-        ] {
-            assert!(
-                !matches(pattern, text),
-                "{pattern:?} should not match {text:?}"
-            );
+        for (pattern, text) in
+            [("", "a"), ("?", ""), ("web", "Web"), ("web", "web-1"), ("b*", "ab"), (r"\*", "web"), ("t3.*", "t3")]
+        {
+            assert!(!matches(pattern, text), "{pattern:?} should not match {text:?}");
         }
     }
 }

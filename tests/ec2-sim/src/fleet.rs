@@ -45,9 +45,7 @@ impl Default for Settings {
             // Long enough to be seen by whoever polls, short enough for a test.
             start_takes: Duration::from_millis(150),
             stop_takes: Duration::from_millis(150),
-            regions: ["us-east-1", "us-west-2", "eu-west-1", "eu-central-1"]
-                .map(String::from)
-                .into(),
+            regions: ["us-east-1", "us-west-2", "eu-west-1", "eu-central-1"].map(String::from).into(),
         }
     }
 }

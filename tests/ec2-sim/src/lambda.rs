@@ -66,10 +66,7 @@ pub enum Outcome {
 impl Invocation {
     /// The log lines that are JSON objects.
     pub fn json_logs(&self) -> Vec<Value> {
-        let parsed = self
-            .logs
-            .iter()
-            .filter_map(|line| serde_json::from_str(line).ok());
+        let parsed = self.logs.iter().filter_map(|line| serde_json::from_str(line).ok());
         parsed.filter(Value::is_object).collect()
     }
 }
@@ -83,11 +80,7 @@ impl Host {
     pub async fn start(binary: &Path, environment: &[(&str, &str)]) -> Self {
         let own = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
         let environment = ENVIRONMENT.iter().chain(environment).map(own).collect();
-        let mut host = Self {
-            binary: binary.to_owned(),
-            environment,
-            process: None,
-        };
+        let mut host = Self { binary: binary.to_owned(), environment, process: None };
         host.process = Some(host.spawn().await);
         host
     }
@@ -101,10 +94,7 @@ impl Host {
             Some(process) => process,
             None => self.spawn().await,
         };
-        process.hand_over(Event {
-            body: event.into(),
-            timeout,
-        });
+        process.hand_over(Event { body: event.into(), timeout });
 
         let mut begun = Instant::now();
         let mut deadline = begun + INIT_LIMIT;
@@ -138,11 +128,7 @@ impl Host {
         if goes_on {
             self.process = Some(process);
         }
-        Invocation {
-            outcome,
-            logs,
-            took,
-        }
+        Invocation { outcome, logs, took }
     }
 
     /// Kills the process between two invocations; the next one starts another.

@@ -1,12 +1,17 @@
-//! The command `ec2-sim`: the pretend EC2 for other programs.
+//! The command `ec2-sim`: the pretend EC2 for other programs, and the demo.
+
+mod demo;
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use ec2_sim::{Fleet, Sim};
 use tokio::signal::ctrl_c;
 use tokio::signal::unix::{SignalKind, signal};
+
+use demo::Demo;
 
 /// A pretend EC2 on this computer, to try out programs that start, stop and tag instances. Costs nothing, breaks
 /// nothing, and is gone when it ends.
@@ -42,12 +47,15 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         fleet: Option<PathBuf>,
     },
+    /// Show an evening and a morning with Curfew: the real function, cargo lambda, and a pretend EC2
+    Demo(Demo),
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
     match Arguments::parse().verb {
-        Verb::Serve { port, fleet } => serve(port, fleet).await,
+        Verb::Serve { port, fleet } => serve(port, fleet).await.map(|()| ExitCode::SUCCESS),
+        Verb::Demo(demo) => Ok(demo.run().await),
     }
 }
 
@@ -56,14 +64,9 @@ async fn serve(port: u16, fleet: Option<PathBuf>) -> Result<(), Box<dyn Error>> 
         Some(path) => read_fleet(&path).map_err(|error| format!("{}: {error}", path.display()))?,
         None => Fleet::default(),
     };
-    let sim = Sim::listen(port)
-        .await
-        .map_err(|error| format!("port {port}: {error}"))?;
+    let sim = Sim::listen(port).await.map_err(|error| format!("port {port}: {error}"))?;
     sim.load(fleet);
-    println!(
-        "EC2 is pretended at {url}; AWS_ENDPOINT_URL_EC2={url}",
-        url = sim.url()
-    );
+    println!("EC2 is pretended at {url}; AWS_ENDPOINT_URL_EC2={url}", url = sim.url());
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
         interrupted = ctrl_c() => interrupted?,

@@ -34,18 +34,13 @@ pub(crate) fn router(shared: Shared) -> Router {
 }
 
 async fn ec2(State(shared): State<Shared>, headers: HeaderMap, form: Bytes) -> Response {
-    let authorization = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|text| text.to_str().ok());
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|text| text.to_str().ok());
     let query = Query::new(authorization.unwrap_or_default(), &form);
     // A task of its own: EC2 does what it was asked even if the caller has stopped waiting.
     match tokio::spawn(respond(shared, query)).await {
-        Ok(Some(Reply { status, xml })) => (
-            status,
-            [(header::CONTENT_TYPE, "text/xml;charset=UTF-8")],
-            xml,
-        )
-            .into_response(),
+        Ok(Some(Reply { status, xml })) => {
+            (status, [(header::CONTENT_TYPE, "text/xml;charset=UTF-8")], xml).into_response()
+        }
         Ok(None) | Err(_) => cut_connection(),
     }
 }
@@ -70,9 +65,7 @@ async fn respond(shared: Shared, query: Query) -> Option<Reply> {
         let answer = query.request().and_then(|request| cloud.answer(&request));
         reply(&mut cloud, &query, answer, fault)
     };
-    let faults = shared
-        .lock()
-        .strike(&query.action, &query.region, &query.ids());
+    let faults = shared.lock().strike(&query.action, &query.region, &query.ids());
     for fault in faults {
         match fault {
             Then::Stall { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
@@ -92,10 +85,7 @@ async fn respond(shared: Shared, query: Query) -> Option<Reply> {
             Then::Garble => {
                 let whole = decide(Some("garbled")).xml;
                 let xml = whole.chars().take(whole.chars().count() / 2).collect();
-                return Some(Reply {
-                    status: StatusCode::OK,
-                    xml,
-                });
+                return Some(Reply { status: StatusCode::OK, xml });
             }
         }
     }
@@ -103,12 +93,7 @@ async fn respond(shared: Shared, query: Query) -> Option<Reply> {
 }
 
 /// Records and writes an answer; a fault that will spoil it is recorded in its place.
-fn reply(
-    cloud: &mut Cloud,
-    query: &Query,
-    answer: Result<Answer, Refusal>,
-    fault: Option<&str>,
-) -> Reply {
+fn reply(cloud: &mut Cloud, query: &Query, answer: Result<Answer, Refusal>, fault: Option<&str>) -> Reply {
     let code = match &answer {
         Ok(_) => "ok",
         Err(refusal) => &refusal.code,
@@ -117,17 +102,11 @@ fn reply(
     match answer {
         Ok(answer) => {
             let xml = wire::answer(&query.action, &request_id, &answer);
-            Reply {
-                status: StatusCode::OK,
-                xml,
-            }
+            Reply { status: StatusCode::OK, xml }
         }
         Err(refusal) => {
             let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
-            Reply {
-                status,
-                xml: wire::refusal(&request_id, &refusal),
-            }
+            Reply { status, xml: wire::refusal(&request_id, &refusal) }
         }
     }
 }

@@ -43,11 +43,7 @@ impl Sim {
         let shared = Shared::default();
         let router = router(shared.clone());
         let server = tokio::spawn(async { axum::serve(listener, router).await });
-        Ok(Self {
-            shared,
-            address,
-            server,
-        })
+        Ok(Self { shared, address, server })
     }
 
     /// The address to give to a program as `AWS_ENDPOINT_URL_EC2`.
@@ -79,11 +75,7 @@ impl Sim {
 
     /// Copies of all machines as they are now, in the order of their ids.
     pub fn machines(&self) -> Vec<Machine> {
-        self.shared
-            .lock()
-            .machines()
-            .map(|machine| machine.clone())
-            .collect()
+        self.shared.lock().machines().map(|machine| machine.clone()).collect()
     }
 
     /// A machine's state as it is now.

@@ -25,9 +25,7 @@ impl Query {
     /// Reads a call; the region comes from the signature's scope, since all regions share one address here.
     pub(crate) fn new(authorization: &str, form: &[u8]) -> Self {
         let params: BTreeMap<String, String> = form_urlencoded::parse(form).into_owned().collect();
-        let scope = authorization
-            .split_once("Credential=")
-            .map_or("", |(_, scope)| scope);
+        let scope = authorization.split_once("Credential=").map_or("", |(_, scope)| scope);
         Self {
             action: params.get("Action").cloned().unwrap_or_default(),
             region: scope.split('/').nth(2).unwrap_or("us-east-1").to_owned(),
@@ -53,9 +51,7 @@ impl Query {
                 next_token: self.params.get("NextToken").cloned(),
             }),
             "StartInstances" => Action::Start,
-            "StopInstances" => Action::Stop {
-                hibernate: self.flag("Hibernate"),
-            },
+            "StopInstances" => Action::Stop { hibernate: self.flag("Hibernate") },
             "CreateTags" => Action::CreateTags(self.tags()),
             "DeleteTags" => Action::DeleteTags(self.tags()),
             "DescribeRegions" => Action::DescribeRegions,
@@ -65,28 +61,18 @@ impl Query {
             }
         };
         let (region, ids, dry_run) = (self.region.clone(), self.ids(), self.flag("DryRun"));
-        Ok(Request {
-            region,
-            ids,
-            dry_run,
-            action,
-        })
+        Ok(Request { region, ids, dry_run, action })
     }
 
     /// `Name.1`, `Name.2` and on.
     fn list(&self, name: &str) -> Vec<String> {
-        (1..)
-            .map_while(|n| self.params.get(&format!("{name}.{n}")).cloned())
-            .collect()
+        (1..).map_while(|n| self.params.get(&format!("{name}.{n}")).cloned()).collect()
     }
 
     fn filters(&self) -> Vec<Filter> {
         let filter = |n| {
             let name = self.params.get(&format!("Filter.{n}.Name"))?.clone();
-            Some(Filter {
-                name,
-                values: self.list(&format!("Filter.{n}.Value")),
-            })
+            Some(Filter { name, values: self.list(&format!("Filter.{n}.Value")) })
         };
         (1..).map_while(filter).collect()
     }
@@ -94,10 +80,7 @@ impl Query {
     fn tags(&self) -> Vec<Tag> {
         let tag = |n| {
             let key = self.params.get(&format!("Tag.{n}.Key"))?.clone();
-            Some(Tag {
-                key,
-                value: self.params.get(&format!("Tag.{n}.Value")).cloned(),
-            })
+            Some(Tag { key, value: self.params.get(&format!("Tag.{n}.Value")).cloned() })
         };
         (1..).map_while(tag).collect()
     }
@@ -158,19 +141,10 @@ fn instance(xml: &mut Xml, machine: &Machine) {
     xml.leaf("imageId", machine.image());
     xml.node("instanceState", |xml| state(xml, &machine.state));
     let host = machine.private_ip.replace('.', "-");
-    xml.leaf(
-        "privateDnsName",
-        &format!("ip-{host}.{}.compute.internal", machine.region),
-    );
+    xml.leaf("privateDnsName", &format!("ip-{host}.{}.compute.internal", machine.region));
     xml.leaf("reason", &machine.transition_reason);
     xml.leaf("instanceType", &machine.kind);
-    xml.leaf(
-        "launchTime",
-        &machine
-            .launch_time
-            .format("%Y-%m-%dT%H:%M:%S.000Z")
-            .to_string(),
-    );
+    xml.leaf("launchTime", &machine.launch_time.format("%Y-%m-%dT%H:%M:%S.000Z").to_string());
     xml.node("placement", |xml| {
         xml.leaf("availabilityZone", &machine.zone);
         xml.leaf("tenancy", "default");
@@ -190,10 +164,7 @@ fn instance(xml: &mut Xml, machine: &Machine) {
     xml.leaf("rootDeviceName", "/dev/xvda");
     if machine.spot.is_some() {
         xml.leaf("instanceLifecycle", "spot");
-        xml.leaf(
-            "spotInstanceRequestId",
-            &machine.id.replacen("i-", "sir-", 1),
-        );
+        xml.leaf("spotInstanceRequestId", &machine.id.replacen("i-", "sir-", 1));
     }
     xml.node("hibernationOptions", |xml| {
         xml.leaf("configured", &machine.hibernation.to_string());
@@ -225,9 +196,7 @@ fn document(root: &str, xmlns: Option<&str>, inside: impl FnOnce(&mut Xml)) -> S
     let mut xml = Xml(Writer::new(Vec::new()));
     let start = BytesStart::new(root);
     xml.write(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)));
-    xml.write(Event::Start(
-        start.with_attributes(xmlns.map(|xmlns| ("xmlns", xmlns))),
-    ));
+    xml.write(Event::Start(start.with_attributes(xmlns.map(|xmlns| ("xmlns", xmlns)))));
     inside(&mut xml);
     xml.write(Event::End(BytesEnd::new(root)));
     String::from_utf8(xml.0.into_inner()).expect("what was written is made of strings")
@@ -237,18 +206,11 @@ struct Xml(Writer<Vec<u8>>);
 
 impl Xml {
     fn leaf(&mut self, name: &str, text: &str) {
-        self.node(name, |xml| {
-            xml.write(Event::Text(BytesText::from_escaped(partial_escape(text))))
-        });
+        self.node(name, |xml| xml.write(Event::Text(BytesText::from_escaped(partial_escape(text)))));
     }
 
     /// Writes EC2's form of a list: one `item` after the other.
-    fn list<T>(
-        &mut self,
-        name: &str,
-        items: impl IntoIterator<Item = T>,
-        inside: impl Fn(&mut Self, T),
-    ) {
+    fn list<T>(&mut self, name: &str, items: impl IntoIterator<Item = T>, inside: impl Fn(&mut Self, T)) {
         self.node(name, |xml| {
             for item in items {
                 xml.node("item", |xml| inside(xml, item));

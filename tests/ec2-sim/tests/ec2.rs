@@ -13,32 +13,19 @@ struct Answer(u16, String);
 
 impl Answer {
     fn texts(&self, element: &str) -> Vec<&str> {
-        let rests = self
-            .1
-            .split(&format!("<{element}>"))
-            .skip(1)
-            .collect::<Vec<_>>();
-        rests
-            .into_iter()
-            .map(|rest| rest.split('<').next().unwrap_or_default())
-            .collect()
+        let rests = self.1.split(&format!("<{element}>")).skip(1).collect::<Vec<_>>();
+        rests.into_iter().map(|rest| rest.split('<').next().unwrap_or_default()).collect()
     }
 
     /// The error's code, or `ok`.
     fn code(&self) -> &str {
-        if self.0 == 200 {
-            "ok"
-        } else {
-            self.texts("Code")[0]
-        }
+        if self.0 == 200 { "ok" } else { self.texts("Code")[0] }
     }
 }
 
 async fn ask_in(region: &str, sim: &Sim, call: &str) -> reqwest::Result<Answer> {
     let scope = format!("AWS4-HMAC-SHA256 Credential=AKID/20260101/{region}/ec2/aws4_request");
-    let request = reqwest::Client::new()
-        .post(sim.url())
-        .header("authorization", scope);
+    let request = reqwest::Client::new().post(sim.url()).header("authorization", scope);
     let answer = request.body(format!("Action={call}")).send().await?;
     Ok(Answer(answer.status().as_u16(), answer.text().await?))
 }
@@ -50,10 +37,7 @@ async fn ask(sim: &Sim, call: &str) -> Answer {
 /// A call with these machines' ids.
 fn call(action: &str, sim: &Sim, names: &[&str]) -> String {
     let id = |(n, name): (usize, &&str)| format!("&InstanceId.{}={}", n + 1, sim.machine(name).id);
-    format!(
-        "{action}{}",
-        names.iter().enumerate().map(id).collect::<String>()
-    )
+    format!("{action}{}", names.iter().enumerate().map(id).collect::<String>())
 }
 
 fn later(sim: &Sim) {
@@ -65,54 +49,23 @@ async fn one_bad_instance_fails_the_whole_call() {
     let sim = Sim::start().await;
     sim.add(Machine::named("web"));
     for (name, machine, code) in [
-        (
-            "protected",
-            Machine::named("protected").stop_protected(),
-            "OperationNotPermitted",
-        ),
-        (
-            "spot",
-            Machine::named("spot").spot_one_time(),
-            "UnsupportedOperation",
-        ),
-        (
-            "store",
-            Machine::named("store").instance_store(),
-            "UnsupportedOperation",
-        ),
-        (
-            "young",
-            Machine::named("young").state("pending"),
-            "IncorrectInstanceState",
-        ),
-        (
-            "gone",
-            Machine::named("gone").state("terminated"),
-            "IncorrectInstanceState",
-        ),
-        (
-            "odd",
-            Machine::named("odd").state("pondering"),
-            "IncorrectInstanceState",
-        ),
+        ("protected", Machine::named("protected").stop_protected(), "OperationNotPermitted"),
+        ("spot", Machine::named("spot").spot_one_time(), "UnsupportedOperation"),
+        ("store", Machine::named("store").instance_store(), "UnsupportedOperation"),
+        ("young", Machine::named("young").state("pending"), "IncorrectInstanceState"),
+        ("gone", Machine::named("gone").state("terminated"), "IncorrectInstanceState"),
+        ("odd", Machine::named("odd").state("pondering"), "IncorrectInstanceState"),
     ] {
         let id = sim.add(machine);
         let answer = ask(&sim, &call("StopInstances", &sim, &["web", name])).await;
         assert_eq!(answer.code(), code, "{name}");
-        assert!(
-            answer.texts("Message")[0].contains(&format!("'{id}'")),
-            "{}",
-            answer.1
-        );
+        assert!(answer.texts("Message")[0].contains(&format!("'{id}'")), "{}", answer.1);
         assert_eq!(sim.state("web"), "running");
     }
     let unknown = "&InstanceId.2=i-0123456789abcdef0&InstanceId.3=i-0123456789abcdef1";
     let answer = ask(&sim, &(call("StopInstances", &sim, &["web"]) + unknown)).await;
     let message = "The instance IDs 'i-0123456789abcdef0, i-0123456789abcdef1' do not exist";
-    assert_eq!(
-        (answer.code(), answer.texts("Message")[0]),
-        ("InvalidInstanceID.NotFound", message)
-    );
+    assert_eq!((answer.code(), answer.texts("Message")[0]), ("InvalidInstanceID.NotFound", message));
     let answer = ask(&sim, "StopInstances&InstanceId.1=web").await;
     assert_eq!(answer.code(), "InvalidInstanceID.Malformed");
     assert_eq!(sim.state("web"), "running");
@@ -129,52 +82,29 @@ async fn a_stop_and_a_start_take_their_time_and_a_start_renews_the_launch_time()
     assert!(sim.clock() - launched >= TimeDelta::days(3));
 
     let stopped = ask(&sim, &stop).await;
-    assert_eq!(
-        stopped.texts("name"),
-        ["stopping", "running", "stopped", "stopped"]
-    );
+    assert_eq!(stopped.texts("name"), ["stopping", "running", "stopped", "stopped"]);
     assert_eq!(stopped.texts("code"), ["64", "16", "80", "80"]);
     assert_eq!(ask(&sim, &start).await.code(), "IncorrectInstanceState");
-    assert_eq!(
-        ask(&sim, &stop).await.texts("name")[..2],
-        ["stopping", "stopping"]
-    );
+    assert_eq!(ask(&sim, &stop).await.texts("name")[..2], ["stopping", "stopping"]);
     later(&sim);
     let reason = sim.machine("web").state_reason.expect("a reason");
-    assert_eq!(
-        (sim.state("web").as_str(), reason.code.as_str()),
-        ("stopped", "Client.UserInitiatedShutdown")
-    );
+    assert_eq!((sim.state("web").as_str(), reason.code.as_str()), ("stopped", "Client.UserInitiatedShutdown"));
 
     let before = sim.clock();
-    assert_eq!(
-        ask(&sim, &start).await.texts("name"),
-        ["pending", "stopped"]
-    );
+    assert_eq!(ask(&sim, &start).await.texts("name"), ["pending", "stopped"]);
     let renewed = sim.machine("web").launch_time;
     assert!(renewed > before - TimeDelta::seconds(1) && renewed.timestamp_subsec_nanos() == 0);
     later(&sim);
     assert_eq!(sim.state("web"), "running");
-    assert_eq!(
-        ask(&sim, &start).await.texts("name"),
-        ["running", "running"]
-    );
-    assert_eq!(
-        sim.machine("web").launch_time,
-        renewed,
-        "a repeat is no start"
-    );
+    assert_eq!(ask(&sim, &start).await.texts("name"), ["running", "running"]);
+    assert_eq!(sim.machine("web").launch_time, renewed, "a repeat is no start");
 }
 
 #[tokio::test]
 async fn a_start_that_falls_back_ends_in_stopped_and_says_why() {
     let sim = Sim::start().await;
     let text = "Client.InternalError: Client error on launch";
-    sim.add(
-        Machine::named("db")
-            .state("stopped")
-            .falls_back("Client.InternalError", text),
-    );
+    sim.add(Machine::named("db").state("stopped").falls_back("Client.InternalError", text));
 
     ask(&sim, &call("StartInstances", &sim, &["db"])).await;
 
@@ -189,71 +119,33 @@ async fn a_start_that_falls_back_ends_in_stopped_and_says_why() {
 async fn hibernation_wants_to_be_configured_and_a_resume_may_keep_the_launch_time() {
     let sim = Sim::start().await;
     sim.add(Machine::named("plain"));
-    sim.add(
-        Machine::named("sleepy")
-            .hibernation()
-            .resume_keeps_launch_time(),
-    );
+    sim.add(Machine::named("sleepy").hibernation().resume_keeps_launch_time());
     let launched = sim.machine("sleepy").launch_time;
 
-    let refused = ask(
-        &sim,
-        &(call("StopInstances", &sim, &["plain"]) + "&Hibernate=true"),
-    )
-    .await;
-    ask(
-        &sim,
-        &(call("StopInstances", &sim, &["sleepy"]) + "&Hibernate=true"),
-    )
-    .await;
+    let refused = ask(&sim, &(call("StopInstances", &sim, &["plain"]) + "&Hibernate=true")).await;
+    ask(&sim, &(call("StopInstances", &sim, &["sleepy"]) + "&Hibernate=true")).await;
 
     assert_eq!(refused.code(), "UnsupportedHibernationConfiguration");
     let reason = sim.machine("sleepy").state_reason.expect("a reason");
     assert_eq!(reason.code, "Client.UserInitiatedHibernate");
     later(&sim);
     ask(&sim, &call("StartInstances", &sim, &["sleepy"])).await;
-    assert_eq!(
-        (sim.state("sleepy"), sim.machine("sleepy").launch_time),
-        ("pending".into(), launched)
-    );
+    assert_eq!((sim.state("sleepy"), sim.machine("sleepy").launch_time), ("pending".into(), launched));
 }
 
 #[tokio::test]
 async fn a_dry_run_changes_nothing_and_permission_is_checked_first() {
     let sim = Sim::start().await;
     sim.add(Machine::named("web"));
-    let tag = format!(
-        "CreateTags&ResourceId.1={}&Tag.1.Key=a&Tag.1.Value=b",
-        sim.machine("web").id
-    );
-    for call in [
-        &call("StopInstances", &sim, &["web"]),
-        &tag,
-        "DescribeInstances",
-        "DescribeRegions",
-    ] {
+    let tag = format!("CreateTags&ResourceId.1={}&Tag.1.Key=a&Tag.1.Value=b", sim.machine("web").id);
+    for call in [&call("StopInstances", &sim, &["web"]), &tag, "DescribeInstances", "DescribeRegions"] {
         let answer = ask(&sim, &format!("{call}&DryRun=true")).await;
-        assert_eq!(
-            (answer.0, answer.code()),
-            (412, "DryRunOperation"),
-            "{call}"
-        );
+        assert_eq!((answer.0, answer.code()), (412, "DryRunOperation"), "{call}");
     }
-    assert_eq!(
-        (sim.state("web").as_str(), sim.tag("web", "a")),
-        ("running", None)
-    );
+    assert_eq!((sim.state("web").as_str(), sim.tag("web", "a")), ("running", None));
 
-    sim.fault(Fault::refuse(
-        "StopInstances",
-        "UnauthorizedOperation",
-        "No.",
-    ));
-    let refused = ask(
-        &sim,
-        &(call("StopInstances", &sim, &["web"]) + "&DryRun=true"),
-    )
-    .await;
+    sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", "No."));
+    let refused = ask(&sim, &(call("StopInstances", &sim, &["web"]) + "&DryRun=true")).await;
     assert_eq!(refused.code(), "UnauthorizedOperation");
 }
 
@@ -280,17 +172,9 @@ async fn pages_may_be_short_or_empty_and_still_show_every_machine_once() {
         ("&NextToken=made-up", "InvalidNextToken"),
         ("&MaxResults=4", "InvalidParameterValue"),
         ("&MaxResults=1001", "InvalidParameterValue"),
-        (
-            &format!("&MaxResults=5&InstanceId.1={}", ids[0]),
-            "InvalidParameterCombination",
-        ),
+        (&format!("&MaxResults=5&InstanceId.1={}", ids[0]), "InvalidParameterCombination"),
     ] {
-        assert_eq!(
-            ask(&sim, &format!("DescribeInstances{parameters}"))
-                .await
-                .code(),
-            code
-        );
+        assert_eq!(ask(&sim, &format!("DescribeInstances{parameters}")).await.code(), code);
     }
 }
 
@@ -308,33 +192,14 @@ async fn filters_narrow_each_other_and_their_values_widen_them() {
         "&Filter.1.Name=instance-lifecycle&Filter.1.Value.1=spot",
     ] {
         let answer = ask(&sim, &format!("DescribeInstances{filters}")).await;
-        found.push(
-            answer
-                .texts("instanceId")
-                .iter()
-                .map(|id| sim.machine(id).name().to_owned())
-                .collect::<Vec<_>>(),
-        );
+        found.push(answer.texts("instanceId").iter().map(|id| sim.machine(id).name().to_owned()).collect::<Vec<_>>());
     }
-    assert_eq!(
-        found,
-        [vec!["web", "db"], vec!["web", "prod"], vec![], vec!["prod"]]
-    );
+    assert_eq!(found, [vec!["web", "db"], vec!["web", "prod"], vec![], vec!["prod"]]);
 
-    let unknown = ask(
-        &sim,
-        "DescribeInstances&Filter.1.Name=colour&Filter.1.Value.1=red",
-    )
-    .await;
+    let unknown = ask(&sim, "DescribeInstances&Filter.1.Name=colour&Filter.1.Value.1=red").await;
     assert_eq!(unknown.texts("Message"), ["The filter 'colour' is invalid"]);
-    let values: String = (1..=201)
-        .map(|n| format!("&Filter.1.Value.{n}={n}"))
-        .collect();
-    let many = ask(
-        &sim,
-        &format!("DescribeInstances&Filter.1.Name=tag:env{values}"),
-    )
-    .await;
+    let values: String = (1..=201).map(|n| format!("&Filter.1.Value.{n}={n}")).collect();
+    let many = ask(&sim, &format!("DescribeInstances&Filter.1.Name=tag:env{values}")).await;
     assert_eq!(many.code(), "FilterLimitExceeded");
 }
 
@@ -343,35 +208,17 @@ async fn a_tag_is_deleted_by_its_key_or_only_with_the_value_given() {
     let sim = Sim::start().await;
     let id = sim.add(Machine::named("web").tag("a", "1").tag("b", "2"));
     let tags = async |action: &str, tags: &str| {
-        ask(&sim, &format!("{action}&ResourceId.1={id}{tags}"))
-            .await
-            .code()
-            .to_owned()
+        ask(&sim, &format!("{action}&ResourceId.1={id}{tags}")).await.code().to_owned()
     };
 
     tags("CreateTags", "&Tag.1.Key=c&Tag.1.Value=3").await;
     tags("DeleteTags", "&Tag.1.Key=a&Tag.1.Value=other&Tag.2.Key=b").await;
 
-    assert_eq!(
-        sim.machine("web").tags.into_keys().collect::<Vec<_>>(),
-        ["Name", "a", "c"]
-    );
-    assert_eq!(
-        tags("CreateTags", "&Tag.1.Key=aws:x&Tag.1.Value=").await,
-        "InvalidParameterValue"
-    );
-    let many: String = (1..=48)
-        .map(|n| format!("&Tag.{n}.Key=k{n}&Tag.{n}.Value="))
-        .collect();
+    assert_eq!(sim.machine("web").tags.into_keys().collect::<Vec<_>>(), ["Name", "a", "c"]);
+    assert_eq!(tags("CreateTags", "&Tag.1.Key=aws:x&Tag.1.Value=").await, "InvalidParameterValue");
+    let many: String = (1..=48).map(|n| format!("&Tag.{n}.Key=k{n}&Tag.{n}.Value=")).collect();
     assert_eq!(tags("CreateTags", &many).await, "TagLimitExceeded");
-    assert_eq!(
-        tags(
-            "CreateTags",
-            &many.replace("Tag.48.Key=k48", "Tag.48.Key=k1")
-        )
-        .await,
-        "ok"
-    );
+    assert_eq!(tags("CreateTags", &many.replace("Tag.48.Key=k48", "Tag.48.Key=k1")).await, "ok");
 }
 
 #[tokio::test]
@@ -382,34 +229,18 @@ async fn a_region_knows_only_its_own_machines() {
     let stop = call("StopInstances", &sim, &["eu-west-1/web"]);
 
     assert_eq!(ask(&sim, &stop).await.code(), "InvalidInstanceID.NotFound");
-    assert_eq!(
-        ask_in("eu-west-1", &sim, &stop)
-            .await
-            .expect("an answer")
-            .code(),
-        "ok"
-    );
+    assert_eq!(ask_in("eu-west-1", &sim, &stop).await.expect("an answer").code(), "ok");
 
     assert_eq!(sim.state("us-east-1/web"), "running");
     assert_eq!(sim.state("eu-west-1/web"), "stopping");
-    assert_eq!(
-        sim.calls()
-            .iter()
-            .map(|call| call.region.as_str())
-            .collect::<Vec<_>>(),
-        ["us-east-1", "eu-west-1"]
-    );
+    assert_eq!(sim.calls().iter().map(|call| call.region.as_str()).collect::<Vec<_>>(), ["us-east-1", "eu-west-1"]);
 }
 
 #[tokio::test]
 async fn a_refusal_strikes_the_calls_it_was_meant_for_and_names_the_machines() {
     let sim = Sim::start().await;
     let ids = sim.add_many(3, |n| Machine::named(&format!("web-{n}")).state("stopped"));
-    let no = Fault::refuse(
-        "StartInstances",
-        "InsufficientInstanceCapacity",
-        "No room for {ids}",
-    );
+    let no = Fault::refuse("StartInstances", "InsufficientInstanceCapacity", "No room for {ids}");
     sim.fault(no.status(500).on(["web-2", "web-3"]).after(1).times(1));
     let start = call("StartInstances", &sim, &["web-1", "web-2"]);
 
@@ -418,14 +249,8 @@ async fn a_refusal_strikes_the_calls_it_was_meant_for_and_names_the_machines() {
     let refused = ask(&sim, &start).await;
     let over = ask(&sim, &start).await;
 
-    assert_eq!(
-        [spared.0, let_through.0, refused.0, over.0],
-        [200, 200, 500, 200]
-    );
-    assert_eq!(
-        refused.texts("Message"),
-        [format!("No room for {}", ids[1])]
-    );
+    assert_eq!([spared.0, let_through.0, refused.0, over.0], [200, 200, 500, 200]);
+    assert_eq!(refused.texts("Message"), [format!("No room for {}", ids[1])]);
     let codes: Vec<_> = sim.calls().into_iter().map(|call| call.code).collect();
     assert_eq!(codes, ["ok", "ok", "InsufficientInstanceCapacity", "ok"]);
 }
@@ -434,18 +259,8 @@ async fn a_refusal_strikes_the_calls_it_was_meant_for_and_names_the_machines() {
 async fn an_answer_can_be_late_lost_cut_garbled_or_never_come() {
     let sim = Sim::start().await;
     for (fault, code, answered, state) in [
-        (
-            Fault::stall(None, Duration::from_millis(50)),
-            "ok",
-            true,
-            "stopping",
-        ),
-        (
-            Fault::lose_answer("StopInstances"),
-            "lost",
-            false,
-            "stopping",
-        ),
+        (Fault::stall(None, Duration::from_millis(50)), "ok", true, "stopping"),
+        (Fault::lose_answer("StopInstances"), "lost", false, "stopping"),
         (Fault::garble("StopInstances"), "garbled", true, "stopping"),
         (Fault::cut("StopInstances"), "cut", false, "running"),
         (Fault::hang("StopInstances"), "hang", false, "running"),
@@ -461,15 +276,9 @@ async fn an_answer_can_be_late_lost_cut_garbled_or_never_come() {
         assert_eq!(answer.is_err(), code == "hang");
         let answer = answer.ok().and_then(Result::ok);
         assert_eq!(answer.is_some(), answered, "{code}");
-        assert_eq!(
-            answer.is_some_and(|a| a.0 == 200 && a.1.ends_with("</StopInstancesResponse>")),
-            code == "ok"
-        );
+        assert_eq!(answer.is_some_and(|a| a.0 == 200 && a.1.ends_with("</StopInstancesResponse>")), code == "ok");
         assert!(code != "ok" || begun.elapsed() >= Duration::from_millis(50));
-        assert_eq!(
-            (sim.state("web").as_str(), sim.calls()[0].code.as_str()),
-            (state, code)
-        );
+        assert_eq!((sim.state("web").as_str(), sim.calls()[0].code.as_str()), (state, code));
     }
 }
 
@@ -477,11 +286,8 @@ async fn an_answer_can_be_late_lost_cut_garbled_or_never_come() {
 async fn a_cut_connection_closes_without_a_byte() {
     let sim = Sim::start().await;
     sim.fault(Fault::cut(None));
-    let mut connection = TcpStream::connect(sim.url().replace("http://", ""))
-        .await
-        .expect("a server");
-    let request =
-        b"POST / HTTP/1.1\r\nHost: ec2\r\nContent-Length: 22\r\n\r\nAction=DescribeRegions";
+    let mut connection = TcpStream::connect(sim.url().replace("http://", "")).await.expect("a server");
+    let request = b"POST / HTTP/1.1\r\nHost: ec2\r\nContent-Length: 22\r\n\r\nAction=DescribeRegions";
     connection.write_all(request).await.expect("a request");
 
     let mut answer = Vec::new();
@@ -533,14 +339,9 @@ async fn another_process_can_do_the_same_over_http() {
     let control = async |method: &str, path: &str, body: &str| {
         let method = method.parse().expect("a method");
         let url = format!("{}/_sim/{path}", sim.url());
-        let request = reqwest::Client::new()
-            .request(method, url)
-            .body(body.to_owned());
+        let request = reqwest::Client::new().request(method, url).body(body.to_owned());
         let answer = request.send().await.expect("an answer");
-        (
-            answer.status().as_u16(),
-            answer.text().await.expect("a text"),
-        )
+        (answer.status().as_u16(), answer.text().await.expect("a text"))
     };
     let fleet = r#"{
         "machines": [{ "name": "web", "count": 2, "tags": { "curfew": "yes" } }, { "id": "i-12345678", "spot": "one_time" }],
@@ -548,40 +349,17 @@ async fn another_process_can_do_the_same_over_http() {
         "settings": { "stop_takes_ms": 5 }
     }"#;
     assert_eq!(control("PUT", "fleet", fleet).await.0, 204);
-    let listed: Value =
-        serde_json::from_str(&control("GET", "instances", "").await.1).expect("JSON");
+    let listed: Value = serde_json::from_str(&control("GET", "instances", "").await.1).expect("JSON");
     assert_eq!(listed[1]["name"], json!("web-2"));
-    assert_eq!(
-        (&listed[1]["state"], &listed[1]["region"]),
-        (&json!("running"), &json!("us-east-1"))
-    );
+    assert_eq!((&listed[1]["state"], &listed[1]["region"]), (&json!("running"), &json!("us-east-1")));
     assert_eq!(listed[2]["id"], json!("i-12345678"));
 
-    assert_eq!(
-        ask(&sim, &call("StopInstances", &sim, &["web-1"]))
-            .await
-            .code(),
-        "Nope"
-    );
+    assert_eq!(ask(&sim, &call("StopInstances", &sim, &["web-1"])).await.code(), "Nope");
     assert!(control("GET", "calls", "").await.1.contains("Nope"));
     control("DELETE", "calls", "").await;
     control("DELETE", "faults", "").await;
-    assert_eq!(
-        control(
-            "POST",
-            "faults",
-            r#"[{ "then": "hang" }, { "then": { "stall": { "ms": 1 } } }]"#
-        )
-        .await
-        .0,
-        204
-    );
-    assert_eq!(
-        control("POST", "faults", r#"{ "then": "garble", "times": 1 }"#)
-            .await
-            .0,
-        204
-    );
+    assert_eq!(control("POST", "faults", r#"[{ "then": "hang" }, { "then": { "stall": { "ms": 1 } } }]"#).await.0, 204);
+    assert_eq!(control("POST", "faults", r#"{ "then": "garble", "times": 1 }"#).await.0, 204);
 
     let evening: DateTime<Utc> = "2026-11-20T19:00:00Z".parse().expect("a time");
     control("PUT", "clock", r#"{ "now": "2026-11-20T18:00:00Z" }"#).await;
@@ -589,24 +367,9 @@ async fn another_process_can_do_the_same_over_http() {
     assert!(sim.clock() - evening < TimeDelta::seconds(5) && sim.clock() >= evening);
 
     for (method, path, body, complaint) in [
-        (
-            "PUT",
-            "fleet",
-            r#"{ "machine": [] }"#,
-            "not a fleet: unknown field `machine`, expected",
-        ),
-        (
-            "POST",
-            "faults",
-            r#"{ "then": "explode" }"#,
-            "not a fault: unknown variant `explode`, expected",
-        ),
-        (
-            "PUT",
-            "clock",
-            "noon",
-            "not {\"now\": …} or {\"advance_s\": …}: expected",
-        ),
+        ("PUT", "fleet", r#"{ "machine": [] }"#, "not a fleet: unknown field `machine`, expected"),
+        ("POST", "faults", r#"{ "then": "explode" }"#, "not a fault: unknown variant `explode`, expected"),
+        ("PUT", "clock", "noon", "not {\"now\": …} or {\"advance_s\": …}: expected"),
     ] {
         let (status, text) = control(method, path, body).await;
         assert!(status == 400 && text.starts_with(complaint), "{text}");

@@ -23,11 +23,7 @@ async fn an_invocation_ends_with_the_answer_and_every_line_written_before_it() {
     assert_eq!(done.logs, ["started", r#"{"level": "INFO"}"#, "trouble"]);
     assert_eq!(done.json_logs(), [json!({ "level": "INFO" })]);
     let again = host.invoke("answer", SOON).await;
-    assert_eq!(
-        again.logs,
-        [r#"{"level": "INFO"}"#, "trouble"],
-        "the same process, its new lines"
-    );
+    assert_eq!(again.logs, [r#"{"level": "INFO"}"#, "trouble"], "the same process, its new lines");
 }
 
 #[tokio::test]
@@ -37,20 +33,8 @@ async fn an_error_comes_back_with_its_type_and_text_and_the_process_lives_on() {
     let failed = host.invoke("fail", SOON).await;
 
     let (error_type, message) = ("Unfinished".into(), "2 left".into());
-    assert_eq!(
-        failed.outcome,
-        Outcome::Failed {
-            error_type,
-            message
-        }
-    );
-    assert!(
-        !host
-            .invoke("answer", SOON)
-            .await
-            .logs
-            .contains(&"started".into())
-    );
+    assert_eq!(failed.outcome, Outcome::Failed { error_type, message });
+    assert!(!host.invoke("answer", SOON).await.logs.contains(&"started".into()));
 }
 
 #[tokio::test]

@@ -43,13 +43,7 @@ impl Process {
         let (told, happenings) = mpsc::unbounded_channel();
         let router = runtime_api(waiting, told);
         let server = tokio::spawn(async { axum::serve(listener, router).await });
-        Ok(Self {
-            child,
-            server,
-            events,
-            happenings,
-            log,
-        })
+        Ok(Self { child, server, events, happenings, log })
     }
 
     pub(super) fn is_alive(&mut self) -> bool {
@@ -58,9 +52,7 @@ impl Process {
 
     /// Leaves an event for when the process asks.
     pub(super) fn hand_over(&self, event: Event) {
-        self.events
-            .send(event)
-            .expect("the server holds the other end until this is dropped");
+        self.events.send(event).expect("the server holds the other end until this is dropped");
     }
 
     /// Waits for the next thing to happen, until the deadline.
@@ -72,9 +64,9 @@ impl Process {
             () = tokio::time::sleep_until(deadline) => return Happening::TimedOut,
         };
         // What it said before it ended comes first; the end can be asked for again.
-        self.happenings.try_recv().unwrap_or_else(|_| {
-            Happening::Exited(exited.map_or_else(|error| error.to_string(), |how| how.to_string()))
-        })
+        self.happenings
+            .try_recv()
+            .unwrap_or_else(|_| Happening::Exited(exited.map_or_else(|error| error.to_string(), |how| how.to_string())))
     }
 
     pub(super) async fn kill(&mut self) {
@@ -85,13 +77,8 @@ impl Process {
     /// The lines written since the last time.
     pub(super) fn new_lines(&mut self) -> Vec<String> {
         let mut text = Vec::new();
-        self.log
-            .read_to_end(&mut text)
-            .expect("the log is a plain file");
-        String::from_utf8_lossy(&text)
-            .lines()
-            .map(String::from)
-            .collect()
+        self.log.read_to_end(&mut text).expect("the log is a plain file");
+        String::from_utf8_lossy(&text).lines().map(String::from).collect()
     }
 }
 

@@ -42,20 +42,14 @@ struct Desk {
 }
 
 /// Serves the events that wait, and tells what happens.
-pub(super) fn runtime_api(
-    waiting: mpsc::UnboundedReceiver<Event>,
-    told: mpsc::UnboundedSender<Happening>,
-) -> Router {
+pub(super) fn runtime_api(waiting: mpsc::UnboundedReceiver<Event>, told: mpsc::UnboundedSender<Happening>) -> Router {
     let version = Router::new()
         .route("/invocation/next", get(next))
         .route("/invocation/{id}/response", post(response))
         .route("/invocation/{id}/error", post(error))
         .route("/init/error", post(error))
         .layer(DefaultBodyLimit::max(ANSWER_LIMIT))
-        .with_state(Desk {
-            waiting: Arc::new(Mutex::new(waiting)),
-            told,
-        });
+        .with_state(Desk { waiting: Arc::new(Mutex::new(waiting)), told });
     Router::new().nest("/2018-06-01/runtime", version)
 }
 
@@ -76,19 +70,10 @@ async fn next(State(desk): State<Desk>) -> Response {
     desk.tell(Happening::HandedOver);
     let deadline = Utc::now() + event.timeout;
     let headers = [
-        (
-            "lambda-runtime-aws-request-id",
-            "8476a536-e9f4-11e8-9739-2dfe598c3fcd",
-        ),
-        (
-            "lambda-runtime-deadline-ms",
-            &deadline.timestamp_millis().to_string(),
-        ),
+        ("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd"),
+        ("lambda-runtime-deadline-ms", &deadline.timestamp_millis().to_string()),
         ("lambda-runtime-invoked-function-arn", FUNCTION_ARN),
-        (
-            "lambda-runtime-trace-id",
-            "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Sampled=0",
-        ),
+        ("lambda-runtime-trace-id", "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Sampled=0"),
     ];
     (headers, event.body).into_response()
 }
@@ -103,8 +88,5 @@ async fn error(State(desk): State<Desk>, body: Bytes) -> StatusCode {
     let error: Value = serde_json::from_slice(&body).unwrap_or_default();
     let text = |field: &str| error[field].as_str().unwrap_or_default().to_owned();
     let (error_type, message) = (text("errorType"), text("errorMessage"));
-    desk.tell(Happening::Ended(Outcome::Failed {
-        error_type,
-        message,
-    }))
+    desk.tell(Happening::Ended(Outcome::Failed { error_type, message }))
 }
