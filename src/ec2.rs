@@ -52,7 +52,7 @@ pub struct Answer {
 }
 
 /// A call that EC2 did not carry out, or whose answer never came.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error {
     /// EC2's code, or ours where EC2 gave none: `Timeout`, `NoConnection`, `BrokenAnswer`, `NotSent`,
     /// `Deadline`.

@@ -8,9 +8,6 @@ use serde_json::{Map, Number, Value};
 
 use crate::request::{Refused, quote};
 
-/// What Scheduler replaces by the scheduled time; left as it stands when a person types the event.
-pub const SCHEDULED_TIME_PLACEHOLDER: &str = "<aws.scheduler.scheduled-time>";
-
 /// The bytes of an invocation, read as JSON as far as they could be.
 ///
 /// Reading it never fails: what is not JSON must end in a refusal of ours, with our error type, and not in

@@ -15,7 +15,7 @@ mod batch;
 mod refusal;
 mod verify;
 
-pub use refusal::{Class, classify};
+pub use refusal::{Class, classify, may_pass};
 
 /// What became of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +60,7 @@ pub async fn execute(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>, plan: &
         outcomes: BTreeMap::new(),
         last_error: BTreeMap::new(),
         hopeless: false,
+        limited: BTreeMap::new(),
         watched: BTreeMap::new(),
         set_aside: Vec::new(),
     };
@@ -100,6 +101,8 @@ struct Execution<'a> {
     last_error: BTreeMap<InstanceId, String>,
     /// A whole batch was refused, each way we tried it, and no call went through since.
     hopeless: bool,
+    /// Instance types of which the account may have no more, with EC2's words.
+    limited: BTreeMap<String, Error>,
     watched: BTreeMap<InstanceId, Watched>,
     /// Groups for which EC2 had no room, to be tried again.
     set_aside: Vec<batch::Group>,
@@ -160,10 +163,12 @@ fn failed_start(reason: Option<&StateReason>) -> Outcome {
     };
     let hint = match reason.code.as_str() {
         "Client.InternalError" => {
-            "; EC2 accepted the start, but it did not come to run: may the function's role use the key of its encrypted \
-             volume? It needs kms:CreateGrant"
+            ". Is its volume encrypted? Then the function's role needs kms:CreateGrant on the key"
         }
-        _ => "; EC2 accepted the start, but it did not come to run",
+        _ => "",
     };
-    Outcome::Failed { code: reason.code.clone(), message: format!("{}{hint}", reason.message) }
+    Outcome::Failed {
+        code: reason.code.clone(),
+        message: format!("{}; EC2 accepted the start, but it did not come to run{hint}", reason.message),
+    }
 }

@@ -25,8 +25,9 @@ use lambda_runtime::{Context, Diagnostic, LambdaEvent};
 use crate::deadline::Deadline;
 use crate::ec2::Aws;
 use crate::event::{Event, unwrap};
-use crate::report::{Report, Verdict};
+use crate::report::{Report, Target, Verdict};
 use crate::request::{Refused, Regions, Request};
+use crate::targets::Worked;
 
 /// An invocation that did not do all that it should: Lambda retries it, the dead-letter queue and the alarms hear of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
     let deadline = Deadline::of(context.deadline());
     let unwrapped = unwrap(event)?;
     let request = Request::parse(unwrapped.request, unwrapped.time, now)?;
-    if request.regions == Regions::Own && aws.own_region().is_none() {
+    if !matches!(request.regions, Regions::Named(_)) && aws.own_region().is_none() {
         return Err(Refused::one(
             "regions: missing, and the environment names no AWS_REGION; write one like \"us-east-1\"".to_owned(),
         )
@@ -76,7 +77,8 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
         Report::of_stale(&request, late, begun.elapsed())
     } else {
         let account = account(&context.invoked_function_arn);
-        let run = targets::run(&request, &aws, account, deadline, as_of).await;
+        let tell = |worked: &Worked| telemetry::tell_target(&request, &Target::new(account, worked));
+        let run = targets::run(&request, &aws, deadline, as_of, tell).await;
         Report::of_run(&request, account, &run, begun.elapsed())
     };
     telemetry::tell(&report);

@@ -76,17 +76,19 @@ pub struct Skip {
     pub until: Option<DateTime<Utc>>,
     /// What the reason alone doesn't say.
     pub message: Option<String>,
+    /// A tag can't be read: somebody should correct it.
+    pub wants_attention: bool,
 }
 
 impl Skip {
     /// Skips for a reason that says it all.
     #[must_use]
     pub fn because(reason: Reason) -> Self {
-        Self { reason, until: None, message: None }
+        Self { reason, until: None, message: None, wants_attention: false }
     }
 
     fn saying(reason: Reason, message: String) -> Self {
-        Self { reason, until: None, message: Some(message) }
+        Self { message: Some(message), ..Self::because(reason) }
     }
 }
 
@@ -124,6 +126,12 @@ impl Reason {
             Self::StopProtected => "stop_protected",
             Self::UnknownState => "unknown_state",
         }
+    }
+}
+
+impl serde::Serialize for Reason {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -225,14 +233,14 @@ fn leave_alone(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> 
     match instance.exemption(request.timezone) {
         Some(Exemption::Always) => return Some(Skip::because(Reason::Exempt)),
         Some(Exemption::Until(until)) if until > as_of => {
-            return Some(Skip { reason: Reason::Exempt, until: Some(until), message: None });
+            return Some(Skip { until: Some(until), ..Skip::because(Reason::Exempt) });
         }
         Some(Exemption::Unclear(value)) => {
             let message = format!(
                 "curfew:exempt is {value:?}, which is neither \"true\", nor a time like \"2026-11-20T22:00:00Z\", nor a date like \
                  \"2026-11-20\": left alone to be safe; correct it, or delete the tag"
             );
-            return Some(Skip::saying(Reason::Exempt, message));
+            return Some(Skip { wants_attention: true, ..Skip::saying(Reason::Exempt, message) });
         }
         Some(Exemption::Until(_)) | None => {}
     }

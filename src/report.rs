@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::execute::Outcome;
 use crate::instance::{InstanceId, rfc3339};
+use crate::plan::Reason;
 use crate::request::{Action, Mode, Request};
 use crate::targets::{Run, Worked};
 
@@ -48,7 +49,7 @@ pub enum Verdict {
     Complete,
     /// EC2 said no to something.
     Incomplete,
-    /// Something is left that a retry may do.
+    /// Something is left that a retry may do, whatever else EC2 said no to.
     Unfinished,
     /// Too late to begin: nothing was changed.
     Stale,
@@ -128,11 +129,14 @@ pub struct Changed {
 pub struct Skipped {
     pub id: InstanceId,
     pub name: Option<String>,
-    pub reason: &'static str,
+    pub reason: Reason,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// What its tag says can't be read: somebody should correct it.
+    #[serde(skip)]
+    pub wants_attention: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -173,9 +177,10 @@ impl Target {
                 Outcome::Skipped(skip) => target.skipped.push(Skipped {
                     id,
                     name,
-                    reason: skip.reason.as_str(),
+                    reason: skip.reason,
                     until: skip.until.map(rfc3339),
                     message: skip.message,
+                    wants_attention: skip.wants_attention,
                 }),
                 Outcome::Failed { code, message } => target.failed.push(Failed { id, name, code, message }),
                 Outcome::Unfinished { reason } => target.unfinished.push(Unfinished { id, name, reason }),
@@ -202,13 +207,13 @@ impl Report {
             report.summary.failed += target.failed.len();
             report.summary.unfinished += target.unfinished.len();
             for skipped in &target.skipped {
-                *report.skipped_by.entry(skipped.reason).or_default() += 1;
+                *report.skipped_by.entry(skipped.reason.as_str()).or_default() += 1;
             }
         }
         report.summary.matched = run.targets.iter().map(|worked| worked.plan.matched()).sum();
         report.outcome = if run.too_many_changes {
             Verdict::TooManyChanges
-        } else if report.summary.unfinished > 0 {
+        } else if report.summary.unfinished > 0 || run.targets.iter().any(Worked::may_pass) {
             Verdict::Unfinished
         } else if report.summary.failed > 0 || targets.iter().any(|target| target.error.is_some()) {
             Verdict::Incomplete

@@ -10,10 +10,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
-use crate::event::SCHEDULED_TIME_PLACEHOLDER;
 use crate::instance::{InstanceId, rfc3339};
 use crate::select::{MAX_FILTER_VALUE_CHARS, MAX_FILTER_VALUES, MAX_FILTERS, Pattern, Selection, TagPatterns};
 
+/// What Scheduler replaces by the scheduled time; left as it stands when a person types the event.
+const SCHEDULED_TIME_PLACEHOLDER: &str = "<aws.scheduler.scheduled-time>";
 /// How far ahead of our clock a scheduled time may lie: clocks differ, by seconds.
 const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
 /// A stop may be this late: longer, and people are back at work.

@@ -6,11 +6,10 @@ use chrono::{DateTime, Utc};
 
 use crate::deadline::Deadline;
 use crate::ec2::{Aws, Ec2, Error};
-use crate::execute::{Class, Outcome, Outcomes, classify, execute};
+use crate::execute::{Class, Outcome, Outcomes, classify, execute, may_pass};
 use crate::instance::Instance;
 use crate::plan::{Decision, Plan, is_selected, plan, states};
 use crate::request::{Regions, Request};
-use crate::telemetry;
 
 /// What a run did, target by target.
 #[derive(Debug, Default)]
@@ -52,6 +51,12 @@ impl Worked {
         }
     }
 
+    /// Tells whether the target could not be worked on, and a retry may find it well.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.error.as_ref().is_some_and(may_pass)
+    }
+
     fn is_clean(&self) -> bool {
         self.error.is_none() && self.note.is_none()
     }
@@ -61,13 +66,19 @@ fn is_denied_by_organization(error: &Error) -> bool {
     classify(error) == Class::OneOrAll && error.message.contains("service control policy")
 }
 
-/// Works on every target of the request.
-pub async fn run(request: &Request, aws: &Aws, account: &str, deadline: Deadline, as_of: DateTime<Utc>) -> Run {
+/// Works on every target of the request; `tell` hears of each as soon as it is done.
+pub async fn run(
+    request: &Request,
+    aws: &Aws,
+    deadline: Deadline,
+    as_of: DateTime<Utc>,
+    tell: impl Fn(&Worked),
+) -> Run {
     let regions = match regions(request, aws, deadline).await {
         Ok(regions) => regions,
         Err((region, error)) => {
             let worked = Worked::planned(region, Err(error), false);
-            telemetry::tell_target(request, account, &worked);
+            tell(&worked);
             return Run { targets: vec![worked], ..Run::default() };
         }
     };
@@ -87,7 +98,7 @@ pub async fn run(request: &Request, aws: &Aws, account: &str, deadline: Deadline
             true => not_carried_out(&worked.plan),
             false => execute(ec2, request, as_of, &worked.plan).await,
         };
-        telemetry::tell_target(request, account, worked);
+        tell(worked);
     }
     let in_goal_state = match matched == 0 && targets.iter().all(|(_, worked)| worked.is_clean()) {
         true => count_in_goal_state(request, &targets).await,

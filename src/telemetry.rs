@@ -12,11 +12,9 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::execute::Outcome;
-use crate::plan::{Reason, Skip};
-use crate::report::{Report, Verdict};
+use crate::plan::Reason;
+use crate::report::{Report, Target, Verdict};
 use crate::request::Request;
-use crate::targets::Worked;
 
 /// Begins logging at the level that Lambda's `AWS_LAMBDA_LOG_LEVEL` names: INFO if it names none.
 ///
@@ -48,97 +46,51 @@ pub fn init(level: Option<&str>) {
 }
 
 /// Tells what became of each instance of a target: switched, failed, unfinished, or skipped for a reason worth reading.
-pub fn tell_target(request: &Request, account: &str, worked: &Worked) {
-    let region = worked.region.as_str();
-    let (schedule, action) = (request.name.as_str(), request.action.as_str());
-    let names = worked.plan.names();
-    for (id, outcome) in &worked.outcomes {
-        let name = names.get(id).copied();
-        let id = id.as_str();
-        let label = name.unwrap_or(id);
-        match outcome {
-            Outcome::Changed { from, to } => {
-                let done = request.action.past();
-                info!(
-                    id,
-                    name,
-                    account,
-                    region,
-                    schedule,
-                    action,
-                    from = from.as_str(),
-                    to = to.as_str(),
-                    "{label}: {done}, {from} → {to}"
-                );
-            }
-            Outcome::WouldChange { from, to } => {
-                info!(
-                    id,
-                    name,
-                    account,
-                    region,
-                    schedule,
-                    action,
-                    from = from.as_str(),
-                    to = to.as_str(),
-                    dry_run = true,
-                    "{label}: would {action}, {from} → {to}"
-                );
-            }
-            Outcome::Failed { code, message } => {
-                error!(
-                    id,
-                    name,
-                    account,
-                    region,
-                    schedule,
-                    action,
-                    code,
-                    error = message,
-                    "{label}: failed to {action}, {code}"
-                );
-            }
-            Outcome::Unfinished { reason } => {
-                warn!(id, name, account, region, schedule, action, reason, "{label}: unfinished, {reason}");
-            }
-            Outcome::Skipped(Skip { reason: Reason::AlreadyDone, .. }) => {}
-            Outcome::Skipped(skip) => {
-                let reason = skip.reason.as_str();
-                let until = skip.until.map(crate::instance::rfc3339);
-                let detail = skip.message.as_deref().map(|message| format!(", {message}")).unwrap_or_default();
-                // An exemption that can't be read wants somebody's attention; the other reasons are as they should be.
-                if skip.reason == Reason::Exempt && detail.contains("curfew:exempt is") {
-                    warn!(id, name, account, region, schedule, action, reason, "{label}: left alone, {reason}{detail}");
-                } else {
-                    let end = until.as_deref().map(|until| format!(" until {until}")).unwrap_or_default();
-                    info!(
-                        id,
-                        name,
-                        account,
-                        region,
-                        schedule,
-                        action,
-                        reason,
-                        until,
-                        "{label}: left alone, {reason}{end}{detail}"
-                    );
-                }
-            }
+pub fn tell_target(request: &Request, target: &Target) {
+    let (account, region) = (target.account.as_str(), target.region.as_str());
+    let (schedule, action, done) = (request.name.as_str(), request.action.as_str(), request.action.past());
+    macro_rules! tell {
+        ($level:ident, $it:ident, [$($fields:tt)*], $($message:tt)*) => {{
+            let (id, name) = ($it.id.as_str(), $it.name.as_deref());
+            let label = name.unwrap_or(id);
+            $level!(id, name, account, region, schedule, action, $($fields)*, "{label}: {}", format_args!($($message)*))
+        }};
+    }
+    for it in &target.changed {
+        tell!(info, it, [from = it.from, to = it.to], "{done}, {} → {}", it.from, it.to);
+    }
+    for it in &target.would_change {
+        tell!(info, it, [from = it.from, to = it.to, dry_run = true], "would {action}, {} → {}", it.from, it.to);
+    }
+    for it in &target.failed {
+        tell!(error, it, [code = it.code, error = it.message], "failed to {action}, {}", it.code);
+    }
+    for it in &target.unfinished {
+        tell!(warn, it, [reason = it.reason], "unfinished, {}", it.reason);
+    }
+    for it in target.skipped.iter().filter(|it| it.reason != Reason::AlreadyDone) {
+        let reason = it.reason.as_str();
+        let until = it.until.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
+        let detail = it.message.as_ref().map(|message| format!(", {message}")).unwrap_or_default();
+        if it.wants_attention {
+            tell!(warn, it, [reason], "left alone, {reason}{until}{detail}");
+        } else {
+            tell!(info, it, [reason, until = it.until], "left alone, {reason}{until}{detail}");
         }
     }
-    if let Some(problem) = &worked.error {
+    if let Some(problem) = &target.error {
+        let code = problem.code.as_str();
         error!(
             account,
             region,
             schedule,
             action,
-            code = problem.code,
+            code,
             error = problem.message,
-            "{region}: could not be worked on, {}",
-            problem.code
+            "{region}: could not be worked on, {code}"
         );
     }
-    if let Some(note) = &worked.note {
+    if let Some(note) = &target.note {
         warn!(account, region, schedule, action, "{region}: {note}");
     }
 }

@@ -43,6 +43,16 @@ impl Group {
     }
 }
 
+/// A batch being taken apart.
+struct Isolation {
+    /// What is still to be asked for, next first.
+    parts: VecDeque<Group>,
+    /// EC2 accepted a part.
+    accepted: bool,
+    /// Instances that EC2 refused each by itself.
+    refused_alone: usize,
+}
+
 /// What to do next, after an error.
 enum Next {
     /// This batch is settled or split; go on.
@@ -102,15 +112,15 @@ impl Execution<'_> {
 
     /// Takes one batch to its end: accepted, or isolated down to those that EC2 refuses.
     async fn batch(&mut self, batch: Group) -> Next {
-        let mut parts = VecDeque::from([batch]);
+        let mut isolation = Isolation { parts: VecDeque::from([batch]), accepted: false, refused_alone: 0 };
         let mut again: Option<Group> = None;
-        let (mut accepted, mut refused_alone) = (false, 0);
-        while let Some(mut part) = parts.pop_front() {
+        while let Some(part) = isolation.parts.pop_front() {
+            let Some(mut part) = self.without_limited(part).await else { continue };
             let error = match self.attempt(&mut part).await {
                 Ok(answer) => {
-                    accepted = true;
-                    part.asked_before |= answer.repeated;
+                    isolation.accepted = true;
                     self.hopeless = false;
+                    part.asked_before |= answer.repeated;
                     let unanswered = self.accept(&part, answer.changes);
                     if !unanswered.is_empty() {
                         merge(&mut again, Group { asked_before: true, ..part.part(unanswered) });
@@ -120,62 +130,86 @@ impl Execution<'_> {
                 Err(error) => error,
             };
             debug!(code = error.code, instances = part.ids.len(), message = error.message);
-            let class = classify(&error);
-            part.asked_before |= error.repeated || matches!(class, Class::Throttled | Class::Unwell);
-            if class != Class::TooLate {
-                for id in &part.ids {
-                    self.last_error.insert(id.clone(), error.code.clone());
-                }
-            }
-            match class {
+            // Whatever EC2 answered: what it finds done from now on may have been this call.
+            part.asked_before = true;
+            match classify(&error) {
                 Class::TooLate => return Next::End,
                 Class::Throttled | Class::Unwell => {
+                    self.note(&part, &error);
                     merge(&mut again, part);
                 }
                 Class::Target => {
-                    self.refuse(&part, &part.ids, &error).await;
-                    for rest in parts.drain(..) {
-                        self.refuse(&rest, &rest.ids, &error).await;
-                    }
+                    isolation.parts.push_front(part);
+                    self.refuse_all(&mut isolation.parts, &error).await;
                 }
-                Class::Capacity => self.by_place(part, &mut parts),
-                Class::Instance | Class::OneOrAll => {
-                    let named: Vec<InstanceId> =
-                        InstanceId::all_in(&error.message).into_iter().filter(|id| part.ids.contains(id)).collect();
-                    let (bad, rest) = match part.ids.as_slice() {
-                        [only] => {
-                            refused_alone += 1;
-                            (vec![only.clone()], Vec::new())
-                        }
-                        ids => (named.clone(), ids.iter().filter(|id| !named.contains(id)).cloned().collect()),
-                    };
-                    if !bad.is_empty() {
-                        self.refuse(&part, &bad, &error).await;
-                        if !rest.is_empty() {
-                            parts.push_front(part.part(rest));
-                        }
-                        if class == Class::OneOrAll && !accepted && refused_alone == ENOUGH_REFUSED {
-                            // Next the largest part left: if that is refused as well, all of them are.
-                            parts.rotate_right(parts.len().min(1));
-                        }
-                    } else if class == Class::OneOrAll
-                        && !accepted
-                        && (self.hopeless || refused_alone >= ENOUGH_REFUSED)
-                    {
-                        self.hopeless = true;
-                        parts.push_front(part);
-                        for part in parts.drain(..) {
-                            self.refuse(&part, &part.ids, &error).await;
-                        }
-                    } else {
-                        let (left, right) = rest.split_at(rest.len() / 2);
-                        parts.push_front(part.part(right.to_vec()));
-                        parts.push_front(part.part(left.to_vec()));
-                    }
+                Class::Capacity => {
+                    self.note(&part, &error);
+                    self.by_place(part, &mut isolation.parts);
+                }
+                class @ (Class::Instance | Class::Limit | Class::OneOrAll) => {
+                    self.isolate(&mut isolation, part, class, &error).await;
                 }
             }
         }
         again.map_or(Next::On, Next::Again)
+    }
+
+    /// Takes out of a refused part the ones that EC2 names, or halves it.
+    async fn isolate(&mut self, isolation: &mut Isolation, part: Group, class: Class, error: &Error) {
+        let named = InstanceId::all_in(&error.message);
+        let (bad, rest): (Vec<_>, Vec<_>) = match part.ids.len() {
+            1 => (part.ids.clone(), Vec::new()),
+            _ => part.ids.iter().cloned().partition(|id| named.contains(id)),
+        };
+        if !bad.is_empty() {
+            isolation.refused_alone += usize::from(part.ids.len() == 1);
+            if class == Class::Limit {
+                self.limited.extend(bad.iter().map(|id| (self.known[id].instance_type.clone(), error.clone())));
+            }
+            self.refuse(&part, &bad, error).await;
+            if !rest.is_empty() {
+                isolation.parts.push_front(part.part(rest));
+            }
+            if class == Class::OneOrAll && isolation.refused_alone == ENOUGH_REFUSED && !isolation.accepted {
+                // Next the largest part left: if that is refused as well, all of them are.
+                isolation.parts.rotate_right(isolation.parts.len().min(1));
+            }
+        } else if class == Class::OneOrAll
+            && !isolation.accepted
+            && (self.hopeless || isolation.refused_alone >= ENOUGH_REFUSED)
+        {
+            self.hopeless = true;
+            isolation.parts.push_front(part);
+            self.refuse_all(&mut isolation.parts, error).await;
+        } else {
+            let (left, right) = rest.split_at(rest.len() / 2);
+            isolation.parts.push_front(part.part(right.to_vec()));
+            isolation.parts.push_front(part.part(left.to_vec()));
+        }
+    }
+
+    async fn refuse_all(&mut self, parts: &mut VecDeque<Group>, error: &Error) {
+        for part in parts.drain(..) {
+            self.refuse(&part, &part.ids, error).await;
+        }
+    }
+
+    /// Refuses without a call what is of an instance type whose limit a single instance has met already.
+    async fn without_limited(&mut self, mut part: Group) -> Option<Group> {
+        for (kind, error) in self.limited.clone() {
+            let (over, rest): (Vec<_>, Vec<_>) =
+                part.ids.iter().cloned().partition(|id| self.known[id].instance_type == kind);
+            self.refuse(&part, &over, &error).await;
+            part.ids = rest;
+        }
+        (!part.ids.is_empty()).then_some(part)
+    }
+
+    /// Remembers what stands in the way of those that are to be asked for again.
+    fn note(&mut self, part: &Group, error: &Error) {
+        for id in &part.ids {
+            self.last_error.insert(id.clone(), error.code.clone());
+        }
     }
 
     /// Makes the call; before a stop that is to be remembered, the mark. No mark, no stop.
@@ -253,7 +287,7 @@ impl Execution<'_> {
                 skip.map_or_else(|| Outcome::refused(error), |reason| Outcome::Skipped(Skip::because(reason)));
             self.settle(id.clone(), outcome);
         }
-        if group.marked && self.request.mode == Mode::Live {
+        if group.marked && !ids.is_empty() && self.request.mode == Mode::Live {
             self.unmark(ids).await;
         }
     }

@@ -11,7 +11,9 @@ pub enum Class {
     Instance,
     /// No room in one zone for one instance type: that group later, the others at once.
     Capacity,
-    /// A limit of the account, a permission, or a code we don't know: may be one instance, may be all.
+    /// A limit of the account, for an instance type: what fits goes through, the rest is not hammered.
+    Limit,
+    /// A permission, or a code we don't know: may be one instance, may be all.
     OneOrAll,
     /// Too many calls: slow down, and repeat the same call.
     Throttled,
@@ -43,6 +45,7 @@ pub fn classify(error: &Error) -> Class {
         | "UnsupportedOperation" => Class::Instance,
         code if code.starts_with("InvalidInstanceID") => Class::Instance,
         "InsufficientHostCapacity" | "InsufficientInstanceCapacity" => Class::Capacity,
+        "InstanceLimitExceeded" | "VcpuLimitExceeded" => Class::Limit,
         "AuthFailure"
         | "Blocked"
         | "ExpiredToken"
@@ -62,8 +65,17 @@ pub fn classify(error: &Error) -> Class {
         code if code.starts_with("Throttling") => Class::Throttled,
         _ if status == 429 => Class::Throttled,
         _ if status >= 500 => Class::Unwell,
-        // UnauthorizedOperation, InstanceLimitExceeded, VcpuLimitExceeded, and any 4xx of tomorrow.
+        // UnauthorizedOperation, and any 4xx of tomorrow.
         _ => Class::OneOrAll,
+    }
+}
+
+/// Tells whether a later attempt may go better all by itself.
+#[must_use]
+pub fn may_pass(error: &Error) -> bool {
+    match classify(error) {
+        Class::Capacity | Class::Throttled | Class::Unwell | Class::TooLate => true,
+        Class::Instance | Class::Limit | Class::OneOrAll | Class::Target => false,
     }
 }
 
@@ -87,7 +99,7 @@ mod tests {
         assert_eq!(class("ThrottlingException", 400), Class::Throttled);
         assert_eq!(class("InvalidInstanceID.NotFound", 400), Class::Instance);
         assert_eq!(class("UnauthorizedOperation", 403), Class::OneOrAll);
-        assert_eq!(class("VcpuLimitExceeded", 400), Class::OneOrAll);
+        assert_eq!(class("VcpuLimitExceeded", 400), Class::Limit);
         assert_eq!(class("InternalError", 500), Class::Unwell);
         assert_eq!(class("OptInRequired", 401), Class::Target);
     }

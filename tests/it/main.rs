@@ -4,6 +4,7 @@
 
 mod world;
 
+mod cargo_lambda;
 mod mark;
 mod plans;
 mod reasons;

@@ -121,6 +121,8 @@ async fn capacity_in_one_zone_delays_no_other_and_ends_unfinished_with_its_code(
 #[tokio::test]
 async fn a_start_that_falls_back_is_never_called_started() {
     let mut world = World::new().await;
+    // Long enough to be seen on its way.
+    world.sim.settings(|settings| settings.start_takes = Duration::from_millis(1500));
     world.sim.add(
         ours("crypt")
             .state("stopped")
@@ -162,7 +164,7 @@ async fn an_ec2_that_hangs_ends_in_unfinished_and_never_in_a_killed_function() {
     world.sim.clear_faults();
     world.sim.fault(Fault::hang("DescribeInstances"));
     let told = world.within(Duration::from_secs(4), stop()).await;
-    assert_eq!(told.verdict(), "Incomplete");
+    assert_eq!(told.verdict(), "Unfinished", "a retry may find it well");
     assert_eq!(told.report["targets"][0]["error"]["code"], "Deadline");
 
     world.sim.clear_faults();
@@ -179,5 +181,27 @@ async fn no_call_is_begun_that_could_not_be_answered_in_time() {
     assert!(matches!(told.outcome, Outcome::Failed { .. }));
     let done = told.report["summary"]["changed"].as_u64().unwrap();
     assert!((100..300).contains(&done), "{done} of 300");
+    tokio::time::sleep(Duration::from_millis(1500)).await; // a call cut off would be carried out by now
     assert_eq!(done, world.done("StopInstances").len() as u64, "what EC2 did is what was told: no call was cut off");
+}
+
+#[tokio::test]
+async fn the_accounts_limit_lets_through_what_fits_and_is_not_hammered() {
+    let mut world = World::new().await;
+    world.sim.add_many(100, |n| ours(&format!("web-{n:03}")).state("stopped").kind("m5.large"));
+    world.sim.add(ours("small").state("stopped"));
+    let over: Vec<String> = (31..=100).map(|n| format!("web-{n:03}")).collect();
+    world.sim.fault(
+        Fault::refuse(
+            "StartInstances",
+            "VcpuLimitExceeded",
+            "You have requested more vCPU capacity than your current vCPU limit allows.",
+        )
+        .on(over),
+    );
+    let told = world.invoke(start()).await;
+    assert_eq!(told.verdict(), "Incomplete");
+    assert_eq!((&told.report["summary"]["changed"], &told.report["summary"]["failed"]), (&json!(31), &json!(70)));
+    assert!(told.names("changed").contains("small"), "another instance type has its own limit");
+    assert!(world.count("StartInstances") <= 16, "{} calls", world.count("StartInstances"));
 }

@@ -139,13 +139,15 @@ impl World {
         }
 
         // Every instance that a call switched is in the report, and no call named one that is not.
+        let policy = include_str!("../../policy/execution-role.json");
         for call in self.sim.calls() {
+            assert!(policy.contains(&format!("\"ec2:{}\"", call.action)), "the policy doesn't allow {}", call.action);
             if !matches!(call.action.as_str(), "StopInstances" | "StartInstances" | "CreateTags" | "DeleteTags") {
                 continue;
             }
             assert!(call.ids.len() <= 1000, "{} of {} instances", call.action, call.ids.len());
             assert!(!report["dry_run"].as_bool().unwrap() || call.dry_run, "a dry run called {}", call.action);
-            assert!(call.params.get("Force").is_none(), "forced: {:?}", call.params);
+            assert!(!call.params.contains_key("Force"), "forced: {:?}", call.params);
             if !truncated {
                 for id in &call.ids {
                     assert!(listed.contains(id), "{} of {id}, which the report doesn't list: {report:#}", call.action);

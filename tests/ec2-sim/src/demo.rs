@@ -9,9 +9,9 @@ mod table;
 mod truth;
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use clap::Args;
 use ec2_sim::{Call, Fleet, Sim};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use processes::{Ended, Processes};
 use report::{Report, Told};
@@ -28,6 +28,7 @@ use truth::{Event, Seen};
 const OFFICE: &str = include_str!("../office.json");
 /// The office's transitions take 1.5 seconds.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
+const CTRL_C_GRACE: Duration = Duration::from_millis(100);
 /// What a shell reports after Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
@@ -63,9 +64,16 @@ impl Demo {
     /// Shows it, and leaves nothing running, however it ends.
     pub(crate) async fn run(&self) -> ExitCode {
         let mut processes = Processes::default();
+        let mut interrupted = pin!(interrupted());
         let end = tokio::select! {
+            biased;
+            () = &mut interrupted => None,
             shown = self.show(&mut processes) => Some(shown),
-            () = interrupted() => None,
+        };
+        // Ctrl-C reaches everything in the terminal at once: a program that it ended may be seen before it.
+        let end = match end {
+            Some(Err(_)) if timeout(CTRL_C_GRACE, interrupted).await.is_ok() => None,
+            end => end,
         };
         processes.end().await;
         let end = end.map(|shown| shown.and_then(|()| say(NEXT)));
@@ -170,26 +178,27 @@ impl Act {
             (summary.unfinished, "unfinished"),
         ];
         counts.extend(others.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
+        let calls = match self.calls.len() {
+            1 => "1 call".to_owned(),
+            n => format!("{n} calls"),
+        };
         let took = seconds(Duration::from_millis(self.report.duration_ms));
-        let mut text = format!("  {:<64}{took}, {} calls to EC2", counts.join(" · "), self.calls.len());
+        let mut lines = vec![format!("{:<60}  {took}, {calls} to EC2", counts.join(" · "))];
         if let Some(sentence) = self.fallen_back() {
-            let _ = write!(text, "\n  {sentence}");
+            lines.push(sentence);
         }
         if let Ended::Failed(error_type) = &self.ended {
             let left = self.names_of(|told| matches!(told, Told::Failed { .. } | Told::Unfinished { .. }));
-            let _ = write!(
-                text,
-                "\n  cargo lambda printed \"Error: {error_type}\". The invocation fails on purpose, so that Lambda tries\n  \
-                 again what is left ({left}), and an alarm can hear of it.",
+            let mut text = format!(
+                "cargo lambda printed \"Error: {error_type}\". The invocation fails on purpose, so that Lambda tries again \
+                 what is left ({left}), and an alarm can hear of it."
             );
             if summary.failed == 1 && summary.changed > 0 {
-                text.push_str(match self.event.is_stop() {
-                    true => " One bad instance kept no other awake.",
-                    false => " One bad instance kept no other in bed.",
-                });
+                text.push_str(" One bad instance held up no other.");
             }
+            lines.extend(table::wrap(&text, table::WIDTH - 2));
         }
-        text
+        format!("  {}", lines.join("\n  "))
     }
 
     /// Tells of starts that EC2 accepted, and that came to nothing.
@@ -222,6 +231,9 @@ async fn night(sim: &Sim, evening: &Act) -> Result<String, String> {
             return Err("some instances of the pretend EC2 never settled".into());
         }
         sleep(Duration::from_millis(50)).await;
+    }
+    if evening.report.summary.changed == 0 {
+        return Err("nothing was stopped, so there is no morning to show".into());
     }
     let changed = evening.seen.iter().filter(|seen| matches!(seen.told, Some(Told::Changed { .. })));
     let states: Vec<String> = changed.map(|seen| sim.state(&seen.now.id)).collect();

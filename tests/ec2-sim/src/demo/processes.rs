@@ -1,6 +1,7 @@
 //! The programs that the demo runs: `cargo lambda` in Lambda's place, and the function. None outlives it.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -58,12 +59,21 @@ struct Process {
     readers: Vec<JoinHandle<()>>,
 }
 
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered => f.write_str("answered"),
+            Self::Failed(error_type) => write!(f, "failed with {error_type}"),
+        }
+    }
+}
+
 impl Ended {
     /// Checks it against the report: only a run that left nothing undone may answer.
     pub(crate) fn disagreement(&self, report: &Report) -> Option<String> {
         let is_clean = matches!(report.outcome.as_str(), "complete" | "stale");
         (is_clean != (*self == Self::Answered))
-            .then(|| format!("the outcome is {}, the invocation {self:?}", report.outcome))
+            .then(|| format!("the outcome is {}, the invocation {self}", report.outcome))
     }
 }
 
@@ -97,17 +107,16 @@ impl Processes {
             let port = free_port().await.map_err(|error| format!("no free port: {error}"))?;
             let mut command = lambda(cargo_lambda.as_os_str(), "watch", port);
             command.arg("--only-lambda-apis");
-            let mut watch = Process::start("cargo lambda watch", command)?;
+            let watch = Process::start("cargo lambda watch", command)
+                .map_err(|problem| format!("{problem}; where is it? Say so with --cargo-lambda"))?;
+            // Among the running before any waiting, so that `end` finds it.
+            self.running.push(watch);
+            let Some(watch) = self.running.last_mut() else { unreachable!("it was just pushed") };
             match watch.listens(port).await {
-                Ok(()) => {
-                    self.running.push(watch);
-                    return Ok(port);
-                }
-                Err(problem) => {
-                    watch.end().await;
-                    failure = problem;
-                }
+                Ok(()) => return Ok(port),
+                Err(problem) => failure = problem,
             }
+            self.end().await;
         }
         Err(failure)
     }
@@ -159,10 +168,7 @@ impl Processes {
                 return Ok(report);
             }
             if begun.elapsed() > REPORT_LIMIT {
-                return Err(format!(
-                    "the invocation ended ({ended:?}), but the function logged no report{}",
-                    function.tail()
-                ));
+                return Err(format!("the invocation {ended}, but the function logged no report{}", function.tail()));
             }
             sleep(POLL).await;
         }

@@ -48,6 +48,8 @@ struct Entry {
     message: Option<String>,
 }
 
+type Tell = fn(&Entry) -> Told;
+
 /// What a report tells of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
@@ -68,7 +70,7 @@ impl Report {
     pub(crate) fn told(&self) -> BTreeMap<String, Told> {
         let mut told = BTreeMap::new();
         for target in &self.targets {
-            let lists: [(&[Entry], fn(&Entry) -> Told); 5] = [
+            let lists: [(&[Entry], Tell); 5] = [
                 (&target.changed, |entry| Told::Changed { from: entry.from.clone(), to: entry.to.clone() }),
                 (&target.would_change, |_| Told::WouldChange),
                 (&target.skipped, |entry| Told::Skipped {

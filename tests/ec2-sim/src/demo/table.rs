@@ -1,7 +1,7 @@
-//! Lines of text in columns. Knows nothing of EC2.
+//! Text in columns and lines. Knows nothing of EC2.
 
-/// Columns of the whole table.
-const WIDTH: usize = 100;
+/// Columns of all that the demo prints.
+pub(crate) const WIDTH: usize = 100;
 const GAP: &str = "  ";
 
 /// One line of the table, and what is said beneath it.
@@ -70,7 +70,7 @@ fn split(name: &str) -> (&str, &str) {
 }
 
 /// Breaks a text between words.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {

@@ -49,10 +49,6 @@ impl Event {
         self.tags.iter().all(|(key, value)| machine.tags.get(key) == Some(value))
     }
 
-    pub(crate) fn is_stop(&self) -> bool {
-        self.action == Action::Stop
-    }
-
     pub(crate) fn done(&self) -> &'static str {
         match self.action {
             Action::Stop => "stopped",
@@ -120,11 +116,12 @@ impl Seen {
             Some(Told::Changed { from, to }) => {
                 from != before || !event.is_fulfilled_by(to) || !event.is_fulfilled_by(now)
             }
-            Some(Told::WouldChange | Told::Skipped { .. } | Told::Failed { .. }) => before != now,
+            // A start that failed has renewed its mark.
+            Some(Told::WouldChange | Told::Failed { .. }) => before != now,
             // Not known to be done: either may be so.
             Some(Told::Unfinished { .. }) => false,
             None if event.selects(&self.before) && event.acts_on(before) => true,
-            None => before != now || self.before.tags != self.now.tags,
+            Some(Told::Skipped { .. }) | None => before != now || self.before.tags != self.now.tags,
         };
         let told = match &self.told {
             Some(told) => format!("the report says {told:?}"),
@@ -162,6 +159,10 @@ impl Seen {
             Some(Told::Unfinished { reason }) => {
                 trouble = true;
                 ("UNFINISHED".to_owned(), reason.clone())
+            }
+            None if event.selects(&self.before) && event.acts_on(&self.before.state) => {
+                trouble = true;
+                ("UNTOLD".to_owned(), "the report does not name it".to_owned())
             }
             None if event.selects(&self.before) => (String::new(), format!("{} already", self.before.state)),
             None => (String::new(), format!("not tagged {event}")),
@@ -279,6 +280,7 @@ mod tests {
             seen("vault", "running", "running", skipped()),
             seen("old", "stopped", "stopped", None),
             seen("older", "stopped", "stopped", None),
+            seen("lost", "running", "running", None),
         ];
         let rows = rows(&stop(), &office, DateTime::UNIX_EPOCH);
         let told: Vec<String> = rows.iter().map(|row| row.cells.join("|") + "|" + &row.note).collect();
@@ -290,6 +292,7 @@ mod tests {
                 "vault|running|running|stop_protected|disableApiStop is set|",
                 "db|running|running|FAILED|No|not this",
                 "(2 others)|stopped|stopped||stopped already|",
+                "(1 other)|running|running|UNTOLD|the report does not name it|",
             ]
         );
     }
