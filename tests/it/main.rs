@@ -6,6 +6,7 @@ mod world;
 
 mod cargo_lambda;
 mod mark;
+mod moto;
 mod plans;
 mod reasons;
 mod refusals;

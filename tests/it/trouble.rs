@@ -205,3 +205,20 @@ async fn the_accounts_limit_lets_through_what_fits_and_is_not_hammered() {
     assert!(told.names("changed").contains("small"), "another instance type has its own limit");
     assert!(world.count("StartInstances") <= 16, "{} calls", world.count("StartInstances"));
 }
+
+#[tokio::test]
+async fn twelve_hundred_starts_are_followed_a_thousand_to_a_look_and_looks_grow_apart() {
+    let mut world = World::new().await;
+    world.sim.settings(|settings| settings.start_takes = Duration::from_secs(8));
+    world.sim.add_many(1200, |n| ours(&format!("web-{n}")).state("stopped"));
+    let told = world.invoke(start()).await;
+    assert_eq!((told.verdict().as_str(), &told.report["summary"]["changed"]), ("complete", &json!(1200)));
+    let calls = world.sim.calls();
+    let looks: Vec<usize> = calls
+        .iter()
+        .filter(|call| call.action == "DescribeInstances" && !call.ids.is_empty())
+        .map(|call| call.ids.len())
+        .collect();
+    assert_eq!(looks[..2], [1000, 200]);
+    assert!(looks.len() <= 2 * 5, "{} looks in 8 seconds", looks.len() / 2);
+}

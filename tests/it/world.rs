@@ -191,7 +191,7 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    fn of(invocation: Invocation) -> Self {
+    pub(crate) fn of(invocation: Invocation) -> Self {
         let logs = invocation.json_logs();
         assert_eq!(logs.len(), invocation.logs.len(), "not every line is JSON: {:#?}", invocation.logs);
         let mut reports: Vec<Value> = logs.iter().filter(|line| line.get("targets").is_some()).cloned().collect();
