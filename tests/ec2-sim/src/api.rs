@@ -1,4 +1,7 @@
-//! EC2's actions: what each checks, does and answers. Each happens wholly or not at all.
+//! EC2's actions: what each checks, does and answers. Each happens wholly or not at all, but for the one exception
+//! that EC2 documents.
+
+use std::collections::HashSet;
 
 use crate::cloud::Cloud;
 use crate::describe::Describe;
@@ -57,11 +60,17 @@ pub(crate) struct Change {
 impl Cloud {
     /// Decides on a call and carries it out.
     pub(crate) fn answer(&mut self, request: &Request) -> Result<Answer, Refusal> {
-        let ids = &request.ids;
+        self.throttle(request)?;
+        self.carry_out(request, &request.ids)
+    }
+
+    /// Does what a call asks for, with these machines.
+    fn carry_out(&mut self, request: &Request, ids: &[String]) -> Result<Answer, Refusal> {
         if let Action::Describe(describe) = &request.action {
             describe.check(ids)?;
         }
         self.check_ids(&request.region, ids)?;
+        self.authorize(request, ids)?;
         if request.dry_run {
             let message = "Request would have succeeded, but DryRun flag is set.";
             return Err(Refusal::new("DryRunOperation", message).with_status(412));
@@ -72,36 +81,57 @@ impl Cloud {
             Action::Describe(describe) => self.describe(&request.region, ids, describe),
             Action::DescribeRegions => Ok(Answer::Regions(self.settings.regions.clone())),
             Action::Start => {
-                let start = |machine: &mut Machine| machine.start(now, start_takes);
-                self.switch(ids, Machine::may_start, start)
+                self.check_each(ids, Machine::may_start)?;
+                self.check_room(&request.region, ids)?;
+                Ok(self.change_each(ids, |machine| machine.start(now, start_takes)))
             }
             Action::Stop { hibernate } => {
-                let stop = |machine: &mut Machine| machine.stop(now, stop_takes, *hibernate);
-                self.switch(ids, |machine| machine.may_stop(*hibernate), stop)
+                if let Err(no) = self.check_each(ids, |machine| machine.may_stop(*hibernate)) {
+                    if no.code == "OperationNotPermitted" {
+                        let protected = self.named(ids).filter(|machine| machine.stop_protected);
+                        let protected: Vec<_> = protected.map(|machine| machine.id.clone()).collect();
+                        self.stop_elsewhere(request, &protected);
+                    }
+                    return Err(no);
+                }
+                Ok(self.change_each(ids, |machine| machine.stop(now, stop_takes, *hibernate)))
             }
             Action::CreateTags(tags) => self.create_tags(ids, tags),
             Action::DeleteTags(tags) => self.delete_tags(ids, tags),
         }
     }
 
-    fn switch(
-        &mut self,
-        ids: &[String],
-        may: impl Fn(&Machine) -> Result<(), Refusal>,
-        act: impl Fn(&mut Machine),
-    ) -> Result<Answer, Refusal> {
+    /// Carries out a stop that is refused because of some machines, in the zones where none of them is: with
+    /// partial success on, that is what EC2 does although it answers the error.
+    pub(crate) fn stop_elsewhere(&mut self, request: &Request, bad: &[String]) {
+        if !self.settings.partial_success || !matches!(request.action, Action::Stop { .. }) {
+            return;
+        }
+        let zones: HashSet<_> = self.named(bad).map(|machine| machine.zone.clone()).collect();
+        let mut rest = request.ids.clone();
+        // An unknown id stays in, and fails them all.
+        rest.retain(|id| self.machine(id).is_none_or(|machine| !zones.contains(&machine.zone)));
+        // The caller hears only of the first refusal.
+        drop(self.carry_out(request, &rest));
+    }
+
+    fn check_each(&mut self, ids: &[String], may: impl Fn(&Machine) -> Result<(), Refusal>) -> Result<(), Refusal> {
         if ids.is_empty() {
             let message = "The request must contain the parameter InstanceId";
             return Err(Refusal::new("MissingParameter", message));
         }
-        self.named(ids).try_for_each(|machine| may(machine))?;
+        self.named(ids).try_for_each(|machine| may(machine))
+    }
+
+    fn change_each(&mut self, ids: &[String], act: impl Fn(&mut Machine)) -> Answer {
+        self.keep(ids);
         let changes = self.named(ids).map(|machine| {
             let (id, from) = (machine.id.clone(), machine.state.clone());
             act(machine);
             let to = machine.state.clone();
             Change { id, from, to }
         });
-        Ok(Answer::Changes(changes.collect()))
+        Answer::Changes(changes.collect())
     }
 
     fn create_tags(&mut self, ids: &[String], tags: &[Tag]) -> Result<Answer, Refusal> {
@@ -116,6 +146,7 @@ impl Cloud {
                 return Err(Refusal::new("TagLimitExceeded", message));
             }
         }
+        self.keep(ids);
         for (machine, tags) in self.named(ids).zip(tagged) {
             machine.tags = tags;
         }
@@ -129,6 +160,7 @@ impl Cloud {
             [] => !key.starts_with("aws:"),
             [..] => tags.iter().any(|tag| tag.means(key, value)),
         };
+        self.keep(ids);
         self.named(ids).for_each(|machine| machine.tags.retain(|key, value| !goes(key, value)));
         Ok(Answer::Tagged)
     }

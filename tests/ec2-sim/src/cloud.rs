@@ -1,7 +1,7 @@
 //! The account: its instances in all regions, its clock, its bad days and the log of calls. No HTTP, no XML, no
 //! waiting; a transition is finished when somebody next looks.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -10,6 +10,8 @@ use crate::clock::Clock;
 use crate::fault::{Fault, Then};
 use crate::fleet::{Fleet, Settings};
 use crate::machine::Machine;
+use crate::past::Past;
+use crate::throttle::Bucket;
 
 #[derive(Default)]
 pub(crate) struct Cloud {
@@ -17,6 +19,9 @@ pub(crate) struct Cloud {
     pub(crate) settings: Settings,
     pub(crate) faults: Vec<Fault>,
     pub(crate) calls: Vec<Call>,
+    /// EC2's token buckets that somebody has drawn from, by region and name.
+    pub(crate) buckets: HashMap<(String, String), Bucket>,
+    past: Past,
     machines: BTreeMap<String, Machine>,
     joined: u32,
 }
@@ -36,7 +41,8 @@ pub struct Call {
     pub ids: Vec<String>,
     /// Every parameter as it was sent.
     pub params: BTreeMap<String, String>,
-    /// `ok`, EC2's error code, or the fault that took the answer: `hang`, `lost`, `cut`, `garbled`.
+    /// `ok`, EC2's error code, or the fault that took the answer: `hang`, `hang_after`, `lost`, `cut`, `garbled`,
+    /// `scripted`.
     pub code: String,
 }
 
@@ -46,11 +52,19 @@ impl Cloud {
         let clock = self.clock;
         *self = Self { clock, settings: fleet.settings, faults: fleet.faults, ..Self::default() };
         for machine in fleet.machines.into_iter().flat_map(Machine::copies) {
-            self.add(machine);
+            self.join(machine);
         }
     }
 
     pub(crate) fn add(&mut self, mut machine: Machine) -> String {
+        // Else it would vanish when a test sets the clock back.
+        if !self.settings.not_found_for.is_zero() {
+            machine.known_from = self.clock.now() + self.settings.not_found_for;
+        }
+        self.join(machine)
+    }
+
+    fn join(&mut self, mut machine: Machine) -> String {
         self.joined += 1;
         machine.join(self.joined, self.clock.now());
         let id = machine.id.clone();
@@ -60,9 +74,36 @@ impl Cloud {
 
     /// All machines as they are now, in the order of their ids.
     pub(crate) fn machines(&mut self) -> impl Iterator<Item = &mut Machine> {
-        let now = self.clock.now();
-        self.machines.values_mut().for_each(|machine| machine.settle(now));
+        self.settle();
         self.machines.values_mut()
+    }
+
+    /// The machines as DescribeInstances shows them, in the order of their ids.
+    pub(crate) fn seen(&mut self) -> impl Iterator<Item = &Machine> {
+        self.settle();
+        let (now, past) = (self.clock.now(), &self.past);
+        let then = now - self.settings.describe_lag;
+        let known = self.machines.values().filter(move |machine| machine.known_from <= now);
+        known.map(move |machine| past.of(machine, then))
+    }
+
+    /// Finishes the transitions whose time has come.
+    fn settle(&mut self) {
+        let (now, lag) = (self.clock.now(), self.settings.describe_lag);
+        for machine in self.machines.values_mut() {
+            if let Some(at) = machine.settles_at().filter(|at| *at <= now) {
+                self.past.keep(machine, at, lag);
+                machine.settle(now);
+            }
+        }
+    }
+
+    /// Remembers what these machines are, because they are about to change.
+    pub(crate) fn keep(&mut self, ids: &[String]) {
+        let (now, lag) = (self.clock.now(), self.settings.describe_lag);
+        for machine in ids.iter().filter_map(|id| self.machines.get(id)) {
+            self.past.keep(machine, now, lag);
+        }
     }
 
     /// The machines with these ids, as they are now, in the order of their ids.
@@ -71,9 +112,22 @@ impl Cloud {
         self.machines().filter(move |machine| ids.contains(&machine.id))
     }
 
-    /// Tells whether a region has a machine with this id.
+    /// The machine with this id; its state may be out of date.
+    pub(crate) fn machine(&self, id: &str) -> Option<&Machine> {
+        self.machines.get(id)
+    }
+
+    /// Tells whether a region has a machine with this id, and EC2 has heard of it everywhere.
     pub(crate) fn knows(&self, region: &str, id: &str) -> bool {
-        self.machines.get(id).is_some_and(|machine| machine.region == region)
+        let now = self.clock.now();
+        self.machine(id).is_some_and(|machine| machine.region == region && machine.known_from <= now)
+    }
+
+    /// Changes the one machine that answers to an id, a name or `region/name`.
+    pub(crate) fn edit<T>(&mut self, name: &str, change: impl FnOnce(&mut Machine) -> T) -> Result<T, String> {
+        let id = self.find(name)?.id.clone();
+        self.keep(&[id]);
+        self.find(name).map(change)
     }
 
     /// Finds the one machine that answers to an id, a name or `region/name`.
@@ -86,17 +140,15 @@ impl Cloud {
         }
     }
 
-    /// What goes wrong with a call, in this order: any number of stalls, then at most one other thing.
-    pub(crate) fn strike(&mut self, action: &str, region: &str, ids: &[String]) -> Vec<Then> {
+    /// What goes wrong with a call, and because of which of the machines that it names; in this order: any number
+    /// of stalls, then at most one other thing.
+    pub(crate) fn strike(&mut self, action: &str, region: &str, ids: &[String]) -> Vec<(Then, Vec<String>)> {
         let mut struck = Vec::new();
         for fault in self.faults.iter_mut().filter(|fault| fault.covers(action, region)) {
-            let called =
-                |id: &str, name: &String| id == name || self.machines.get(id).is_some_and(|m| m.answers_to(name));
-            let concerns = |id: &String| fault.names.iter().any(|name| called(id, name));
-            let (any, mut ids) = (fault.names.is_empty(), ids.to_vec());
-            ids.retain(|id| any || concerns(id));
-            if (any || !ids.is_empty()) && fault.strikes() {
-                struck.push(fault.then.about(&ids));
+            let mut ids = ids.to_vec();
+            ids.retain(|id| fault.concerns(id, self.machines.get(id)));
+            if (fault.is_general() || !ids.is_empty()) && fault.strikes() {
+                struck.push((fault.then.about(&ids), ids));
                 if !matches!(fault.then, Then::Stall { .. }) {
                     break;
                 }

@@ -1,5 +1,6 @@
 //! DescribeInstances: its bounds, and its pages.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use crate::api::Answer;
@@ -20,6 +21,11 @@ pub(crate) struct Describe {
 }
 
 impl Describe {
+    /// Tells whether EC2 counts it among the bounded ones: it filters, or it asks for pages.
+    pub(crate) fn is_bounded(&self) -> bool {
+        !self.filters.is_empty() || self.max_results.is_some() || self.next_token.is_some()
+    }
+
     /// Refuses what EC2 refuses without looking at any instance.
     pub(crate) fn check(&self, ids: &[String]) -> Result<(), Refusal> {
         let values: usize = self.filters.iter().map(|filter| filter.values.len()).sum();
@@ -49,14 +55,13 @@ impl Describe {
 
 impl Cloud {
     pub(crate) fn describe(&mut self, region: &str, ids: &[String], describe: &Describe) -> Result<Answer, Refusal> {
-        let matches = |machine: &&mut Machine| {
-            let machine = &**machine;
-            machine.region == region && describe.filters.iter().all(|f| f.matches(machine))
-        };
+        let matches =
+            |machine: &&Machine| machine.region == region && describe.filters.iter().all(|f| f.matches(machine));
         // EC2 does not page what is asked for by id.
         if !ids.is_empty() {
-            let machines = self.named(ids).filter(matches).map(|m| m.clone());
-            return Ok(Answer::Instances(machines.collect(), None));
+            let ids: HashSet<&String> = ids.iter().collect();
+            let machines = self.seen().filter(|m| ids.contains(&m.id)).filter(matches);
+            return Ok(Answer::Instances(machines.cloned().collect(), None));
         }
         let (after, empties) = match &describe.next_token {
             None => (String::new(), 0),
@@ -68,8 +73,8 @@ impl Cloud {
         }
         let most = describe.max_results.unwrap_or(*MAX_RESULTS.end());
         let size = most.min(self.settings.page_size).max(1);
-        let mut rest = self.machines().filter(|m| m.id > after).filter(matches);
-        let page: Vec<_> = rest.by_ref().take(size).map(|m| m.clone()).collect();
+        let mut rest = self.seen().filter(|m| m.id > after).filter(matches);
+        let page: Vec<_> = rest.by_ref().take(size).cloned().collect();
         let last = rest.next().and(page.last());
         let next = last.map(|last| write_token(&last.id, 0));
         Ok(Answer::Instances(page, next))

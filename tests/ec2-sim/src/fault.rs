@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Something that goes wrong with the calls it matches.
+use crate::machine::Machine;
+
+/// Something that goes wrong with the calls it matches: all of an action and a region, or those of them that name, by
+/// its id, a machine that has what `names`, `zone` and `kind` ask for together.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
@@ -14,9 +17,15 @@ pub struct Fault {
     /// None: every region.
     #[serde(default)]
     pub region: Option<String>,
-    /// Names or ids of machines, one of which the call must name by its id; empty: any call.
+    /// Names or ids, of which the machine has one; empty: any.
     #[serde(default)]
     pub names: Vec<String>,
+    /// The machine's availability zone; none: any.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// The machine's instance type; none: any.
+    #[serde(default)]
+    pub kind: Option<String>,
     /// What happens.
     pub then: Then,
     /// How often it happens; none: for ever.
@@ -40,12 +49,35 @@ pub enum Then {
     },
     /// EC2 never answers and does nothing.
     Hang,
+    /// EC2 does it and never answers.
+    HangAfter,
     /// EC2 does it; the connection is cut before the answer.
     LoseAnswer,
     /// The connection is cut; nothing is done.
     CutConnection,
     /// EC2 does it; half of the answer arrives, with status 200.
     Garble,
+    /// EC2 does it; the status comes at once, the rest bit by bit.
+    Trickle {
+        /// Milliseconds until the last bit.
+        ms: u64,
+    },
+    /// Exactly this is answered; nothing is done.
+    Answer {
+        /// The HTTP status.
+        status: u16,
+        /// Text in JSON; any bytes in Rust.
+        #[serde(serialize_with = "write_text", deserialize_with = "read_text")]
+        body: Vec<u8>,
+    },
+}
+
+fn write_text<S: Serializer>(body: &[u8], json: S) -> Result<S::Ok, S::Error> {
+    json.serialize_str(&String::from_utf8_lossy(body))
+}
+
+fn read_text<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<u8>, D::Error> {
+    String::deserialize(json).map(String::into_bytes)
 }
 
 /// EC2's no.
@@ -95,12 +127,17 @@ impl Fault {
 
     /// Makes EC2 slow.
     pub fn stall<'a>(action: impl Into<Option<&'a str>>, time: Duration) -> Self {
-        Self::new(action, Then::Stall { ms: time.as_millis().try_into().unwrap_or(u64::MAX) })
+        Self::new(action, Then::Stall { ms: millis(time) })
     }
 
     /// Makes EC2 silent.
     pub fn hang<'a>(action: impl Into<Option<&'a str>>) -> Self {
         Self::new(action, Then::Hang)
+    }
+
+    /// Makes EC2 do it and fall silent: whoever waits can be killed after the act and before the answer.
+    pub fn hang_after<'a>(action: impl Into<Option<&'a str>>) -> Self {
+        Self::new(action, Then::HangAfter)
     }
 
     /// Makes EC2 do it without saying so.
@@ -118,9 +155,29 @@ impl Fault {
         Self::new(action, Then::Garble)
     }
 
+    /// Makes EC2 do it and take this long to tell it, bit by bit.
+    pub fn trickle<'a>(action: impl Into<Option<&'a str>>, time: Duration) -> Self {
+        Self::new(action, Then::Trickle { ms: millis(time) })
+    }
+
+    /// Makes EC2 answer exactly this, and do nothing.
+    pub fn answer<'a>(action: impl Into<Option<&'a str>>, status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self::new(action, Then::Answer { status, body: body.into() })
+    }
+
     /// Spares the calls that name none of these machines.
     pub fn on(self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self { names: names.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// Spares the calls that name no machine in this availability zone.
+    pub fn in_zone(self, zone: &str) -> Self {
+        Self { zone: Some(zone.into()), ..self }
+    }
+
+    /// Spares the calls that name no machine of this instance type.
+    pub fn of_kind(self, kind: &str) -> Self {
+        Self { kind: Some(kind.into()), ..self }
     }
 
     /// Spares all other regions.
@@ -148,7 +205,23 @@ impl Fault {
 
     fn new<'a>(action: impl Into<Option<&'a str>>, then: Then) -> Self {
         let action = action.into().map(String::from);
-        Self { action, region: None, names: Vec::new(), then, times: None, after: 0 }
+        Self { action, region: None, names: Vec::new(), zone: None, kind: None, then, times: None, after: 0 }
+    }
+
+    /// Tells whether it strikes calls whatever machines they name.
+    pub(crate) fn is_general(&self) -> bool {
+        self.names.is_empty() && self.zone.is_none() && self.kind.is_none()
+    }
+
+    /// Tells whether a machine that a call names by its id is among those that it is about.
+    pub(crate) fn concerns(&self, id: &str, machine: Option<&Machine>) -> bool {
+        let called = |name: &String| name == id || machine.is_some_and(|machine| machine.answers_to(name));
+        let of = |wanted: &Option<String>, found: fn(&Machine) -> &String| {
+            wanted.as_ref().is_none_or(|wanted| machine.is_some_and(|machine| found(machine) == wanted))
+        };
+        (self.names.is_empty() || self.names.iter().any(called))
+            && of(&self.zone, |machine| &machine.zone)
+            && of(&self.kind, |machine| &machine.kind)
     }
 
     pub(crate) fn covers(&self, action: &str, region: &str) -> bool {
@@ -171,4 +244,8 @@ impl Fault {
             }
         }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    time.as_millis().try_into().unwrap_or(u64::MAX)
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::capacity::Shortage;
 use crate::fault::Fault;
 use crate::machine::Machine;
 
@@ -35,6 +36,31 @@ pub struct Settings {
     pub stop_takes: Duration,
     /// The regions enabled for the account.
     pub regions: Vec<String>,
+    /// A stop refused because of some of its machines — stop protection, or a [`Fault`] about machines — is carried
+    /// out all the same in the availability zones where none of these is, as EC2 documents for protected instances.
+    pub partial_success: bool,
+    /// EC2's token buckets are in force: past them, 503 `RequestLimitExceeded`.
+    pub throttle: bool,
+    /// Times what EC2 documents: how much a token bucket holds, never less than one token.
+    pub throttle_size: f64,
+    /// Times what EC2 documents: how fast, by the cloud's clock, a token bucket fills.
+    pub throttle_refill: f64,
+    /// How old what DescribeInstances shows is, of changes made from now on; `describe_lag_ms` in JSON.
+    #[serde(rename = "describe_lag_ms", deserialize_with = "millis")]
+    pub describe_lag: Duration,
+    /// How long EC2 denies that there is a machine added from now on; `not_found_for_ms` in JSON, where the fleet's
+    /// own machines are known at once.
+    #[serde(rename = "not_found_for_ms", deserialize_with = "millis")]
+    pub not_found_for: Duration,
+    /// The tag, as key and value, that the caller's policy wants a machine to have before it is started, stopped or
+    /// tagged.
+    pub only_tagged: Option<(String, String)>,
+    /// That policy's refusal names the first machine without the tag; else it names nothing.
+    pub only_tagged_names: bool,
+    /// Where EC2 has no room for stopped machines.
+    pub shortages: Vec<Shortage>,
+    /// How many machines in a region may be on, each counted as one vCPU.
+    pub vcpu_limit: Option<usize>,
 }
 
 impl Default for Settings {
@@ -46,6 +72,16 @@ impl Default for Settings {
             start_takes: Duration::from_millis(150),
             stop_takes: Duration::from_millis(150),
             regions: ["us-east-1", "us-west-2", "eu-west-1", "eu-central-1"].map(String::from).into(),
+            partial_success: false,
+            throttle: false,
+            throttle_size: 1.0,
+            throttle_refill: 1.0,
+            describe_lag: Duration::ZERO,
+            not_found_for: Duration::ZERO,
+            only_tagged: None,
+            only_tagged_names: false,
+            shortages: Vec::new(),
+            vcpu_limit: None,
         }
     }
 }

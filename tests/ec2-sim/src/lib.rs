@@ -5,6 +5,7 @@
 //! Neither shares code with what they test: a mistake made twice would cancel itself out.
 
 mod api;
+mod capacity;
 mod clock;
 mod cloud;
 mod control;
@@ -12,13 +13,18 @@ mod describe;
 mod fault;
 mod filter;
 mod fleet;
+mod iam;
 mod lambda;
 mod machine;
+mod past;
 mod server;
 mod sim;
 mod switching;
+mod throttle;
+mod trickle;
 mod wire;
 
+pub use capacity::Shortage;
 pub use cloud::Call;
 pub use fault::{Fault, Refusal, Then};
 pub use fleet::{Fleet, Settings};

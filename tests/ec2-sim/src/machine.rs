@@ -48,6 +48,9 @@ pub struct Machine {
     pub resume_keeps_launch_time: bool,
     #[serde(skip)]
     pub(crate) settling: Option<Settling>,
+    /// Until then EC2 says that there is no such machine.
+    #[serde(skip)]
+    pub(crate) known_from: DateTime<Utc>,
     // A fleet's JSON only; see `copies`.
     #[serde(skip_serializing)]
     name: Option<String>,

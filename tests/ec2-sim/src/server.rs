@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +15,7 @@ use crate::api::Answer;
 use crate::cloud::{Call, Cloud};
 use crate::control;
 use crate::fault::{Refusal, Then};
+use crate::trickle::Trickle;
 use crate::wire::{self, Query};
 
 /// The one cloud, as the server and a test share it.
@@ -38,9 +39,7 @@ async fn ec2(State(shared): State<Shared>, headers: HeaderMap, form: Bytes) -> R
     let query = Query::new(authorization.unwrap_or_default(), &form);
     // A task of its own: EC2 does what it was asked even if the caller has stopped waiting.
     match tokio::spawn(respond(shared, query)).await {
-        Ok(Some(Reply { status, xml })) => {
-            (status, [(header::CONTENT_TYPE, "text/xml;charset=UTF-8")], xml).into_response()
-        }
+        Ok(Some(response)) => response,
         Ok(None) | Err(_) => cut_connection(),
     }
 }
@@ -54,24 +53,40 @@ fn cut_connection() -> ! {
 }
 
 struct Reply {
-    status: StatusCode,
+    status: u16,
     xml: String,
 }
 
+fn send(status: u16, body: impl Into<Body>) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    (status, [(header::CONTENT_TYPE, "text/xml;charset=UTF-8")], body.into()).into_response()
+}
+
 /// Plays a call through, bad days included; none means that the connection is to be cut.
-async fn respond(shared: Shared, query: Query) -> Option<Reply> {
+async fn respond(shared: Shared, query: Query) -> Option<Response> {
     let decide = |fault| {
         let mut cloud = shared.lock();
         let answer = query.request().and_then(|request| cloud.answer(&request));
         reply(&mut cloud, &query, answer, fault)
     };
     let faults = shared.lock().strike(&query.action, &query.region, &query.ids());
-    for fault in faults {
+    for (fault, ids) in faults {
         match fault {
             Then::Stall { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
-            Then::Refuse(no) => return Some(reply(&mut shared.lock(), &query, Err(no), None)),
+            Then::Refuse(no) => {
+                let mut cloud = shared.lock();
+                if let Ok(request) = query.request() {
+                    cloud.stop_elsewhere(&request, &ids);
+                }
+                let Reply { status, xml } = reply(&mut cloud, &query, Err(no), None);
+                return Some(send(status, xml));
+            }
             Then::Hang => {
                 record(&mut shared.lock(), &query, "hang");
+                std::future::pending::<()>().await;
+            }
+            Then::HangAfter => {
+                decide(Some("hang_after"));
                 std::future::pending::<()>().await;
             }
             Then::LoseAnswer => {
@@ -84,12 +99,21 @@ async fn respond(shared: Shared, query: Query) -> Option<Reply> {
             }
             Then::Garble => {
                 let whole = decide(Some("garbled")).xml;
-                let xml = whole.chars().take(whole.chars().count() / 2).collect();
-                return Some(Reply { status: StatusCode::OK, xml });
+                let half: String = whole.chars().take(whole.chars().count() / 2).collect();
+                return Some(send(200, half));
+            }
+            Then::Trickle { ms } => {
+                let Reply { status, xml } = decide(None);
+                return Some(send(status, Body::new(Trickle::new(xml, Duration::from_millis(ms)))));
+            }
+            Then::Answer { status, body } => {
+                record(&mut shared.lock(), &query, "scripted");
+                return Some(send(status, body));
             }
         }
     }
-    Some(decide(None))
+    let Reply { status, xml } = decide(None);
+    Some(send(status, xml))
 }
 
 /// Records and writes an answer; a fault that will spoil it is recorded in its place.
@@ -102,11 +126,11 @@ fn reply(cloud: &mut Cloud, query: &Query, answer: Result<Answer, Refusal>, faul
     match answer {
         Ok(answer) => {
             let xml = wire::answer(&query.action, &request_id, &answer);
-            Reply { status: StatusCode::OK, xml }
+            Reply { status: 200, xml }
         }
         Err(refusal) => {
-            let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
-            Reply { status, xml: wire::refusal(&request_id, &refusal) }
+            let xml = wire::refusal(&request_id, &refusal);
+            Reply { status: refusal.status, xml }
         }
     }
 }

@@ -70,7 +70,10 @@ impl Sim {
     /// A copy of a machine as it is now.
     #[track_caller]
     pub fn machine(&self, name: &str) -> Machine {
-        self.edit(name, |machine| machine.clone())
+        match self.shared.lock().find(name) {
+            Ok(machine) => machine.clone(),
+            Err(problem) => panic!("{problem}"),
+        }
     }
 
     /// Copies of all machines as they are now, in the order of their ids.
@@ -93,8 +96,8 @@ impl Sim {
     /// Changes anything about a machine behind EC2's back, and returns what the change returns.
     #[track_caller]
     pub fn edit<T>(&self, name: &str, change: impl FnOnce(&mut Machine) -> T) -> T {
-        match self.shared.lock().find(name) {
-            Ok(machine) => change(machine),
+        match self.shared.lock().edit(name, change) {
+            Ok(result) => result,
             Err(problem) => panic!("{problem}"),
         }
     }

@@ -18,6 +18,11 @@ const ONE_TIME: &str = "You can't stop the Spot Instance '{id}' because it is as
     Spot Instance requests.";
 
 impl Machine {
+    /// When the transition under way ends.
+    pub(crate) fn settles_at(&self) -> Option<DateTime<Utc>> {
+        self.settling.as_ref().map(|settling| settling.at)
+    }
+
     /// Finishes the transition under way, if its time has come.
     pub(crate) fn settle(&mut self, now: DateTime<Utc>) {
         let settled = self.settling.take_if(|settling| settling.at <= now);

@@ -1,48 +1,15 @@
 //! What the pretend EC2 promises, asked over HTTP as a program would.
 
+mod ask;
+
 use std::time::Duration;
 
+use ask::{ask, ask_in, call, later};
 use chrono::{DateTime, TimeDelta, Utc};
 use ec2_sim::{Fault, Fleet, Machine, Sim};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-/// EC2's answer: its status and its XML.
-struct Answer(u16, String);
-
-impl Answer {
-    fn texts(&self, element: &str) -> Vec<&str> {
-        let rests = self.1.split(&format!("<{element}>")).skip(1).collect::<Vec<_>>();
-        rests.into_iter().map(|rest| rest.split('<').next().unwrap_or_default()).collect()
-    }
-
-    /// The error's code, or `ok`.
-    fn code(&self) -> &str {
-        if self.0 == 200 { "ok" } else { self.texts("Code")[0] }
-    }
-}
-
-async fn ask_in(region: &str, sim: &Sim, call: &str) -> reqwest::Result<Answer> {
-    let scope = format!("AWS4-HMAC-SHA256 Credential=AKID/20260101/{region}/ec2/aws4_request");
-    let request = reqwest::Client::new().post(sim.url()).header("authorization", scope);
-    let answer = request.body(format!("Action={call}")).send().await?;
-    Ok(Answer(answer.status().as_u16(), answer.text().await?))
-}
-
-async fn ask(sim: &Sim, call: &str) -> Answer {
-    ask_in("us-east-1", sim, call).await.expect("an answer")
-}
-
-/// A call with these machines' ids.
-fn call(action: &str, sim: &Sim, names: &[&str]) -> String {
-    let id = |(n, name): (usize, &&str)| format!("&InstanceId.{}={}", n + 1, sim.machine(name).id);
-    format!("{action}{}", names.iter().enumerate().map(id).collect::<String>())
-}
-
-fn later(sim: &Sim) {
-    sim.advance(Duration::from_secs(10));
-}
 
 #[tokio::test]
 async fn one_bad_instance_fails_the_whole_call() {
@@ -264,16 +231,18 @@ async fn an_answer_can_be_late_lost_cut_garbled_or_never_come() {
         (Fault::garble("StopInstances"), "garbled", true, "stopping"),
         (Fault::cut("StopInstances"), "cut", false, "running"),
         (Fault::hang("StopInstances"), "hang", false, "running"),
+        (Fault::hang_after("StopInstances"), "hang_after", false, "stopped"),
     ] {
         sim.load(Fleet::default());
         sim.add(Machine::named("web"));
         sim.fault(fault);
         let begun = std::time::Instant::now();
         let stop = call("StopInstances", &sim, &["web"]);
-        let patience = Duration::from_millis(if code == "hang" { 500 } else { 5000 });
+        let silent = code.starts_with("hang");
+        let patience = Duration::from_millis(if silent { 500 } else { 5000 });
         let answer = tokio::time::timeout(patience, ask_in("us-east-1", &sim, &stop)).await;
 
-        assert_eq!(answer.is_err(), code == "hang");
+        assert_eq!(answer.is_err(), silent);
         let answer = answer.ok().and_then(Result::ok);
         assert_eq!(answer.is_some(), answered, "{code}");
         assert_eq!(answer.is_some_and(|a| a.0 == 200 && a.1.ends_with("</StopInstancesResponse>")), code == "ok");
@@ -346,7 +315,10 @@ async fn another_process_can_do_the_same_over_http() {
     let fleet = r#"{
         "machines": [{ "name": "web", "count": 2, "tags": { "curfew": "yes" } }, { "id": "i-12345678", "spot": "one_time" }],
         "faults": [{ "action": "StopInstances", "then": { "refuse": { "code": "Nope", "message": "no" } } }],
-        "settings": { "stop_takes_ms": 5 }
+        "settings": {
+            "stop_takes_ms": 5, "describe_lag_ms": 1, "not_found_for_ms": 60000, "only_tagged": ["curfew", "yes"],
+            "shortages": [{ "zone": "us-east-1a", "kind": "t3.micro", "until": "2026-11-20T07:00:00Z" }]
+        }
     }"#;
     assert_eq!(control("PUT", "fleet", fleet).await.0, 204);
     let listed: Value = serde_json::from_str(&control("GET", "instances", "").await.1).expect("JSON");
@@ -358,8 +330,12 @@ async fn another_process_can_do_the_same_over_http() {
     assert!(control("GET", "calls", "").await.1.contains("Nope"));
     control("DELETE", "calls", "").await;
     control("DELETE", "faults", "").await;
+    let known = ask(&sim, "DescribeInstances").await;
+    assert_eq!(known.texts("instanceId").len(), 3, "a fleet's own machines are known at once");
     assert_eq!(control("POST", "faults", r#"[{ "then": "hang" }, { "then": { "stall": { "ms": 1 } } }]"#).await.0, 204);
     assert_eq!(control("POST", "faults", r#"{ "then": "garble", "times": 1 }"#).await.0, 204);
+    let scripted = r#"{ "then": { "answer": { "status": 200, "body": "<html>" } } }"#;
+    assert_eq!(control("POST", "faults", scripted).await.0, 204);
 
     let evening: DateTime<Utc> = "2026-11-20T19:00:00Z".parse().expect("a time");
     control("PUT", "clock", r#"{ "now": "2026-11-20T18:00:00Z" }"#).await;
