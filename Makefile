@@ -6,7 +6,7 @@ TARGET      := $(or $(CARGO_TARGET_DIR),target)
 VENV        := .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint
+.PHONY: help run test soak lint
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,10 @@ run: $(VENV)/ready ## see 7 PM and 8 AM happen, against a pretend EC2 on this ma
 
 test: $(VENV)/ready ## see it proven
 	cargo test $(CARGO_FLAGS)
+
+soak: $(VENV)/ready ## thousands of random nights and soups, from a seed that is printed (CASES=3000)
+	CURFEW_SEED=$${SEED:-$$(date +%s)} CURFEW_CASES=$(or $(CASES),3000) \
+	  cargo test $(CARGO_FLAGS) -- --nocapture model:: soup::
 
 lint: ## formatting and warnings
 	cargo fmt --all --check

@@ -61,6 +61,7 @@ pub async fn execute(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>, plan: &
         last_error: BTreeMap::new(),
         hopeless: false,
         limited: BTreeMap::new(),
+        doubted: BTreeMap::new(),
         watched: BTreeMap::new(),
         set_aside: Vec::new(),
     };
@@ -103,6 +104,8 @@ struct Execution<'a> {
     hopeless: bool,
     /// Instance types of which the account may have no more, with EC2's words.
     limited: BTreeMap<String, Error>,
+    /// Refused, but perhaps carried out before; and whether they carry this run's mark.
+    doubted: BTreeMap<InstanceId, bool>,
     watched: BTreeMap<InstanceId, Watched>,
     /// Groups for which EC2 had no room, to be tried again.
     set_aside: Vec<batch::Group>,

@@ -7,11 +7,14 @@ use std::time::Duration;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::Builder;
-use aws_sdk_ec2::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_ec2::config::interceptors::{
+    AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+};
 use aws_sdk_ec2::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
 use aws_sdk_ec2::types::{self, Filter, InstanceStateChange, Tag};
 use chrono::DateTime;
 
@@ -25,6 +28,8 @@ use crate::select::Filters;
 const CONNECT: Duration = Duration::from_secs(3);
 /// A page of 1000 instances takes EC2 a few seconds; nothing that Curfew asks takes this long.
 const ATTEMPT: Duration = Duration::from_secs(20);
+/// Our code for an answer that can't be read.
+const BROKEN_ANSWER: &str = "BrokenAnswer";
 /// Attempts of the SDK's standard retries: throttling, 5xx, time-outs and resets, with pauses that grow.
 const ATTEMPTS: u32 = 3;
 
@@ -54,6 +59,7 @@ impl Aws {
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             // The SDK would share one bucket of retries among all regions.
             .retry_partition(RetryPartition::new(format!("ec2-{region}")))
+            .interceptor(Whole)
             .timeout_config(
                 TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).build(),
             )
@@ -95,13 +101,7 @@ impl Ec2 {
         let mut instances = Vec::new();
         let mut next_token = None;
         loop {
-            let call = self
-                .client
-                .describe_instances()
-                .set_filters(Some(filters.clone()))
-                .max_results(PAGE)
-                .set_next_token(next_token);
-            let page = self.deadline.call(call.send()).await??;
+            let page = self.page(&filters, next_token).await?;
             instances.extend(
                 page.reservations().iter().flat_map(|reservation| reservation.instances()).filter_map(instance),
             );
@@ -111,6 +111,19 @@ impl Ec2 {
                 return Ok(instances);
             }
         }
+    }
+
+    /// Asks for one page; and again if the answer can't be read, which the SDK doesn't repeat by itself.
+    async fn page(&self, filters: &[Filter], token: Option<String>) -> Result<DescribeInstancesOutput, Error> {
+        let call = self.client.describe_instances().set_filters(Some(filters.to_vec())).max_results(PAGE);
+        let call = call.set_next_token(token);
+        for _ in 1..ATTEMPTS {
+            match self.deadline.call(call.clone().send()).await?.map_err(Error::from) {
+                Err(error) if error.code == BROKEN_ANSWER => {}
+                answer => return answer,
+            }
+        }
+        Ok(self.deadline.call(call.send()).await??)
     }
 
     /// Looks at instances by id: at most [`MAX_IDS`](super::MAX_IDS), and at least one.
@@ -193,6 +206,28 @@ impl Intercept for Attempts {
     ) -> Result<(), BoxError> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+/// Refuses an answer that was cut short: to the SDK, half a list of instances is a list of half the instances.
+#[derive(Debug)]
+struct Whole;
+
+impl Intercept for Whole {
+    fn name(&self) -> &'static str {
+        "Whole"
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let answer = context.response();
+        let whole = answer.body().bytes().is_none_or(|body| body.trim_ascii_end().ends_with(b"Response>"));
+        // What says no is read for its code, whole or not.
+        if answer.status().is_success() && !whole { Err("the answer is cut short".into()) } else { Ok(()) }
     }
 }
 
@@ -280,7 +315,7 @@ where
             SdkError::DispatchFailure(_) => no_answer("NoConnection", &error),
             SdkError::ServiceError(answer) => match (answer.err().code(), answer.raw().status().as_u16()) {
                 // Said yes, in words that can't be read.
-                (None, 200..=299) => no_answer("BrokenAnswer", &error),
+                (None, 200..=299) => no_answer(BROKEN_ANSWER, &error),
                 (code, status) => Self {
                     code: code.map_or_else(|| format!("Http{status}"), str::to_owned),
                     message: answer.err().message().unwrap_or("EC2 gave no message").to_owned(),
@@ -289,7 +324,7 @@ where
                 },
             },
             SdkError::ConstructionFailure(_) => no_answer("NotSent", &error),
-            _ => no_answer("BrokenAnswer", &error),
+            _ => no_answer(BROKEN_ANSWER, &error),
         }
     }
 }

@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 
 use super::{Class, Execution, Outcome, Why, classify};
 use crate::ec2::{Answer, Change, Error, MAX_IDS, Verb};
-use crate::instance::{InstanceId, State, rfc3339};
+use crate::instance::{InstanceId, STOPPED_AT_TAG, State};
 use crate::plan::{Reason, Skip};
 use crate::request::{Action, Mode};
 
@@ -33,13 +33,16 @@ pub(super) struct Group {
     verb: Verb,
     /// They carry this run's mark.
     marked: bool,
-    /// A call was out without an answer: what EC2 finds already done may be our doing.
+    /// They were in a call before: what EC2 finds already done may be our doing.
     asked_before: bool,
+    /// A call was out and got no answer: what EC2 refuses now it may have done before.
+    unanswered: bool,
 }
 
 impl Group {
     fn part(&self, ids: Vec<InstanceId>) -> Self {
-        Self { ids, verb: self.verb, marked: self.marked, asked_before: self.asked_before }
+        let Self { verb, marked, asked_before, unanswered, .. } = *self;
+        Self { ids, verb, marked, asked_before, unanswered }
     }
 }
 
@@ -86,6 +89,9 @@ impl Execution<'_> {
                 Next::End => break,
             }
         }
+        if !self.doubted.is_empty() {
+            self.settle_doubts().await;
+        }
     }
 
     /// Cuts a list into batches; Spot Instances and hibernation, which EC2 refuses for reasons of their own, apart.
@@ -103,8 +109,13 @@ impl Execution<'_> {
                     Action::Stop { .. } => Verb::Stop { hibernate },
                     Action::Start => Verb::Start,
                 };
-                let group =
-                    move |ids: &[InstanceId]| Group { ids: ids.to_vec(), verb, marked: false, asked_before: false };
+                let group = move |ids: &[InstanceId]| Group {
+                    ids: ids.to_vec(),
+                    verb,
+                    marked: false,
+                    asked_before: false,
+                    unanswered: false,
+                };
                 ids.chunks(BATCH).map(group).collect::<Vec<_>>()
             })
             .collect()
@@ -121,9 +132,9 @@ impl Execution<'_> {
                     isolation.accepted = true;
                     self.hopeless = false;
                     part.asked_before |= answer.repeated;
-                    let unanswered = self.accept(&part, answer.changes);
-                    if !unanswered.is_empty() {
-                        merge(&mut again, Group { asked_before: true, ..part.part(unanswered) });
+                    let unsaid = self.accept(&part, answer.changes);
+                    if !unsaid.is_empty() {
+                        merge(&mut again, Group { asked_before: true, unanswered: true, ..part.part(unsaid) });
                     }
                     continue;
                 }
@@ -132,7 +143,9 @@ impl Execution<'_> {
             debug!(code = error.code, instances = part.ids.len(), message = error.message);
             // Whatever EC2 answered: what it finds done from now on may have been this call.
             part.asked_before = true;
-            match classify(&error) {
+            let class = classify(&error);
+            part.unanswered |= error.repeated || class == Class::Unwell;
+            match class {
                 Class::TooLate => return Next::End,
                 Class::Throttled | Class::Unwell => {
                     self.note(&part, &error);
@@ -146,7 +159,7 @@ impl Execution<'_> {
                     self.note(&part, &error);
                     self.by_place(part, &mut isolation.parts);
                 }
-                class @ (Class::Instance | Class::Limit | Class::OneOrAll) => {
+                Class::Instance | Class::Limit | Class::OneOrAll => {
                     self.isolate(&mut isolation, part, class, &error).await;
                 }
             }
@@ -217,22 +230,11 @@ impl Execution<'_> {
         let mode = self.request.mode;
         let stops = matches!(self.request.action, Action::Stop { .. });
         if stops && self.request.remember && !group.marked {
-            let lacks_mark = |id: &&InstanceId| {
-                let mark = self.known[*id].tags.get(crate::instance::STOPPED_AT_TAG);
-                mark != Some(&rfc3339(self.as_of))
-            };
-            // A retry finds its own mark.
-            let unmarked: Vec<InstanceId> = group.ids.iter().filter(lacks_mark).cloned().collect();
-            if !unmarked.is_empty() {
-                self.ec2.call(Verb::Mark(self.as_of), &unmarked, mode).await.map_err(|error| Error {
-                    message: format!(
-                        "it could not be marked with {}: {}",
-                        crate::instance::STOPPED_AT_TAG,
-                        error.message
-                    ),
-                    ..error
-                })?;
-            }
+            // Even where EC2 shows the mark: a describe that lags may show one that was taken back.
+            self.ec2.call(Verb::Mark(self.as_of), &group.ids, mode).await.map_err(|error| Error {
+                message: format!("it could not be marked with {STOPPED_AT_TAG}: {}", error.message),
+                ..error
+            })?;
             group.marked = true;
         }
         self.ec2.call(group.verb, &group.ids, mode).await
@@ -287,9 +289,42 @@ impl Execution<'_> {
                 skip.map_or_else(|| Outcome::refused(error), |reason| Outcome::Skipped(Skip::because(reason)));
             self.settle(id.clone(), outcome);
         }
-        if group.marked && !ids.is_empty() && self.request.mode == Mode::Live {
+        if self.request.mode == Mode::DryRun || ids.is_empty() {
+            return;
+        }
+        if group.unanswered {
+            self.doubted.extend(ids.iter().map(|id| (id.clone(), group.marked)));
+        } else if group.marked {
             self.unmark(ids).await;
         }
+    }
+
+    /// Looks at those that EC2 refused after a call of ours had got no answer: it may have been carried out.
+    async fn settle_doubts(&mut self) {
+        let doubted = std::mem::take(&mut self.doubted);
+        let ids: Vec<InstanceId> = doubted.keys().cloned().collect();
+        let mut shown: BTreeMap<InstanceId, State> =
+            self.show(&ids).await.into_iter().map(|instance| (instance.id, instance.state)).collect();
+        let mut still_marked = Vec::new();
+        for (id, marked) in doubted {
+            let from = self.known[&id].state.clone();
+            match (self.request.action, shown.remove(&id)) {
+                (Action::Stop { .. }, Some(to @ (State::Stopping | State::Stopped))) => {
+                    self.settle(id, Outcome::Changed { from, to });
+                }
+                (Action::Start, Some(State::Pending | State::Running)) => {
+                    self.outcomes.remove(&id);
+                    self.watch(&id, Why::Started);
+                }
+                (_, Some(_)) if marked => still_marked.push(id),
+                (_, Some(_)) => {}
+                // Not even this was answered: what became of it is unknown.
+                (_, None) => {
+                    self.outcomes.remove(&id);
+                }
+            }
+        }
+        self.unmark(&still_marked).await;
     }
 
     /// Deletes the mark, as well as it can be done.
@@ -341,6 +376,7 @@ fn merge(again: &mut Option<Group>, group: Group) {
         Some(first) => {
             first.marked &= group.marked;
             first.asked_before |= group.asked_before;
+            first.unanswered |= group.unanswered;
             first.ids.extend(group.ids);
         }
         None => *again = Some(group),

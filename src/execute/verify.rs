@@ -54,7 +54,8 @@ impl Execution<'_> {
     /// Asks EC2 once about everything watched, and acts on what has settled.
     async fn look(&mut self) {
         let (mut ready, mut running, mut fallen) = (Vec::new(), Vec::new(), Vec::new());
-        for instance in self.show_watched().await {
+        let watched: Vec<InstanceId> = self.watched.keys().cloned().collect();
+        for instance in self.show(&watched).await {
             let Some(why) = self.watched.get(&instance.id).map(|watched| watched.why) else { continue };
             let id = instance.id.clone();
             let outcome = match self.judge(&instance) {
@@ -134,11 +135,10 @@ impl Execution<'_> {
         }
     }
 
-    /// Asks EC2 for what is watched; an instance it doesn't know at the moment is missing from the answer.
-    async fn show_watched(&self) -> Vec<Instance> {
-        let watched: Vec<InstanceId> = self.watched.keys().cloned().collect();
+    /// Asks EC2 for instances; one it doesn't know at the moment is missing from the answer.
+    pub(super) async fn show(&self, ids: &[InstanceId]) -> Vec<Instance> {
         let mut shown = Vec::new();
-        for ids in watched.chunks(MAX_IDS) {
+        for ids in ids.chunks(MAX_IDS) {
             let answer = match self.ec2.by_id(ids).await {
                 Err(error) => match without_named(ids, &error) {
                     Some(rest) => self.ec2.by_id(&rest).await,

@@ -5,12 +5,15 @@
 mod world;
 
 mod cargo_lambda;
+mod errors;
 mod mark;
+mod model;
 mod moto;
 mod plans;
 mod reasons;
 mod refusals;
 mod running;
+mod soup;
 mod told;
 mod trouble;
 mod wrappings;

@@ -225,3 +225,21 @@ async fn one_that_was_launched_in_the_very_second_of_the_stop_is_left_running_be
     assert_eq!(told.reason("web"), "started_since");
     assert_eq!(world.sim.state("web"), "running");
 }
+
+#[tokio::test]
+async fn a_mark_that_a_lagging_describe_still_shows_is_written_again() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.sim.settings(|settings| settings.describe_lag = Duration::from_millis(1200));
+    world.sim.fault(Fault::stall("DeleteTags", Duration::from_millis(1000)));
+    world
+        .sim
+        .fault(Fault::refuse("StopInstances", "UnauthorizedOperation", "You are not authorized").status(403).times(1));
+    let event = with(stop_7pm(), json!({"scheduled_time": in_minutes(-1)}));
+    let told = world.invoke(event.clone()).await;
+    assert_eq!((told.verdict().as_str(), world.sim.tag("web", MARK)), ("Incomplete", None), "its mark was taken back");
+    // The retry comes while DescribeInstances still shows the mark.
+    let told = world.invoke(event).await;
+    assert_eq!(told.names("changed"), names(["web"]));
+    assert!(world.sim.tag("web", MARK).is_some(), "stopped, and could not be started again");
+}

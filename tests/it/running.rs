@@ -264,7 +264,7 @@ async fn what_somebody_switched_faster_than_we_is_already_done() {
     // Between our look and our call somebody stops it: EC2 answers that it was stopped before.
     world.sim.fault(Fault::stall("CreateTags", Duration::from_millis(600)));
     let event = stop_7pm();
-    let World { sim, host } = &mut world;
+    let World { sim, host, .. } = &mut world;
     let stopped_by_hand = async {
         while sim.calls().iter().all(|call| call.action != "DescribeInstances") {
             tokio::time::sleep(Duration::from_millis(5)).await;

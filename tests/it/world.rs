@@ -57,6 +57,8 @@ pub(crate) fn ours(name: &str) -> Machine {
 pub(crate) struct World {
     pub(crate) sim: Sim,
     pub(crate) host: Host,
+    /// DescribeInstances lags behind.
+    pub(crate) lags: bool,
 }
 
 impl World {
@@ -70,7 +72,7 @@ impl World {
         let mut all = vec![("AWS_ENDPOINT_URL_EC2", url.as_str())];
         all.extend(env);
         let host = Host::start(binary(), &all).await;
-        Self { sim, host }
+        Self { sim, host, lags: false }
     }
 
     pub(crate) async fn invoke(&mut self, event: Value) -> Told {
@@ -90,6 +92,23 @@ impl World {
             self.audit(&before, &told);
         }
         told
+    }
+
+    /// Hands over an event, and kills the function once so many calls were decided, if it lives that long.
+    pub(crate) async fn dies_after(&mut self, calls: usize, event: &Value) {
+        self.sim.forget_calls();
+        let Self { sim, host, .. } = self;
+        let called = async {
+            while sim.calls().len() < calls {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            _ = host.invoke(event.to_string(), Duration::from_secs(12)) => {}
+            () = called => {}
+        }
+        // A call that was on its way is carried out all the same; it is not the next attempt's.
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
     fn states(&self) -> BTreeMap<String, String> {
@@ -121,6 +140,12 @@ impl World {
             let state = &after[entry["id"].as_str().unwrap()];
             let expected: &[&str] = if stops { &["stopping", "stopped"] } else { &["running"] };
             assert!(expected.contains(&state.as_str()), "said changed, is {state}: {entry}");
+        }
+        for entry in told.entries("failed") {
+            // Under lag, EC2 may refuse what an earlier attempt has done, and nobody can see that it has.
+            let Some(state) = after.get(entry["id"].as_str().unwrap()).filter(|_| !self.lags) else { continue };
+            let done: &[&str] = if stops { &["stopping", "stopped"] } else { &["running"] };
+            assert!(!done.contains(&state.as_str()), "said failed, is {state}: {entry}");
         }
         for part in ["skipped", "would_change"] {
             for entry in told.entries(part) {
