@@ -38,6 +38,13 @@ impl Deadline {
         Self { at: Instant::now() + left - FOR_THE_REPORT.min(left / 5), for_a_call: FOR_A_CALL.min(left / 5) }
     }
 
+    /// Gives the first half of the time that is left.
+    #[must_use]
+    pub fn first_half(&self) -> Self {
+        let now = Instant::now();
+        Self { at: now + self.at.saturating_duration_since(now) / 2, ..*self }
+    }
+
     /// Tells whether a call begun now could still be answered.
     #[must_use]
     pub fn allows_a_call(&self) -> bool {

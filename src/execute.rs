@@ -2,7 +2,7 @@
 //!
 //! Knows EC2's ways; has no opinion on who should be switched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
@@ -57,11 +57,11 @@ pub async fn execute(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>, plan: &
         request,
         as_of,
         known: BTreeMap::new(),
-        outcomes: BTreeMap::new(),
+        outcomes: decided_already(plan),
         last_error: BTreeMap::new(),
-        hopeless: false,
         limited: BTreeMap::new(),
-        doubted: BTreeMap::new(),
+        doubted: BTreeSet::new(),
+        wrongly_marked: Vec::new(),
         watched: BTreeMap::new(),
         set_aside: Vec::new(),
     };
@@ -75,19 +75,30 @@ pub async fn execute(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>, plan: &
             Decision::WaitThenSwitch if request.mode == Mode::DryRun => ready.push(id),
             Decision::WaitThenSwitch => execution.watch(&id, Why::ToSwitch),
             Decision::Follow => execution.watch(&id, Why::Followed),
-            Decision::Skip(skip) => execution.settle(id, Outcome::Skipped(skip.clone())),
-            Decision::Fail { code, message } => {
-                execution.settle(id, Outcome::Failed { code: (*code).to_owned(), message: message.clone() });
-            }
+            Decision::Skip(_) | Decision::Fail { .. } => {}
         }
-    }
-    for id in &plan.absent {
-        let message = format!("EC2 knows no instance {id} here; is it another region's, or gone?");
-        execution.settle(id.clone(), Outcome::Failed { code: "InvalidInstanceID.NotFound".to_owned(), message });
     }
     execution.switch(ready).await;
     execution.verify().await;
     execution.finish()
+}
+
+/// Books what a plan settles by itself: what is left alone, and what can't be switched.
+#[must_use]
+pub fn decided_already(plan: &Plan) -> Outcomes {
+    let decided = plan.decided.iter().filter_map(|(instance, decision)| {
+        let outcome = match decision {
+            Decision::Switch | Decision::WaitThenSwitch | Decision::Follow => return None,
+            Decision::Skip(skip) => Outcome::Skipped(skip.clone()),
+            Decision::Fail { code, message } => Outcome::Failed { code: (*code).to_owned(), message: message.clone() },
+        };
+        Some((instance.id.clone(), outcome))
+    });
+    let absent = plan.absent.iter().map(|id| {
+        let message = format!("EC2 knows no instance {id} here; is it another region's, or gone?");
+        (id.clone(), Outcome::Failed { code: "InvalidInstanceID.NotFound".to_owned(), message })
+    });
+    decided.chain(absent).collect()
 }
 
 /// A plan being carried out.
@@ -100,12 +111,12 @@ struct Execution<'a> {
     outcomes: Outcomes,
     /// The code that stood in an instance's way last.
     last_error: BTreeMap<InstanceId, String>,
-    /// A whole batch was refused, each way we tried it, and no call went through since.
-    hopeless: bool,
-    /// Instance types of which the account may have no more, with EC2's words.
-    limited: BTreeMap<String, Error>,
-    /// Refused, but perhaps carried out before; and whether they carry this run's mark.
-    doubted: BTreeMap<InstanceId, bool>,
+    /// Kinds of which the account may run no more, with EC2's words.
+    limited: BTreeMap<(String, bool), Error>,
+    /// Refused, but perhaps carried out before.
+    doubted: BTreeSet<InstanceId>,
+    /// Refused, and carrying this run's mark.
+    wrongly_marked: Vec<InstanceId>,
     watched: BTreeMap<InstanceId, Watched>,
     /// Groups for which EC2 had no room, to be tried again.
     set_aside: Vec<batch::Group>,
@@ -133,6 +144,8 @@ impl Execution<'_> {
     }
 
     fn watch(&mut self, id: &InstanceId, why: Why) {
+        // What stood in its way no longer does.
+        self.last_error.remove(id);
         self.watched.insert(id.clone(), Watched { why, seen_pending: why == Why::Followed });
     }
 

@@ -171,6 +171,12 @@ impl Instance {
         self.tags.get("Name").map(String::as_str).filter(|name| !name.is_empty())
     }
 
+    /// Gives what the account's limits tell apart: the instance type, and whether it is a Spot Instance.
+    #[must_use]
+    pub fn kind(&self) -> (String, bool) {
+        (self.instance_type.clone(), self.spot)
+    }
+
     /// Reads the mark, whether or not it still counts.
     #[must_use]
     pub fn stopped_at(&self) -> Option<DateTime<Utc>> {

@@ -71,7 +71,8 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
         )
         .into());
     }
-    let as_of = request.scheduled_time.unwrap_or(now);
+    // Clocks differ: a run never stands for a moment that is still to come, nor does its mark.
+    let as_of = request.scheduled_time.map_or(now, |due| due.min(now));
     let late = (now - as_of).to_std().unwrap_or(Duration::ZERO);
     let report = if late > request.max_delay {
         Report::of_stale(&request, late, begun.elapsed())

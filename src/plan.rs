@@ -271,7 +271,8 @@ fn has_started_since(request: &Request, instance: &Instance, as_of: DateTime<Utc
 ///
 /// A mark that counts says so. So does a void one where the start that voided it came after this run was due
 /// and EC2 says that it failed: that was this run's first attempt, whose rest a retry has to do.
-fn is_remembered(request: &Request, instance: &Instance) -> bool {
+#[must_use]
+pub fn is_remembered(request: &Request, instance: &Instance) -> bool {
     let first_attempt_failed = || {
         instance.stopped_at().is_some()
             && request.scheduled_time.is_some_and(|due| instance.launch_time >= due)

@@ -1,15 +1,23 @@
 //! Every account × region: describe → plan → execute.
 //!
-//! All targets are planned before any is acted on: `max_changes` counts over all of them.
+//! All targets are planned before any is acted on, because `max_changes` counts over all of them; and all at once,
+//! because one whose EC2 is unwell must not cost the others their night.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures_util::future::join_all;
 
 use crate::deadline::Deadline;
-use crate::ec2::{Aws, Ec2, Error};
-use crate::execute::{Class, Outcome, Outcomes, classify, execute, may_pass};
-use crate::instance::Instance;
-use crate::plan::{Decision, Plan, is_selected, plan, states};
-use crate::request::{Regions, Request};
+use crate::ec2::{Aws, Ec2, Error, ErrorKind};
+use crate::execute::{Class, Outcome, Outcomes, classify, decided_already, execute, may_pass};
+use crate::instance::{Instance, State};
+use crate::plan::{Plan, is_selected, plan, states};
+use crate::request::{Action, Regions, Request};
+use crate::select::Filters;
+
+/// Pauses before EC2 is asked again for its instances; the SDK has repeated each call before.
+const PAUSES: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
 
 /// What a run did, target by target.
 #[derive(Debug, Default)]
@@ -74,7 +82,9 @@ pub async fn run(
     as_of: DateTime<Utc>,
     tell: impl Fn(&Worked),
 ) -> Run {
-    let regions = match regions(request, aws, deadline).await {
+    // A region that doesn't answer at all must leave the others time to be worked on.
+    let planning = deadline.first_half();
+    let regions = match regions(request, aws, planning).await {
         Ok(regions) => regions,
         Err((region, error)) => {
             let worked = Worked::planned(region, Err(error), false);
@@ -83,23 +93,28 @@ pub async fn run(
         }
     };
     let every_region = request.regions == Regions::All;
-    let mut targets: Vec<(Ec2, Worked)> = Vec::new();
-    for region in regions {
-        let ec2 = aws.ec2(&region, deadline);
+    let mut targets: Vec<(Ec2, Worked)> = join_all(regions.into_iter().map(|region| async move {
+        let mut ec2 = aws.ec2(&region, planning);
         let planned = select(&ec2, request, as_of).await;
-        targets.push((ec2, Worked::planned(region, planned, every_region)));
-    }
+        ec2.deadline = deadline;
+        (ec2, Worked::planned(region, planned, every_region))
+    }))
+    .await;
 
     let changes: usize = targets.iter().map(|(_, worked)| worked.plan.changes()).sum();
     let matched: usize = targets.iter().map(|(_, worked)| worked.plan.matched()).sum();
     let too_many_changes = request.max_changes.is_some_and(|max| changes as u64 > max);
-    for (ec2, worked) in &mut targets {
-        worked.outcomes = match too_many_changes {
-            true => not_carried_out(&worked.plan),
-            false => execute(ec2, request, as_of, &worked.plan).await,
-        };
-        tell(worked);
-    }
+    join_all(targets.iter_mut().map(|(ec2, worked)| {
+        let tell = &tell;
+        async move {
+            worked.outcomes = match too_many_changes {
+                true => not_carried_out(&worked.plan),
+                false => execute(ec2, request, as_of, &worked.plan).await,
+            };
+            tell(worked);
+        }
+    }))
+    .await;
     let in_goal_state = match matched == 0 && targets.iter().all(|(_, worked)| worked.is_clean()) {
         true => count_in_goal_state(request, &targets).await,
         false => None,
@@ -123,9 +138,23 @@ async fn select(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>) -> Result<Pl
     let states = if request.selection.ids_alone() { &[] } else { states(request.action) };
     let mut instances = Vec::new();
     for filters in request.selection.calls(states) {
-        instances.extend(ec2.matching(&filters).await?);
+        instances.extend(matching(ec2, &filters).await?);
     }
     Ok(plan(request, instances, as_of))
+}
+
+/// Asks EC2 for what matches, and again where it is throttled or unwell.
+async fn matching(ec2: &Ec2, filters: &Filters) -> Result<Vec<Instance>, Error> {
+    for pause in PAUSES {
+        match ec2.matching(filters).await {
+            // Where no answer came at all, the SDK has spent time enough.
+            Err(error) if may_pass(&error) && matches!(error.kind, ErrorKind::Refused { .. }) => {
+                ec2.deadline.pause(pause).await?;
+            }
+            answer => return answer,
+        }
+    }
+    ec2.matching(filters).await
 }
 
 /// Asks again without the state: "already stopped" and "no such instance" must read differently.
@@ -134,7 +163,11 @@ async fn count_in_goal_state(request: &Request, targets: &[(Ec2, Worked)]) -> Op
     for (ec2, _) in targets {
         for filters in request.selection.calls(&[]) {
             let instances = ec2.matching(&filters).await.ok()?;
-            let counts = |instance: &&Instance| is_selected(request, instance) && !instance.state.is_gone();
+            let there = |state: &State| match request.action {
+                Action::Stop { .. } => matches!(state, State::Stopping | State::Stopped),
+                Action::Start => *state == State::Running,
+            };
+            let counts = |instance: &&Instance| is_selected(request, instance) && there(&instance.state);
             count += instances.iter().filter(counts).count();
         }
     }
@@ -143,12 +176,10 @@ async fn count_in_goal_state(request: &Request, targets: &[(Ec2, Worked)]) -> Op
 
 /// Books a plan that was larger than `max_changes`.
 fn not_carried_out(plan: &Plan) -> Outcomes {
-    let unfinished = || Outcome::Unfinished { reason: "too_many_changes".to_owned() };
-    let outcome = |decision: &Decision| match decision {
-        Decision::Switch | Decision::WaitThenSwitch | Decision::Follow => unfinished(),
-        Decision::Skip(skip) => Outcome::Skipped(skip.clone()),
-        Decision::Fail { code, message } => Outcome::Failed { code: (*code).to_owned(), message: message.clone() },
-    };
-    let decided = plan.decided.iter().map(|(instance, decision)| (instance.id.clone(), outcome(decision)));
-    decided.chain(plan.absent.iter().map(|id| (id.clone(), unfinished()))).collect()
+    let mut outcomes = decided_already(plan);
+    for (instance, _) in &plan.decided {
+        let unfinished = || Outcome::Unfinished { reason: "too_many_changes".to_owned() };
+        outcomes.entry(instance.id.clone()).or_insert_with(unfinished);
+    }
+    outcomes
 }

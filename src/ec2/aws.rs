@@ -225,7 +225,10 @@ impl Intercept for Whole {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let answer = context.response();
-        let whole = answer.body().bytes().is_none_or(|body| body.trim_ascii_end().ends_with(b"Response>"));
+        let whole = answer.body().bytes().is_none_or(|body| {
+            let last_tag = body.iter().rposition(|byte| *byte == b'<').map_or(&[][..], |at| &body[at..]);
+            last_tag.starts_with(b"</") && last_tag.trim_ascii_end().ends_with(b"Response>")
+        });
         // What says no is read for its code, whole or not.
         if answer.status().is_success() && !whole { Err("the answer is cut short".into()) } else { Ok(()) }
     }

@@ -24,8 +24,11 @@ const BATCH: usize = 100;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
-/// Refusals of single instances, none accepted, after which a batch may be refused as a whole.
+/// Instances refused by themselves, none accepted, after which a few others are asked before going on.
 const ENOUGH_REFUSED: usize = 2;
+/// How many others: if a tenth of what is left would go through, one of them is accepted in half of all cases;
+/// if half of it would, in 98 of 100.
+const PROBES: usize = 6;
 
 /// Instances to switch in one call.
 pub(super) struct Group {
@@ -46,23 +49,35 @@ impl Group {
     }
 }
 
-/// A batch being taken apart.
-struct Isolation {
-    /// What is still to be asked for, next first.
+/// What is left to do.
+#[derive(Default)]
+struct Work {
+    /// Batches that were not begun, or that have to wait.
+    batches: VecDeque<Group>,
+    /// What is left of the batch in hand, next first.
     parts: VecDeque<Group>,
-    /// EC2 accepted a part.
+    /// EC2 accepted a part of that batch.
     accepted: bool,
-    /// Instances that EC2 refused each by itself.
-    refused_alone: usize,
+    /// Instances of it that EC2 refused each by itself, for a reason that may hold for all.
+    refused: usize,
 }
 
-/// What to do next, after an error.
+impl Work {
+    /// Takes one instance out of whatever is left.
+    fn take(&mut self, id: &InstanceId) -> Option<Group> {
+        let group = self.parts.iter_mut().chain(&mut self.batches).find(|group| group.ids.contains(id))?;
+        group.ids.retain(|other| other != id);
+        Some(group.part(vec![id.clone()]))
+    }
+}
+
+/// How to go on after a batch.
 enum Next {
-    /// This batch is settled or split; go on.
+    /// With the next one.
     On,
-    /// Later, after a pause.
-    Again(Group),
-    /// Nothing more can be done here.
+    /// With the next one, after a pause; what is left of this one waits.
+    Slowly,
+    /// Not at all: the time is over.
     End,
 }
 
@@ -74,13 +89,14 @@ impl Execution<'_> {
     }
 
     pub(super) async fn switch_groups(&mut self, groups: Vec<Group>) {
-        let mut queue: VecDeque<Group> = groups.into();
+        let mut work = Work { batches: groups.into(), ..Work::default() };
         let mut pause = FIRST_PAUSE;
-        while let Some(group) = queue.pop_front() {
-            match self.batch(group).await {
+        while let Some(batch) = work.batches.pop_front() {
+            (work.parts, work.accepted, work.refused) = (VecDeque::from([batch]), false, 0);
+            match self.batch(&mut work).await {
                 Next::On => pause = FIRST_PAUSE,
-                Next::Again(group) => {
-                    queue.push_back(group);
+                Next::Slowly => {
+                    work.batches.append(&mut work.parts);
                     if self.ec2.deadline.pause(pause).await.is_err() {
                         break;
                     }
@@ -92,6 +108,9 @@ impl Execution<'_> {
         if !self.doubted.is_empty() {
             self.settle_doubts().await;
         }
+        // What was not stopped must not look as if it had been.
+        let wrongly_marked = std::mem::take(&mut self.wrongly_marked);
+        self.unmark(&wrongly_marked).await;
     }
 
     /// Cuts a list into batches; Spot Instances and hibernation, which EC2 refuses for reasons of their own, apart.
@@ -122,122 +141,169 @@ impl Execution<'_> {
     }
 
     /// Takes one batch to its end: accepted, or isolated down to those that EC2 refuses.
-    async fn batch(&mut self, batch: Group) -> Next {
-        let mut isolation = Isolation { parts: VecDeque::from([batch]), accepted: false, refused_alone: 0 };
-        let mut again: Option<Group> = None;
-        while let Some(part) = isolation.parts.pop_front() {
-            let Some(mut part) = self.without_limited(part).await else { continue };
+    async fn batch(&mut self, work: &mut Work) -> Next {
+        while let Some(part) = work.parts.pop_front() {
+            let Some(mut part) = self.without_limited(part) else { continue };
             let error = match self.attempt(&mut part).await {
                 Ok(answer) => {
-                    isolation.accepted = true;
-                    self.hopeless = false;
+                    work.accepted = true;
                     part.asked_before |= answer.repeated;
                     let unsaid = self.accept(&part, answer.changes);
-                    if !unsaid.is_empty() {
-                        merge(&mut again, Group { asked_before: true, unanswered: true, ..part.part(unsaid) });
+                    if unsaid.is_empty() {
+                        continue;
                     }
-                    continue;
+                    work.parts.push_front(Group { asked_before: true, unanswered: true, ..part.part(unsaid) });
+                    return Next::Slowly;
                 }
                 Err(error) => error,
             };
-            debug!(code = error.code, instances = part.ids.len(), message = error.message);
-            // Whatever EC2 answered: what it finds done from now on may have been this call.
-            part.asked_before = true;
-            let class = classify(&error);
-            part.unanswered |= error.repeated || class == Class::Unwell;
+            let class = self.note(&mut part, &error);
             match class {
                 Class::TooLate => return Next::End,
                 Class::Throttled | Class::Unwell => {
-                    self.note(&part, &error);
-                    merge(&mut again, part);
+                    work.parts.push_front(part);
+                    return Next::Slowly;
                 }
                 Class::Target => {
-                    isolation.parts.push_front(part);
-                    self.refuse_all(&mut isolation.parts, &error).await;
+                    work.parts.push_front(part);
+                    for part in work.parts.drain(..) {
+                        self.refuse(&part, &part.ids, &error);
+                    }
                 }
-                Class::Capacity => {
-                    self.note(&part, &error);
-                    self.by_place(part, &mut isolation.parts);
-                }
+                Class::Capacity => self.by_place(part, &mut work.parts),
                 Class::Instance | Class::Limit | Class::OneOrAll => {
-                    self.isolate(&mut isolation, part, class, &error).await;
+                    self.isolate(work, part, class, &error);
+                    if work.refused >= ENOUGH_REFUSED && !work.accepted {
+                        self.probe(work, &error).await;
+                    }
                 }
             }
         }
-        again.map_or(Next::On, Next::Again)
+        Next::On
     }
 
     /// Takes out of a refused part the ones that EC2 names, or halves it.
-    async fn isolate(&mut self, isolation: &mut Isolation, part: Group, class: Class, error: &Error) {
+    fn isolate(&mut self, work: &mut Work, part: Group, class: Class, error: &Error) {
         let named = InstanceId::all_in(&error.message);
         let (bad, rest): (Vec<_>, Vec<_>) = match part.ids.len() {
             1 => (part.ids.clone(), Vec::new()),
             _ => part.ids.iter().cloned().partition(|id| named.contains(id)),
         };
-        if !bad.is_empty() {
-            isolation.refused_alone += usize::from(part.ids.len() == 1);
-            if class == Class::Limit {
-                self.limited.extend(bad.iter().map(|id| (self.known[id].instance_type.clone(), error.clone())));
-            }
-            self.refuse(&part, &bad, error).await;
-            if !rest.is_empty() {
-                isolation.parts.push_front(part.part(rest));
-            }
-            if class == Class::OneOrAll && isolation.refused_alone == ENOUGH_REFUSED && !isolation.accepted {
-                // Next the largest part left: if that is refused as well, all of them are.
-                isolation.parts.rotate_right(isolation.parts.len().min(1));
-            }
-        } else if class == Class::OneOrAll
-            && !isolation.accepted
-            && (self.hopeless || isolation.refused_alone >= ENOUGH_REFUSED)
-        {
-            self.hopeless = true;
-            isolation.parts.push_front(part);
-            self.refuse_all(&mut isolation.parts, error).await;
-        } else {
+        if bad.is_empty() {
             let (left, right) = rest.split_at(rest.len() / 2);
-            isolation.parts.push_front(part.part(right.to_vec()));
-            isolation.parts.push_front(part.part(left.to_vec()));
+            work.parts.push_front(part.part(right.to_vec()));
+            work.parts.push_front(part.part(left.to_vec()));
+            return;
+        }
+        match class {
+            Class::OneOrAll => work.refused += bad.len(),
+            Class::Limit => self.limited.extend(bad.iter().map(|id| (self.known[id].kind(), error.clone()))),
+            _ => {}
+        }
+        self.refuse(&part, &bad, error);
+        if !rest.is_empty() {
+            work.parts.push_front(part.part(rest));
         }
     }
 
-    async fn refuse_all(&mut self, parts: &mut VecDeque<Group>, error: &Error) {
-        for part in parts.drain(..) {
-            self.refuse(&part, &part.ids, error).await;
+    /// Asks for a few single instances, spread over all that is left: if none is accepted, the rest isn't asked.
+    ///
+    /// A missing permission refuses a thousand as it refuses one; a refused group alone proves nothing.
+    async fn probe(&mut self, work: &mut Work, error: &Error) {
+        let left: Vec<InstanceId> =
+            work.parts.iter().chain(&work.batches).flat_map(|group| group.ids.iter().cloned()).collect();
+        let mut probes: Vec<Group> =
+            left.iter().step_by(left.len().div_ceil(PROBES).max(1)).filter_map(|id| work.take(id)).collect();
+        let unmarked: Vec<InstanceId> =
+            probes.iter().filter(|probe| !probe.marked).flat_map(|probe| probe.ids.iter().cloned()).collect();
+        // One mark for all of them, where one is due; if that fails, each meets the reason by itself.
+        if self.marks() && !unmarked.is_empty() && self.mark(&unmarked).await.is_ok() {
+            probes.iter_mut().for_each(|probe| probe.marked = true);
+        }
+        let asked = probes.len() + work.refused;
+        for mut probe in probes.split_off(0) {
+            if work.accepted {
+                work.parts.push_back(probe);
+                continue;
+            }
+            match self.attempt(&mut probe).await {
+                Ok(answer) => {
+                    work.accepted = true;
+                    probe.asked_before |= answer.repeated;
+                    let unsaid = self.accept(&probe, answer.changes);
+                    if !unsaid.is_empty() {
+                        work.parts.push_back(Group { asked_before: true, unanswered: true, ..probe });
+                    }
+                }
+                Err(error) if self.note(&mut probe, &error) == Class::OneOrAll => {
+                    self.refuse(&probe, &probe.ids, &error);
+                }
+                // Another trouble: to be met on the usual way, which knows what to do about it.
+                Err(_) => {
+                    work.parts.push_back(probe);
+                    work.accepted = true;
+                }
+            }
+        }
+        if work.accepted {
+            return;
+        }
+        let error = Error {
+            message: format!("{} (said of each of {asked} others; not asked for this one)", error.message),
+            ..error.clone()
+        };
+        for group in work.parts.drain(..).chain(work.batches.drain(..)) {
+            self.refuse(&group, &group.ids, &error);
         }
     }
 
-    /// Refuses without a call what is of an instance type whose limit a single instance has met already.
-    async fn without_limited(&mut self, mut part: Group) -> Option<Group> {
+    /// Remembers what stands in the way of a part, and what it means for the next attempt.
+    fn note(&mut self, part: &mut Group, error: &Error) -> Class {
+        let class = classify(error);
+        debug!(code = error.code, instances = part.ids.len(), message = error.message);
+        // Whatever EC2 answered to a stop or a start: what it finds done from now on may have been this call.
+        let was_out = !self.marks() || part.marked;
+        part.asked_before |= was_out && class != Class::Throttled;
+        part.unanswered |= error.repeated || class == Class::Unwell;
+        if class != Class::TooLate {
+            for id in &part.ids {
+                self.last_error.insert(id.clone(), error.code.clone());
+            }
+        }
+        class
+    }
+
+    /// Refuses without a call what is of a kind whose limit a single instance has met already.
+    fn without_limited(&mut self, mut part: Group) -> Option<Group> {
         for (kind, error) in self.limited.clone() {
-            let (over, rest): (Vec<_>, Vec<_>) =
-                part.ids.iter().cloned().partition(|id| self.known[id].instance_type == kind);
-            self.refuse(&part, &over, &error).await;
+            let (over, rest): (Vec<_>, Vec<_>) = part.ids.iter().cloned().partition(|id| self.known[id].kind() == kind);
+            self.refuse(&part, &over, &error);
             part.ids = rest;
         }
         (!part.ids.is_empty()).then_some(part)
     }
 
-    /// Remembers what stands in the way of those that are to be asked for again.
-    fn note(&mut self, part: &Group, error: &Error) {
-        for id in &part.ids {
-            self.last_error.insert(id.clone(), error.code.clone());
-        }
+    /// Tells whether what is stopped is to be remembered.
+    fn marks(&self) -> bool {
+        self.request.remember && matches!(self.request.action, Action::Stop { .. })
+    }
+
+    /// Writes the mark, even where EC2 shows it: a describe that lags may show one that was taken back.
+    async fn mark(&self, ids: &[InstanceId]) -> Result<Answer, Error> {
+        let marked = self.ec2.call(Verb::Mark(self.as_of), ids, self.request.mode).await;
+        marked.map_err(|error| Error {
+            message: format!("it could not be marked with {STOPPED_AT_TAG}: {}", error.message),
+            ..error
+        })
     }
 
     /// Makes the call; before a stop that is to be remembered, the mark. No mark, no stop.
     async fn attempt(&self, group: &mut Group) -> Result<Answer, Error> {
-        let mode = self.request.mode;
-        let stops = matches!(self.request.action, Action::Stop { .. });
-        if stops && self.request.remember && !group.marked {
-            // Even where EC2 shows the mark: a describe that lags may show one that was taken back.
-            self.ec2.call(Verb::Mark(self.as_of), &group.ids, mode).await.map_err(|error| Error {
-                message: format!("it could not be marked with {STOPPED_AT_TAG}: {}", error.message),
-                ..error
-            })?;
+        if self.marks() && !group.marked {
+            self.mark(&group.ids).await?;
             group.marked = true;
         }
-        self.ec2.call(group.verb, &group.ids, mode).await
+        self.ec2.call(group.verb, &group.ids, self.request.mode).await
     }
 
     /// Books what EC2 answered; gives the instances of which it said nothing.
@@ -259,9 +325,12 @@ impl Execution<'_> {
             };
             match (group.verb, &change.from, &change.to) {
                 // Somebody was faster; unless it was an earlier call of ours.
-                (Verb::Stop { .. }, State::Stopped, _) | (Verb::Start, State::Running, _) if !group.asked_before => {
+                (Verb::Stop { .. }, State::Stopping | State::Stopped, _) | (Verb::Start, State::Running, _)
+                    if !group.asked_before =>
+                {
                     self.settle(id.clone(), Outcome::Skipped(Skip::because(Reason::AlreadyDone)));
                 }
+                (Verb::Start, State::Pending, _) if !group.asked_before => self.watch(id, Why::Followed),
                 (Verb::Start, ..) => self.watch(id, Why::Started),
                 (_, _, State::Stopping | State::Stopped) => {
                     let from = self.known[id].state.clone();
@@ -274,39 +343,36 @@ impl Execution<'_> {
         unanswered
     }
 
-    /// Books what EC2 refused, and takes the mark back: what was not stopped must not look as if it had been.
-    async fn refuse(&mut self, group: &Group, ids: &[InstanceId], error: &Error) {
+    /// Books what EC2 refused; whether it carries a mark, or was done all the same, is looked into at the end.
+    fn refuse(&mut self, group: &Group, ids: &[InstanceId], error: &Error) {
         for id in ids {
-            let spot = self.known[id].spot;
+            let says = |words: &str| error.message.contains(words);
             let skip = match (error.code.as_str(), group.verb) {
-                ("UnsupportedOperation", Verb::Stop { .. }) if spot => Some(Reason::SpotOneTime),
-                ("OperationNotPermitted", Verb::Stop { .. }) if error.message.contains("disableApiStop") => {
-                    Some(Reason::StopProtected)
+                ("UnsupportedOperation", Verb::Stop { .. }) if self.known[id].spot && says("one-time") => {
+                    Some(Reason::SpotOneTime)
                 }
+                ("OperationNotPermitted", Verb::Stop { .. }) if says("disableApiStop") => Some(Reason::StopProtected),
                 _ => None,
             };
             let outcome =
                 skip.map_or_else(|| Outcome::refused(error), |reason| Outcome::Skipped(Skip::because(reason)));
             self.settle(id.clone(), outcome);
         }
-        if self.request.mode == Mode::DryRun || ids.is_empty() {
-            return;
-        }
-        if group.unanswered {
-            self.doubted.extend(ids.iter().map(|id| (id.clone(), group.marked)));
-        } else if group.marked {
-            self.unmark(ids).await;
+        if self.request.mode == Mode::Live {
+            if group.unanswered {
+                self.doubted.extend(ids.iter().cloned());
+            } else if group.marked {
+                self.wrongly_marked.extend(ids.iter().cloned());
+            }
         }
     }
 
     /// Looks at those that EC2 refused after a call of ours had got no answer: it may have been carried out.
     async fn settle_doubts(&mut self) {
-        let doubted = std::mem::take(&mut self.doubted);
-        let ids: Vec<InstanceId> = doubted.keys().cloned().collect();
+        let doubted: Vec<InstanceId> = std::mem::take(&mut self.doubted).into_iter().collect();
         let mut shown: BTreeMap<InstanceId, State> =
-            self.show(&ids).await.into_iter().map(|instance| (instance.id, instance.state)).collect();
-        let mut still_marked = Vec::new();
-        for (id, marked) in doubted {
+            self.show(&doubted).await.into_iter().map(|instance| (instance.id, instance.state)).collect();
+        for id in doubted {
             let from = self.known[&id].state.clone();
             match (self.request.action, shown.remove(&id)) {
                 (Action::Stop { .. }, Some(to @ (State::Stopping | State::Stopped))) => {
@@ -316,7 +382,7 @@ impl Execution<'_> {
                     self.outcomes.remove(&id);
                     self.watch(&id, Why::Started);
                 }
-                (_, Some(_)) if marked => still_marked.push(id),
+                (_, Some(_)) if self.marks() => self.wrongly_marked.push(id),
                 (_, Some(_)) => {}
                 // Not even this was answered: what became of it is unknown.
                 (_, None) => {
@@ -324,33 +390,23 @@ impl Execution<'_> {
                 }
             }
         }
-        self.unmark(&still_marked).await;
     }
 
     /// Deletes the mark, as well as it can be done.
     pub(super) async fn unmark(&self, ids: &[InstanceId]) {
-        for ids in ids.chunks(MAX_IDS) {
-            if let Err(error) = self.ec2.call(Verb::Unmark, ids, Mode::Live).await {
-                warn!(
-                    instances = ids.len(),
-                    code = error.code,
-                    error = error.message,
-                    "could not delete the mark; it is void at the next start"
-                );
-            }
-        }
+        self.tag(Verb::Unmark, ids, "could not delete the mark; the next start voids it").await;
     }
 
     /// Marks anew, as of now, what was to run and does not.
     pub(super) async fn mark_again(&self, ids: &[InstanceId]) {
+        let regret = "could not mark anew what did not start; a later start may call it not_marked";
+        self.tag(Verb::Mark(chrono::Utc::now()), ids, regret).await;
+    }
+
+    async fn tag(&self, verb: Verb, ids: &[InstanceId], regret: &str) {
         for ids in ids.chunks(MAX_IDS) {
-            if let Err(error) = self.ec2.call(Verb::Mark(chrono::Utc::now()), ids, Mode::Live).await {
-                warn!(
-                    instances = ids.len(),
-                    code = error.code,
-                    error = error.message,
-                    "could not mark anew what did not start; a later start may call it not_marked"
-                );
+            if let Err(error) = self.ec2.call(verb, ids, Mode::Live).await {
+                warn!(instances = ids.len(), code = error.code, error = error.message, "{regret}");
             }
         }
     }
@@ -367,18 +423,5 @@ impl Execution<'_> {
         } else {
             parts.extend(places.into_values().map(|ids| group.part(ids)));
         }
-    }
-}
-
-/// Adds to what is to be repeated; the parts of one batch become one call again.
-fn merge(again: &mut Option<Group>, group: Group) {
-    match again {
-        Some(first) => {
-            first.marked &= group.marked;
-            first.asked_before |= group.asked_before;
-            first.unanswered |= group.unanswered;
-            first.ids.extend(group.ids);
-        }
-        None => *again = Some(group),
     }
 }

@@ -11,7 +11,7 @@ use tracing::debug;
 use super::{Execution, Outcome, Why, failed_start};
 use crate::ec2::{Error, MAX_IDS};
 use crate::instance::{Instance, InstanceId, STOPPED_AT_TAG, State};
-use crate::plan::{Decision, Reason, Skip, decide};
+use crate::plan::{Decision, Reason, Skip, decide, is_remembered};
 
 /// The first look: no instance is there sooner.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
@@ -70,8 +70,8 @@ impl Execution<'_> {
                     }
                 }
                 Seen::FellBack => {
-                    if !instance.state.is_gone() {
-                        fallen.push(instance.clone());
+                    if self.wants_new_mark(why, &instance) {
+                        fallen.push(id.clone());
                     }
                     Some(failed_start(instance.state_reason.as_ref()))
                 }
@@ -97,10 +97,23 @@ impl Execution<'_> {
             }
         }
         self.unmark(&marked(&running)).await;
-        self.mark_again(&marked(&fallen)).await;
+        self.mark_again(&fallen).await;
         if !ready.is_empty() {
             self.switch(ready).await;
         }
+    }
+
+    /// Tells whether a start that fell back is to be tried again by a later start with `remember`.
+    ///
+    /// Not what a person stopped on its way up, nor what somebody else had started.
+    fn wants_new_mark(&self, why: Why, fallen: &Instance) -> bool {
+        let failed = fallen.state_reason.as_ref().is_none_or(|reason| reason.is_failed_start());
+        let was_ours = match why {
+            Why::Started => is_remembered(self.request, &self.known[&fallen.id]),
+            Why::Followed => self.request.remember && fallen.stopped_at().is_some(),
+            Why::ToSwitch => false,
+        };
+        failed && was_ours && !fallen.state.is_gone()
     }
 
     /// Judges what EC2 shows of a watched instance, against what it showed before the call.

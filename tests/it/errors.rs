@@ -82,6 +82,68 @@ async fn of_a_thousand_one_that_a_tag_conditioned_policy_refuses_costs_at_most_f
 }
 
 #[tokio::test]
+async fn a_few_bad_ones_of_a_hundred_cost_no_other_its_night_wherever_they_stand() {
+    for bad in [
+        &["web-001", "web-002", "web-080"][..],
+        &["web-001", "web-100"],
+        &["web-003", "web-004", "web-005", "web-051", "web-099"],
+    ] {
+        let mut world = World::new().await;
+        world.sim.add_many(300, |n| ours(&format!("web-{n:03}")));
+        world.sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", DENIED).on(bad.to_vec()).status(403));
+        let told = world.invoke(with(stop(), json!({"remember": true}))).await;
+        let failed: Vec<String> = told.names("failed").into_iter().collect();
+        assert_eq!(
+            (failed, &told.report["summary"]["changed"]),
+            (bad.iter().map(ToString::to_string).collect(), &json!(300 - bad.len()))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_missing_permission_costs_at_most_twenty_calls_named_or_not_marked_or_not() {
+    for (named, remember) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut world = a_thousand().await;
+        if named {
+            world.sim.settings(|settings| {
+                (settings.only_tagged, settings.only_tagged_names) =
+                    (Some(("managed".to_owned(), "yes".to_owned())), true);
+            });
+        } else {
+            world.sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", DENIED).status(403));
+        }
+        let told = world.invoke(with(stop(), json!({"remember": remember}))).await;
+        assert_eq!(told.report["summary"]["failed"], 1000);
+        assert!(world.sim.calls().len() <= 20, "named {named}, remember {remember}: {} calls", world.sim.calls().len());
+        assert!(
+            world.sim.machines().iter().all(|machine| !machine.tags.contains_key("curfew:stopped-at")),
+            "a mark stayed"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_limit_of_on_demand_instances_is_none_of_spot_instances() {
+    let mut world = World::new().await;
+    world.sim.add(ours("on-demand").state("stopped"));
+    world.sim.add(ours("spot").state("stopped").spot_persistent());
+    world.sim.fault(Fault::refuse("StartInstances", "VcpuLimitExceeded", "No more.").on(["on-demand"]));
+    let told = world.invoke(start()).await;
+    assert_eq!((told.names("changed"), told.names("failed")), (names(["spot"]), names(["on-demand"])));
+}
+
+#[tokio::test]
+async fn a_spot_instance_that_ec2_refuses_for_another_reason_is_not_called_one_time() {
+    let mut world = World::new().await;
+    world.sim.add(ours("spot").spot_persistent());
+    world.sim.fault(
+        Fault::refuse("StopInstances", "UnsupportedOperation", "The instance '{ids}' is being migrated.").on(["spot"]),
+    );
+    let told = world.invoke(stop()).await;
+    assert_eq!((told.verdict().as_str(), told.names("failed")), ("Incomplete", names(["spot"])));
+}
+
+#[tokio::test]
 async fn a_code_that_nobody_has_heard_of_is_isolated_and_reported() {
     let mut world = World::new().await;
     world.sim.add_many(30, |n| ours(&format!("web-{n}")));

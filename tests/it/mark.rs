@@ -243,3 +243,31 @@ async fn a_mark_that_a_lagging_describe_still_shows_is_written_again() {
     assert_eq!(told.names("changed"), names(["web"]));
     assert!(world.sim.tag("web", MARK).is_some(), "stopped, and could not be started again");
 }
+
+#[tokio::test]
+async fn what_a_person_stops_on_its_way_up_is_not_marked_for_the_next_start() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.invoke(remembering(stop())).await;
+    world.settled("web", "stopped").await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    world.sim.settings(|settings| settings.start_takes = Duration::from_secs(30));
+    let World { sim, host, .. } = &mut world;
+    let by_hand = async {
+        tokio::time::sleep(Duration::from_millis(1800)).await; // one look has seen it on its way
+        sim.switch_off("web");
+    };
+    let (invocation, ()) = tokio::join!(host.invoke(start_8am().to_string(), AMPLE), by_hand);
+    let told = Told::of(invocation);
+    assert_eq!(told.entry("failed", "web")["code"], "Client.UserInitiatedShutdown");
+    assert_eq!(world.invoke(start_8am()).await.reason("web"), "not_marked");
+}
+
+#[tokio::test]
+async fn a_run_ahead_of_its_time_marks_with_now_so_that_a_start_after_it_counts() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.invoke(remembering(with(stop(), json!({"scheduled_time": in_minutes(4)})))).await;
+    let mark: DateTime<Utc> = world.sim.tag("web", MARK).unwrap().parse().unwrap();
+    assert!(mark <= Utc::now(), "{mark}");
+}

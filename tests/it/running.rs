@@ -129,7 +129,7 @@ async fn a_scheduled_time_in_the_future_is_refused_but_for_clocks_that_differ() 
 }
 
 #[tokio::test]
-async fn several_regions_are_worked_on_one_after_the_other() {
+async fn several_regions_are_worked_on_and_reported_in_the_order_of_the_event() {
     let mut world = World::new().await;
     for region in ["us-east-1", "eu-west-1", "us-west-2"] {
         world.sim.add(ours("web").region(region));
@@ -186,6 +186,49 @@ async fn a_region_that_cannot_be_worked_on_costs_no_other_its_night_off() {
     assert_eq!(told.names("changed"), names(["web"]));
     assert_eq!(told.report["targets"][0]["error"]["code"], "OptInRequired");
     assert_eq!(told.message(), "curfew: stopped 1 of 1; could not work in us-east-1 (OptInRequired)");
+}
+
+#[tokio::test]
+async fn a_region_that_is_unwell_costs_no_other_its_night_off() {
+    for trouble in [
+        Fault::hang("DescribeInstances"),
+        Fault::hang("StopInstances"),
+        Fault::refuse("StopInstances", "InternalError", "Not now.").status(500),
+        Fault::refuse("DescribeInstances", "RequestLimitExceeded", "Request limit exceeded.").status(503),
+    ] {
+        let mut world = World::new().await;
+        world.sim.add(ours("east"));
+        world.sim.add(ours("west").region("us-west-2"));
+        world.sim.fault(trouble.clone().region("us-east-1"));
+        let event = with(stop(), json!({"regions": ["us-east-1", "us-west-2"]}));
+        let told = world.within(Duration::from_secs(5), event).await;
+        assert_eq!((told.verdict().as_str(), told.names("changed")), ("Unfinished", names(["west"])), "{trouble:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_shortage_in_one_region_costs_no_other_its_morning() {
+    let mut world = World::new().await;
+    world.sim.add(ours("east").state("stopped"));
+    world.sim.add(ours("west").state("stopped").region("us-west-2"));
+    let none =
+        "We currently do not have sufficient t3.micro capacity in the Availability Zone you requested (us-east-1a).";
+    world
+        .sim
+        .fault(Fault::refuse("StartInstances", "InsufficientInstanceCapacity", none).status(500).region("us-east-1"));
+    let event = with(start(), json!({"regions": ["us-east-1", "us-west-2"]}));
+    let told = world.within(Duration::from_secs(8), event).await;
+    assert_eq!((told.verdict().as_str(), told.names("changed")), ("Unfinished", names(["west"])));
+}
+
+#[tokio::test]
+async fn a_throttled_look_is_waited_for() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.sim.fault(
+        Fault::refuse("DescribeInstances", "RequestLimitExceeded", "Request limit exceeded.").status(503).times(5),
+    );
+    assert_eq!(world.invoke(stop()).await.names("changed"), names(["web"]));
 }
 
 #[tokio::test]
