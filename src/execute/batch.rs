@@ -16,10 +16,10 @@ use crate::request::{Action, Mode};
 
 /// Instances in one StopInstances or StartInstances call.
 ///
-/// Small enough that a bad one is found by halving in 14 calls (2 × log2 100), large enough that a thousand
-/// instances are ten calls: StartInstances has a bucket of 5, refilled by 2 a second (EC2 developer guide,
+/// Small enough that a bad one is found by halving in 12 calls (2 × log2 64), large enough that a thousand
+/// instances are 16: StartInstances has a bucket of 5 calls, refilled by 2 a second (EC2 developer guide,
 /// "Request throttling").
-const BATCH: usize = 100;
+const BATCH: usize = 64;
 /// Pause before a call is repeated that was throttled or got no answer; doubled each time, after the SDK's own.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest such pause.
@@ -38,14 +38,14 @@ pub(super) struct Group {
     marked: bool,
     /// They were in a call before: what EC2 finds already done may be our doing.
     asked_before: bool,
-    /// A call was out and got no answer: what EC2 refuses now it may have done before.
-    unanswered: bool,
+    /// A call about them got no answer, or was refused for the sake of others: what EC2 refuses now it may have done.
+    doubtful: bool,
 }
 
 impl Group {
     fn part(&self, ids: Vec<InstanceId>) -> Self {
-        let Self { verb, marked, asked_before, unanswered, .. } = *self;
-        Self { ids, verb, marked, asked_before, unanswered }
+        let Self { verb, marked, asked_before, doubtful, .. } = *self;
+        Self { ids, verb, marked, asked_before, doubtful }
     }
 }
 
@@ -133,7 +133,7 @@ impl Execution<'_> {
                     verb,
                     marked: false,
                     asked_before: false,
-                    unanswered: false,
+                    doubtful: false,
                 };
                 ids.chunks(BATCH).map(group).collect::<Vec<_>>()
             })
@@ -152,7 +152,7 @@ impl Execution<'_> {
                     if unsaid.is_empty() {
                         continue;
                     }
-                    work.parts.push_front(Group { asked_before: true, unanswered: true, ..part.part(unsaid) });
+                    work.parts.push_front(Group { asked_before: true, doubtful: true, ..part.part(unsaid) });
                     return Next::Slowly;
                 }
                 Err(error) => error,
@@ -189,10 +189,12 @@ impl Execution<'_> {
             1 => (part.ids.clone(), Vec::new()),
             _ => part.ids.iter().cloned().partition(|id| named.contains(id)),
         };
+        // A stop refused for the sake of one may have stopped the others, in another zone.
+        let left_over = |ids: &[InstanceId]| Group { doubtful: true, ..part.part(ids.to_vec()) };
         if bad.is_empty() {
             let (left, right) = rest.split_at(rest.len() / 2);
-            work.parts.push_front(part.part(right.to_vec()));
-            work.parts.push_front(part.part(left.to_vec()));
+            work.parts.push_front(left_over(right));
+            work.parts.push_front(left_over(left));
             return;
         }
         match class {
@@ -202,7 +204,7 @@ impl Execution<'_> {
         }
         self.refuse(&part, &bad, error);
         if !rest.is_empty() {
-            work.parts.push_front(part.part(rest));
+            work.parts.push_front(left_over(&rest));
         }
     }
 
@@ -221,7 +223,7 @@ impl Execution<'_> {
             probes.iter_mut().for_each(|probe| probe.marked = true);
         }
         let asked = probes.len() + work.refused;
-        for mut probe in probes.split_off(0) {
+        for mut probe in probes {
             if work.accepted {
                 work.parts.push_back(probe);
                 continue;
@@ -232,7 +234,7 @@ impl Execution<'_> {
                     probe.asked_before |= answer.repeated;
                     let unsaid = self.accept(&probe, answer.changes);
                     if !unsaid.is_empty() {
-                        work.parts.push_back(Group { asked_before: true, unanswered: true, ..probe });
+                        work.parts.push_back(Group { asked_before: true, doubtful: true, ..probe });
                     }
                 }
                 Err(error) if self.note(&mut probe, &error) == Class::OneOrAll => {
@@ -264,7 +266,7 @@ impl Execution<'_> {
         // Whatever EC2 answered to a stop or a start: what it finds done from now on may have been this call.
         let was_out = !self.marks() || part.marked;
         part.asked_before |= was_out && class != Class::Throttled;
-        part.unanswered |= error.repeated || class == Class::Unwell;
+        part.doubtful |= error.repeated || class == Class::Unwell;
         if class != Class::TooLate {
             for id in &part.ids {
                 self.last_error.insert(id.clone(), error.code.clone());
@@ -359,7 +361,7 @@ impl Execution<'_> {
             self.settle(id.clone(), outcome);
         }
         if self.request.mode == Mode::Live {
-            if group.unanswered {
+            if group.doubtful {
                 self.doubted.extend(ids.iter().cloned());
             } else if group.marked {
                 self.wrongly_marked.extend(ids.iter().cloned());
@@ -367,7 +369,7 @@ impl Execution<'_> {
         }
     }
 
-    /// Looks at those that EC2 refused after a call of ours had got no answer: it may have been carried out.
+    /// Looks at those that EC2 refused though an earlier call of ours may have been carried out.
     async fn settle_doubts(&mut self) {
         let doubted: Vec<InstanceId> = std::mem::take(&mut self.doubted).into_iter().collect();
         let mut shown: BTreeMap<InstanceId, State> =

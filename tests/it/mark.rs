@@ -230,7 +230,7 @@ async fn one_that_was_launched_in_the_very_second_of_the_stop_is_left_running_be
 async fn a_mark_that_a_lagging_describe_still_shows_is_written_again() {
     let mut world = World::new().await;
     world.sim.add(ours("web"));
-    world.sim.settings(|settings| settings.describe_lag = Duration::from_millis(1200));
+    world.sim.settings(|settings| settings.describe_lag = Duration::from_millis(600));
     world.sim.fault(Fault::stall("DeleteTags", Duration::from_millis(1000)));
     world
         .sim

@@ -75,7 +75,7 @@ fn pieces() -> impl Strategy<Value = Piece> {
     let common = prop::bool::weighted(0.85);
     let zone = prop::sample::select(&["us-east-1a", "us-east-1b"][..]);
     let kind = prop::sample::select(&["t3.micro", "m5.large"][..]);
-    (common.clone(), common, rare(), rare(), rare(), rare(), rare(), rare(), zone, kind).prop_map(
+    (common, common, rare(), rare(), rare(), rare(), rare(), rare(), zone, kind).prop_map(
         |(tagged, running, exempt, in_group, protected, one_time, young, falls_back, zone, kind)| Piece {
             tagged,
             running,

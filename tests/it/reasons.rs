@@ -160,7 +160,7 @@ async fn five_hundred_ids_are_looked_up_in_groups_that_ec2_takes() {
     let told = world.invoke(json!({"action": "stop", "instance_ids": ids})).await;
     assert_eq!(told.report["summary"]["changed"], 450);
     assert_eq!(world.count("DescribeInstances"), 3, "200 + 200 + 50");
-    assert_eq!(world.count("StopInstances"), 5, "100 at a time");
+    assert_eq!(world.count("StopInstances"), 8, "64 at a time");
 }
 
 #[tokio::test]

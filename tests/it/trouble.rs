@@ -31,7 +31,7 @@ async fn a_bad_one_that_ec2_does_not_name_is_found_by_halving() {
     let told = world.invoke(stop()).await;
     assert_eq!((told.verdict().as_str(), &told.report["summary"]["changed"]), ("Incomplete", &json!(299)));
     assert_eq!(told.entry("failed", "db")["code"], "UnsupportedOperation");
-    assert!(world.count("StopInstances") <= 3 + 14, "{} calls", world.count("StopInstances"));
+    assert!(world.count("StopInstances") <= 5 + 12, "{} calls", world.count("StopInstances"));
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn no_call_is_begun_that_could_not_be_answered_in_time() {
     assert_eq!(told.verdict(), "Unfinished");
     assert!(matches!(told.outcome, Outcome::Failed { .. }));
     let done = told.report["summary"]["changed"].as_u64().unwrap();
-    assert!((100..300).contains(&done), "{done} of 300");
+    assert!((64..300).contains(&done), "{done} of 300");
     tokio::time::sleep(Duration::from_millis(1500)).await; // a call cut off would be carried out by now
     assert_eq!(done, world.done("StopInstances").len() as u64, "what EC2 did is what was told: no call was cut off");
 }
