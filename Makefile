@@ -4,30 +4,67 @@
 CARGO_FLAGS := --workspace --all-targets --locked
 TARGET      := $(or $(CARGO_TARGET_DIR),target)
 VENV        := .venv
+# Deploying: another stack is `make deploy STACK=… PARAMETERS=…`.
+export STACK      ?= curfew
+export PARAMETERS ?= infra/parameters.yaml
+export LIVE YES
+ARCH         = $(shell sed -n 's/^Architecture: *\([a-z0-9_]*\).*/\1/p' $(PARAMETERS))
+STACK_PY    := $(VENV)/bin/python infra/stack.py
+SAM         := SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint
+.PHONY: help run test soak lint build deploy pause resume invoke logs undeploy
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/ready ## see 7 PM and 8 AM happen, against a pretend EC2 on this machine
 	@cargo build $(CARGO_FLAGS)
 	@$(TARGET)/debug/ec2-sim demo --binary $(TARGET)/debug/ec2-curfew --cargo-lambda $(VENV)/bin/cargo-lambda --events infra/events
 
-test: $(VENV)/ready ## see it proven
+test: $(VENV)/ready ## see it proven, deployment included
 	cargo test $(CARGO_FLAGS)
+	$(MAKE) build ARCH=$$(uname -m)
+	$(VENV)/bin/pytest tests/infra
 
 soak: $(VENV)/ready ## thousands of random nights and soups, from a seed that is printed (CASES=3000)
 	CURFEW_SEED=$${SEED:-$$(date +%s)} CURFEW_CASES=$(or $(CASES),3000) \
 	  cargo test $(CARGO_FLAGS) -- --nocapture model:: soup::
 
-lint: ## formatting and warnings
+lint: $(VENV)/ready $(VENV)-checkov/ready ## formatting, warnings, the template
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) -- -D warnings
+	$(STACK_PY) render $(TARGET)/rendered
+	$(VENV)/bin/cfn-lint $(TARGET)/rendered/curfew.yaml
+	AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint --template-file $(TARGET)/rendered/curfew.yaml
+	LOG_LEVEL=ERROR $(VENV)-checkov/bin/checkov --quiet --compact --framework cloudformation --file $(TARGET)/rendered/curfew.yaml
 
-# What a Rust toolchain doesn't bring: cargo-lambda and moto, pinned, in a folder of their own.
+build: $(VENV)/ready ## the function's zip, as it is deployed
+	PATH="$(abspath $(VENV))/bin:$$PATH" cargo lambda build --release --locked --bin ec2-curfew --output-format zip \
+	  $(if $(filter arm64 aarch64,$(ARCH)),--arm64,--x86-64)
+
+deploy: build ## rehearse in your AWS account: every event is a dry run; LIVE=yes arms it
+	@$(STACK_PY) deploy
+
+pause: $(VENV)/ready ## disable the schedules, and the alarms that would miss them
+	@$(STACK_PY) pause
+
+resume: $(VENV)/ready ## enable them again
+	@$(STACK_PY) resume
+
+invoke: $(VENV)/ready ## run EVENT=infra/events/stop-7pm.json now, as a dry run; LIVE=yes does it
+	@$(STACK_PY) invoke $(or $(EVENT),$(error which? EVENT=infra/events/stop-7pm.json))
+
+logs: $(VENV)/ready ## what it says, as it says it
+	@$(SAM) logs --stack-name $(STACK) --tail
+
+undeploy: $(VENV)/ready ## remove all that deploy made
+	@$(SAM) delete --stack-name $(STACK) $(if $(filter yes,$(YES)),--no-prompts)
+
+# What a Rust toolchain doesn't bring, pinned, in folders of their own.
 $(VENV)/ready: tests/requirements.txt
-	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+$(VENV)-checkov/ready: tests/requirements-checkov.txt
+$(VENV)/ready $(VENV)-checkov/ready:
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@

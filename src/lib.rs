@@ -82,6 +82,7 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
         let run = targets::run(&request, &aws, deadline, as_of, tell).await;
         Report::of_run(&request, account, &run, begun.elapsed())
     };
+    telemetry::tell_metrics(&report);
     telemetry::tell(&report);
     verdict(report)
 }

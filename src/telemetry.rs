@@ -2,10 +2,12 @@
 //!
 //! A line has `timestamp` (RFC 3339), `level` and `message`, as Lambda's own log levels want them, and its fields.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use chrono::{SecondsFormat, Utc};
 use serde::Serialize;
+use serde_json::json;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, enabled, error, info, warn};
 use tracing_subscriber::filter::Targets;
@@ -95,16 +97,59 @@ pub fn tell_target(request: &Request, target: &Target) {
     }
 }
 
-/// Tells the whole report, as one line.
+/// Tells the run's metrics, as one line in CloudWatch's embedded metric format: at INFO, for above that Lambda drops it.
+///
+/// Dimensions are the schedule's name and the action alone: each further one would multiply what the metrics cost.
+/// (CloudWatch user guide, "Specification: Embedded metric format")
+pub fn tell_metrics(report: &Report) {
+    const NAMES: [(&str, &str); 7] = [
+        ("matched", "Count"),
+        ("changed", "Count"),
+        ("skipped", "Count"),
+        ("failed", "Count"),
+        ("unfinished", "Count"),
+        ("stale", "Count"),
+        ("duration", "Milliseconds"),
+    ];
+    if !enabled!(Level::INFO) {
+        return;
+    }
+    let summary = report.summary;
+    write_line(&json!({
+        "_aws": {
+            "Timestamp": Utc::now().timestamp_millis(),
+            "CloudWatchMetrics": [{
+                "Namespace": "Curfew",
+                "Dimensions": [["name", "action"]],
+                "Metrics": NAMES.map(|(name, unit)| json!({ "Name": name, "Unit": unit })),
+            }],
+        },
+        "timestamp": now(),
+        "level": "INFO",
+        "message": format!("{}: metrics of a {}", report.name, report.action),
+        "name": report.name,
+        "action": report.action,
+        "matched": summary.matched,
+        "changed": summary.changed,
+        "skipped": summary.skipped,
+        "failed": summary.failed,
+        "unfinished": summary.unfinished,
+        "stale": usize::from(report.outcome == Verdict::Stale),
+        "duration": report.duration_ms,
+        "dry_run": report.dry_run,
+        "accounts": report.targets.iter().map(|it| it.account.as_str()).collect::<BTreeSet<_>>(),
+        "regions": report.targets.iter().map(|it| it.region.as_str()).collect::<BTreeSet<_>>(),
+        "skipped_by": report.skipped_by,
+    }));
+}
+
+/// Tells the whole report, as one line: the last of a run.
 pub fn tell(report: &Report) {
     let (level, wanted) = match report.outcome {
         Verdict::Complete if !report.suspicious => ("INFO", enabled!(Level::INFO)),
         Verdict::Complete | Verdict::Stale => ("WARN", enabled!(Level::WARN)),
         Verdict::Incomplete | Verdict::Unfinished | Verdict::TooManyChanges => ("ERROR", enabled!(Level::ERROR)),
     };
-    if !wanted {
-        return;
-    }
     #[derive(Serialize)]
     struct Line<'a> {
         timestamp: String,
@@ -112,8 +157,17 @@ pub fn tell(report: &Report) {
         #[serde(flatten)]
         report: &'a Report,
     }
-    let timestamp = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
-    if let Ok(mut line) = serde_json::to_vec(&Line { timestamp, level, report }) {
+    if wanted {
+        write_line(&Line { timestamp: now(), level, report });
+    }
+}
+
+fn now() -> String {
+    Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+fn write_line(line: &impl Serialize) {
+    if let Ok(mut line) = serde_json::to_vec(line) {
         line.push(b'\n');
         // Where standard output is gone there is nobody to tell.
         let _ = std::io::stdout().lock().write_all(&line);

@@ -97,6 +97,7 @@ mod tests {
         assert_eq!(class("InsufficientInstanceCapacity", 500), Class::Capacity);
         assert_eq!(class("RequestLimitExceeded", 503), Class::Throttled);
         assert_eq!(class("ThrottlingException", 400), Class::Throttled);
+        assert_eq!(class("SlowDown", 503), Class::Throttled);
         assert_eq!(class("InvalidInstanceID.NotFound", 400), Class::Instance);
         assert_eq!(class("UnauthorizedOperation", 403), Class::OneOrAll);
         assert_eq!(class("VcpuLimitExceeded", 400), Class::Limit);

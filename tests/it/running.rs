@@ -1,10 +1,11 @@
 //! How a run goes when EC2 is well: dry run, limits, lateness, regions, retries.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use ec2_sim::{Fault, Machine};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::*;
 
@@ -337,4 +338,25 @@ async fn an_old_instance_launched_before_the_schedule_is_stopped_even_by_a_late_
     world.sim.add(Machine::named("web").tag("curfew", "yes").launched(Utc::now() - TimeDelta::minutes(50)));
     let told = world.invoke(with(stop(), json!({"scheduled_time": in_minutes(-45)}))).await;
     assert_eq!(told.names("changed"), names(["web"]));
+}
+
+#[tokio::test]
+async fn a_night_and_a_morning_make_every_call_that_the_policy_allows_on_ec2() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    let mut called = BTreeSet::new();
+    for (event, verb) in [(stop_7pm(), "stopped"), (start_8am(), "running")] {
+        let told = world.invoke(with(event, json!({"regions": "all"}))).await;
+        assert_eq!(told.verdict(), "complete");
+        called.extend(world.sim.calls().into_iter().map(|call| format!("ec2:{}", call.action)));
+        world.settled("web", verb).await;
+    }
+    let policy: Value = serde_json::from_str(include_str!("../../policy/execution-role.json")).unwrap();
+    let statements = policy["Statement"].as_array().unwrap();
+    let allowed: BTreeSet<String> = statements
+        .iter()
+        .flat_map(|it| it["Action"].as_array().cloned().unwrap_or_else(|| vec![it["Action"].clone()]))
+        .filter_map(|action| action.as_str().filter(|it| it.starts_with("ec2:")).map(str::to_owned))
+        .collect();
+    assert_eq!(called, allowed);
 }

@@ -14,8 +14,8 @@ fn still(mut value: Value) -> Value {
         Value::Object(fields) => {
             for (key, value) in fields.iter_mut() {
                 *value = match key.as_str() {
-                    "timestamp" => json!("[time]"),
-                    "duration_ms" => json!(0),
+                    "timestamp" | "Timestamp" => json!("[time]"),
+                    "duration" | "duration_ms" => json!(0),
                     _ => still(value.take()),
                 };
             }
@@ -55,17 +55,66 @@ async fn the_report_and_the_log_read_well() {
 async fn every_line_is_flat_json_with_a_timestamp_a_level_and_a_message() {
     let (mut world, event) = an_office().await;
     let told = world.invoke(event).await;
-    assert_eq!(told.logs.len(), 7, "a line an instance, and the report: {:#?}", told.logs);
+    assert_eq!(told.logs.len(), 8, "a line an instance, the metrics and the report: {:#?}", told.logs);
+    assert!(told.logs[7].get("targets").is_some(), "the report comes last");
     for line in &told.logs {
         DateTime::parse_from_rfc3339(line["timestamp"].as_str().unwrap()).unwrap();
         assert!(["INFO", "WARN", "ERROR"].contains(&line["level"].as_str().unwrap()), "{line}");
         assert!(!line["message"].as_str().unwrap().is_empty());
-        let is_report = line.get("targets").is_some();
+        let is_nested = line.get("targets").is_some() || line.get("_aws").is_some();
         assert!(
-            is_report || line.as_object().unwrap().values().all(|value| !value.is_object() && !value.is_array()),
+            is_nested || line.as_object().unwrap().values().all(|value| !value.is_object() && !value.is_array()),
             "{line}"
         );
     }
+}
+
+/// Holds a line against CloudWatch's "Specification: Embedded metric format", and gives its metrics' values.
+fn metrics(line: &Value) -> Value {
+    let text = |value: &Value, most: usize| value.as_str().is_some_and(|it| (1..=most).contains(&it.len()));
+    let now = chrono::Utc::now().timestamp_millis();
+    assert!((now - line["_aws"]["Timestamp"].as_i64().unwrap()).abs() < 60_000, "milliseconds since 1970: {line}");
+    let directives = line["_aws"]["CloudWatchMetrics"].as_array().unwrap();
+    let mut values = serde_json::Map::new();
+    for directive in directives {
+        let members: BTreeSet<&str> = directive.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(members, BTreeSet::from(["Namespace", "Dimensions", "Metrics"]));
+        assert!(text(&directive["Namespace"], 1024));
+        for set in directive["Dimensions"].as_array().unwrap() {
+            assert!(set.as_array().unwrap().len() <= 30);
+            for key in set.as_array().unwrap() {
+                assert!(text(key, 250) && text(&line[key.as_str().unwrap()], 1024), "{key} of {line}");
+            }
+        }
+        assert!(directive["Metrics"].as_array().unwrap().len() <= 100);
+        for metric in directive["Metrics"].as_array().unwrap() {
+            assert!(text(&metric["Name"], 1024));
+            assert!(["Count", "Milliseconds"].contains(&metric["Unit"].as_str().unwrap()));
+            let name = metric["Name"].as_str().unwrap();
+            assert!(line[name].is_number(), "{name} of {line}");
+            values.insert(name.to_owned(), line[name].clone());
+        }
+    }
+    Value::Object(values)
+}
+
+#[tokio::test]
+async fn every_run_tells_its_metrics_in_cloudwatchs_format() {
+    let (mut world, event) = an_office().await;
+    let told = world.invoke(event.clone()).await;
+    let line = told.logs.iter().find(|line| line.get("_aws").is_some()).unwrap();
+    let counts = json!({
+        "matched": 6, "changed": 2, "skipped": 3, "failed": 1, "unfinished": 0, "stale": 0,
+        "duration": told.report["duration_ms"]
+    });
+    assert_eq!(metrics(line), counts);
+    assert_eq!((&line["name"], &line["action"]), (&json!("office"), &json!("stop")));
+    assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["name", "action"]]), "each more would cost");
+    assert_eq!(line["skipped_by"], told.report["skipped_by"]);
+
+    let late = world.invoke(with(event, json!({"scheduled_time": in_minutes(-90)}))).await;
+    let line = late.logs.iter().find(|line| line.get("_aws").is_some()).unwrap();
+    assert_eq!((&metrics(line)["stale"], &metrics(line)["matched"]), (&json!(1), &json!(0)));
 }
 
 #[tokio::test]
@@ -108,7 +157,7 @@ async fn the_report_of_four_thousand_instances_stays_under_200_kb_and_its_counts
     assert_eq!(target["truncated"].as_u64().unwrap() as usize, 4001 - listed.iter().sum::<usize>());
     assert_eq!(listed[0], 0, "skipped is cut first");
     assert_eq!(listed[2], 1, "trouble is cut last");
-    assert_eq!(told.logs.len(), 4002, "every instance has its own line all the same");
+    assert_eq!(told.logs.len(), 4003, "every instance has its own line all the same");
 }
 
 #[tokio::test]

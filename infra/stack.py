@@ -1,0 +1,255 @@
+"""What the Makefile's deploying verbs do beyond calling a tool.
+
+    stack.py deploy | pause | resume | invoke EVENT | render FOLDER
+
+Parameters stand in infra/parameters.yaml (PARAMETERS names another file, STACK another stack). Every verb shows what it
+will do, and asks; YES=yes in the environment answers. What can be known to be wrong is refused before AWS is called.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from zoneinfo import available_timezones
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from samcli.yamlhelper import yaml_parse
+
+ROOT = Path(__file__).resolve().parent.parent
+PARAMETERS = ROOT / os.environ.get("PARAMETERS", "infra/parameters.yaml")
+TEMPLATE = ROOT / "infra/template.yaml"
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+STACK = os.environ.get("STACK", "curfew")
+SCHEDULED_TIME = "<aws.scheduler.scheduled-time>"
+
+
+class Wrong(Exception):
+    """What a person has to put right."""
+
+
+# ---- The template -------------------------------------------------------------------------------------------------
+
+
+def render(values: dict[str, str]) -> str:
+    """The template, with what it names in texts like "@policy/execution-role.json" put in."""
+    return re.sub(r'"@([^"]+)"', lambda it: json.dumps(insertion(it[1], values)), TEMPLATE.read_text())
+
+
+def render_all(folder: Path) -> None:
+    """Writes what linters and tests read: the template, and the policies as an account would have them."""
+    values = parameters()
+    (folder / "policy").mkdir(parents=True, exist_ok=True)
+    (folder / "curfew.yaml").write_text(render(values))
+    key, _, value = values["ManagedTag"].partition("=")
+    account = {
+        "AWS::Partition": "aws",
+        "AWS::Region": "us-east-1",
+        "AWS::AccountId": "111122223333",
+        "AWS::StackName": STACK,
+        "TagKey": key,
+        "TagValue": value,
+        "KmsKeys": "arn:aws:kms:us-east-1:111122223333:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f",
+        "DeadLetters.Arn": f"arn:aws:sqs:us-east-1:111122223333:{STACK}-DeadLetters",
+        "Function.Arn": f"arn:aws:lambda:us-east-1:111122223333:function:{STACK}",
+        "CurfewRoleArn": f"arn:aws:iam::111122223333:role/{STACK}",
+        "OrganizationId": "o-0a1b2c3d4e",
+    }
+    for policy in sorted((ROOT / "policy").glob("*.json")):
+        filled = re.sub(r"\$\{([^}]+)\}", lambda it: account[it[1]], policy.read_text())
+        (folder / "policy" / policy.name).write_text(filled)
+
+
+def insertion(what: str, values: dict[str, str]) -> str | int:
+    if what.startswith("name of "):
+        return read_json(what.removeprefix("name of ")).get("name", "curfew")
+    if what.startswith("delay of "):
+        return max(delay(path) for path in what.removeprefix("delay of ").split(" and "))
+    if what.startswith("silence of "):
+        return silence(values[what.removeprefix("silence of ")])
+    if what.startswith("infra/events/"):
+        return event(what.removesuffix(" of a rule"), by_rule=what.endswith(" of a rule"))
+    return compact(read_json(what))
+
+
+def event(path: str, by_rule: bool) -> str:
+    """The event as a schedule carries it, for CloudFormation's Fn::Sub to fill in."""
+    it = read_json(path)
+    if it.get("scheduled_time") != SCHEDULED_TIME:
+        raise Wrong(f'{path}: scheduled_time: missing, write "{SCHEDULED_TIME}"; a stop that comes hours late must know it')
+    it = {"timezone": "${Timezone}"} | it
+    if it.pop("dry_run", False):
+        raise Wrong(f"{path}: dry_run: leave it out; a deployment rehearses by itself until LIVE=yes")
+    text = compact(it | {"dry_run": "@dry_run"}).replace('"@dry_run"', "${DryRun}")
+    return text.replace(f'"{SCHEDULED_TIME}"', "<time>") if by_rule else text
+
+
+def delay(path: str) -> int:
+    """Seconds after which the event does nothing any more; Lambda and Scheduler keep none longer than six hours."""
+    it = read_json(path)
+    minutes = it.get("max_delay_minutes", {"stop": 60, "start": 240}[it["action"]])
+    return min(max(minutes * 60, 60), 6 * 3600)
+
+
+def silence(cron: str) -> int:
+    """Hours without a run that an alarm bears: a day and two hours; over a weekend, if it doesn't run every day."""
+    fields = cron.removeprefix("cron(").removesuffix(")").split()
+    daily = len(fields) == 6 and all(field in "*?" for field in fields[2:])
+    return 26 if daily else 74
+
+
+def read_json(path: str) -> dict:
+    try:
+        return json.loads((ROOT / path).read_text())
+    except (OSError, ValueError) as error:
+        raise Wrong(f"{path}: {error}") from error
+
+
+def compact(it: dict) -> str:
+    return json.dumps(it, separators=(",", ":"), ensure_ascii=False)
+
+
+# ---- The parameters -----------------------------------------------------------------------------------------------
+
+
+def parameters() -> dict[str, str]:
+    """Those of infra/parameters.yaml, held against the template's constraints."""
+    try:
+        given = yaml_parse(PARAMETERS.read_text()) or {}
+    except Exception as error:
+        raise Wrong(f"{PARAMETERS}: {error}") from error
+    declared = yaml_parse(TEMPLATE.read_text())["Parameters"]
+    values = {key: it["Default"] for key, it in declared.items()}
+    values |= {"Live": os.environ.get("LIVE") or "no"} | {key: text(it) for key, it in given.items()}
+    problems = [problem for key, value in values.items() for problem in check(key, value, declared)]
+    if not problems:
+        problems = agreements(values)
+    if problems:
+        raise Wrong("; ".join(problems))
+    return values
+
+
+def text(it: object) -> str:
+    # YAML reads a bare yes and off as true and false.
+    return {True: "yes", False: "off", None: ""}.get(it, it) if isinstance(it, bool | None) else str(it)
+
+
+def check(key: str, value: str, declared: dict) -> list[str]:
+    if key not in declared:
+        return [f"{key}: unknown parameter, the template has {', '.join(declared)}"]
+    it = declared[key]
+    parts = value.split(",") if it["Type"] == "CommaDelimitedList" else [value]
+    fits = value in it["AllowedValues"] if "AllowedValues" in it else all(re.search(it["AllowedPattern"], part) for part in parts)
+    return [] if fits else [f"{key}: {value!r} does not fit, {it['ConstraintDescription']}"]
+
+
+def agreements(values: dict[str, str]) -> list[str]:
+    """What a template's constraints cannot say."""
+    problems = []
+    if values["Timezone"] not in available_timezones():
+        problems.append(f"Timezone: {values['Timezone']!r} is no IANA time zone, write one like 'Europe/Berlin'")
+    if values["ScheduleWith"] == "rule" and values["Timezone"] != "UTC":
+        problems.append(f"Timezone: {values['Timezone']!r} does not go with ScheduleWith 'rule', write 'UTC', and StopAt and StartAt in UTC")
+    key, _, value = values["ManagedTag"].partition("=")
+    for path in ("infra/events/stop-7pm.json", "infra/events/start-8am.json"):
+        if read_json(path).get("tags", {}).get(key) != value:
+            tags = f'"tags": {{"{key}": "{value}"}}'
+            problems.append(f"ManagedTag: {values['ManagedTag']!r} is not what {path} selects, write {tags} there")
+    return problems
+
+
+# ---- The verbs ----------------------------------------------------------------------------------------------------
+
+
+def deploy() -> None:
+    values = parameters()
+    template = TARGET / "curfew.yaml"
+    template.write_text(render(values))
+    if not (TARGET / "lambda/ec2-curfew/bootstrap.zip").exists():
+        raise Wrong("the function is not built, write `make build`")
+    armed = values["Live"] == "yes"
+    print(f"{STACK}: {'ARMED, it will stop and start instances' if armed else 'a rehearsal, nothing is stopped or started'}")
+    overrides = [f'{key}="{value}"' for key, value in values.items()]
+    command = ["sam", "deploy", "--template-file", template, "--stack-name", STACK, "--resolve-s3", "--s3-prefix", STACK]
+    command += ["--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset"]
+    command += ["--no-confirm-changeset" if answered() else "--confirm-changeset"]
+    sam = Path(sys.executable).with_name(command[0])
+    # The schedules come and go with the stack, so does what they log; telemetry is nobody's business.
+    ended = subprocess.run([sam, *command[1:], "--parameter-overrides", *overrides], env=os.environ | {"SAM_CLI_TELEMETRY": "0"})
+    if ended.returncode:
+        raise Wrong("nothing was deployed, or not all; sam's words stand above")
+
+
+def switch(paused: str) -> None:
+    """Pauses or resumes as the stack is deployed: nothing else of it changes."""
+    cloud = boto3.client("cloudformation")
+    stack = cloud.describe_stacks(StackName=STACK)["Stacks"][0]
+    now = {it["ParameterKey"]: it["ParameterValue"] for it in stack.get("Parameters", [])}
+    if now.get("Paused") == paused:
+        print(f"{STACK}: {'paused' if paused == 'yes' else 'running'} already")
+        return
+    ask(f"{STACK}: {'disable' if paused == 'yes' else 'enable'} the schedules?")
+    kept = [{"ParameterKey": key, "UsePreviousValue": True} for key in now if key != "Paused"]
+    cloud.update_stack(
+        StackName=STACK,
+        UsePreviousTemplate=True,
+        Parameters=[*kept, {"ParameterKey": "Paused", "ParameterValue": paused}],
+        Capabilities=["CAPABILITY_IAM"],
+    )
+    cloud.get_waiter("stack_update_complete").wait(StackName=STACK, WaiterConfig={"Delay": 5})
+    print(f"{STACK}: {'paused, make resume ends it' if paused == 'yes' else 'running'}")
+
+
+def invoke(path: str) -> None:
+    it = read_json(path)
+    live = os.environ.get("LIVE") == "yes"
+    if not live:
+        it["dry_run"] = True
+    print(f"{STACK}: {compact(it)}")
+    if live and not it.get("dry_run"):
+        ask(f"{STACK}: {it.get('action')} them now?")
+    # One attempt: a second would be another run.
+    client = boto3.client("lambda", config=Config(read_timeout=910, retries={"total_max_attempts": 1}))
+    answer = client.invoke(FunctionName=STACK, Payload=json.dumps(it))
+    report = json.loads(answer["Payload"].read())
+    print(json.dumps(report, indent=2, ensure_ascii=False))
+    if "FunctionError" in answer:
+        raise Wrong(f"{report.get('errorType')}: {report.get('errorMessage')}")
+    print(report["message"])
+
+
+def ask(question: str) -> None:
+    if not answered() and input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise Wrong("left as it was")
+
+
+def answered() -> bool:
+    return os.environ.get("YES") == "yes"
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        match arguments:
+            case ["deploy"]:
+                deploy()
+            case ["pause"]:
+                switch("yes")
+            case ["resume"]:
+                switch("no")
+            case ["invoke", path]:
+                invoke(path)
+            case ["render", folder]:
+                render_all(Path(folder))
+            case _:
+                raise Wrong(__doc__.strip())
+    except (Wrong, ClientError, BotoCoreError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

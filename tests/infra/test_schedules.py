@@ -1,0 +1,208 @@
+"""What is deployed does what was tested: the schedules fire, the right instances stop and start, and nothing is left.
+
+Where MiniStack differs from AWS: it looks for what is due every ten seconds; it fills in no
+`<aws.scheduler.scheduled-time>`, so that a run's time is its own; it knows UTC only; its EC2 switches at once and ignores
+DryRun, which is why the rehearsal runs against ec2-sim; it retries no schedule.
+"""
+
+import json
+from datetime import datetime, timedelta, timezone
+
+import pytest
+import requests
+from conftest import ROOT, Cloud, until
+
+PATIENCE = 180
+
+
+def run_instances(ec2, count: int, tags: dict[str, str]) -> list[str]:
+    it = ec2.run_instances(
+        ImageId="ami-12345678",
+        InstanceType="t3.micro",
+        MinCount=count,
+        MaxCount=count,
+        TagSpecifications=[
+            {"ResourceType": "instance", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
+        ],
+    )
+    return [instance["InstanceId"] for instance in it["Instances"]]
+
+
+def states(ec2, ids: list[str]) -> set[str]:
+    pages = ec2.describe_instances(InstanceIds=ids)["Reservations"]
+    return {instance["State"]["Name"] for page in pages for instance in page["Instances"]}
+
+
+def tag_keys(ec2, ids: list[str]) -> set[str]:
+    pages = ec2.describe_instances(InstanceIds=ids)["Reservations"]
+    return {tag["Key"] for page in pages for instance in page["Instances"] for tag in instance.get("Tags", [])}
+
+
+def at(moment: datetime) -> str:
+    return f"cron({moment.minute} {moment.hour} {moment.day} {moment.month} ? {moment.year})"
+
+
+def ahead(seconds: int) -> datetime:
+    """The first full minute that is at least so far away."""
+    return (datetime.now(timezone.utc) + timedelta(seconds=seconds + 59)).replace(second=0, microsecond=0)
+
+
+def left(cloud: Cloud, region: str = "us-east-1") -> dict[str, list]:
+    """What somebody who looks through the account finds."""
+    of = lambda service: cloud.client(service, region)  # noqa: E731
+    found = {
+        "functions": of("lambda").list_functions()["Functions"],
+        "schedules": of("scheduler").list_schedules()["Schedules"],
+        "rules": of("events").list_rules()["Rules"],
+        "roles": [it for it in of("iam").list_roles()["Roles"] if it["RoleName"].startswith("curfew")],
+        "queues": of("sqs").list_queues().get("QueueUrls", []),
+        "topics": of("sns").list_topics()["Topics"],
+        "alarms": of("cloudwatch").describe_alarms()["MetricAlarms"],
+        "dashboards": of("cloudwatch").list_dashboards()["DashboardEntries"],
+        "logs": of("logs").describe_log_groups()["logGroups"],
+    }
+    return {what: them for what, them in found.items() if them}
+
+
+def shipped(event: str) -> dict:
+    return json.loads((ROOT / "infra/events" / event).read_text())
+
+
+@pytest.fixture(scope="module")
+def armed(cloud):
+    """A stack with Scheduler that stops at the next minute and starts at the one after."""
+    ec2 = cloud.client("ec2")
+    ours, others = run_instances(ec2, 3, {"curfew": "yes"}), run_instances(ec2, 2, {"Name": "somebody's"})
+    stop = ahead(60)
+    parameters = {"StopAt": at(stop), "StartAt": at(stop + timedelta(minutes=1))}
+    deployed = cloud.verb("deploy", parameters=parameters, LIVE="yes")
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    assert "curfew: ARMED" in deployed.stdout
+    return ec2, ours, others
+
+
+def test_armed_with_scheduler_the_right_instances_stop_and_start_because_the_schedule_fired(cloud, armed):
+    ec2, ours, others = armed
+    assert states(ec2, ours + others) == {"running"}
+    schedule = cloud.client("scheduler").get_schedule(Name="curfew-stop")
+    assert json.loads(schedule["Target"]["Input"]) == shipped("stop-7pm.json") | {"timezone": "UTC", "dry_run": False}
+    assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
+    assert schedule["Target"]["RetryPolicy"]["MaximumEventAgeInSeconds"] == 3600
+
+    until("ours are stopped", PATIENCE, lambda: states(ec2, ours) == {"stopped"})
+    assert states(ec2, others) == {"running"}
+    assert "curfew:stopped-at" in tag_keys(ec2, ours)
+
+    until("ours run again", PATIENCE, lambda: states(ec2, ours) == {"running"})
+    until("the marks are gone", 20, lambda: "curfew:stopped-at" not in tag_keys(ec2, ours))
+    stopped, started = until("both tell", 30, lambda: (them := cloud.reports("curfew")) and len(them) == 2 and them)
+    assert (stopped["action"], stopped["summary"]["changed"], stopped["dry_run"]) == ("stop", 3, False)
+    assert (started["action"], started["summary"]["changed"], started["dry_run"]) == ("start", 3, False)
+
+
+def test_what_runs_unattended_is_heard(cloud, armed):
+    alarms = {it["AlarmName"]: it for it in cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]}
+    assert set(alarms) == {
+        "curfew a run failed",
+        "curfew an event was dropped",
+        "curfew a stop came too late",
+        "curfew a start came too late",
+        "curfew did not run to stop",
+        "curfew did not run to start",
+    }
+    [topic] = cloud.client("sns").list_topics()["Topics"]
+    assert all(it["AlarmActions"] == [topic["TopicArn"]] for it in alarms.values())
+    # Fired on one day only, so they bear a weekend; test_parameters.py has the shipped ones.
+    missed = alarms["curfew did not run to stop"]
+    assert (missed["EvaluationPeriods"] * missed["Period"], missed["TreatMissingData"]) == (74 * 3600, "breaching")
+    config = cloud.client("lambda").get_function_event_invoke_config(FunctionName="curfew", Qualifier="$LATEST")
+    [queue] = cloud.client("sqs").list_queues()["QueueUrls"]
+    assert config["DestinationConfig"]["OnFailure"]["Destination"].endswith(queue.rpartition("/")[2])
+    assert config["MaximumEventAgeInSeconds"] == 14400
+
+
+def test_the_alarms_ask_for_metrics_that_the_function_really_tells(cloud, armed):
+    [told, *_] = until("metrics", PATIENCE, lambda: [line for line in cloud.lines("curfew") if "_aws" in line])
+    [directive] = told["_aws"]["CloudWatchMetrics"]
+    told_of = {(directive["Namespace"], it["Name"]) for it in directive["Metrics"]}
+    for alarm in cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]:
+        if alarm["Namespace"].startswith("AWS/"):
+            continue
+        assert (alarm["Namespace"], alarm["MetricName"]) in told_of
+        dimensions = {it["Name"]: it["Value"] for it in alarm["Dimensions"]}
+        assert [sorted(dimensions)] == [sorted(it) for it in directive["Dimensions"]]
+        assert dimensions["name"] == told["name"]
+
+
+def test_paused_nothing_fires_and_nothing_is_missed_and_resumed_it_is_as_before(cloud, armed):
+    def state():
+        names = {it["AlarmName"] for it in cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]}
+        schedules = {it["Name"]: it["State"] for it in cloud.client("scheduler").list_schedules()["Schedules"]}
+        return {it for it in names if "did not run" in it}, schedules
+
+    before = state()
+    paused = cloud.verb("pause")
+    assert paused.returncode == 0, paused.stderr
+    assert state() == (set(), {"curfew-stop": "DISABLED", "curfew-start": "DISABLED"})
+    resumed = cloud.verb("resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert state() == before
+    # Still armed: pausing changed nothing else.
+    schedule = cloud.client("scheduler").get_schedule(Name="curfew-stop")
+    assert json.loads(schedule["Target"]["Input"])["dry_run"] is False
+
+
+def test_by_hand_it_is_a_dry_run_until_live_is_said(cloud, armed):
+    ec2, ours, _ = armed
+    invoked = cloud.verb("invoke", "EVENT=infra/events/start-8am.json")
+    assert invoked.returncode == 0, invoked.stderr
+    assert '"dry_run":true' in invoked.stdout.splitlines()[0]
+    assert invoked.stdout.splitlines()[-1].startswith("office: dry run, ")
+    live = cloud.verb("invoke", "EVENT=infra/events/start-8am.json", LIVE="yes")
+    assert '"dry_run"' not in live.stdout.splitlines()[0]
+    refused = cloud.verb("invoke", "EVENT=Cargo.toml")
+    assert refused.returncode != 0 and refused.stderr.startswith("error: Cargo.toml: ")
+
+
+def test_a_rule_fires_too_and_passes_its_time(cloud):
+    ec2 = cloud.client("ec2", "eu-west-1")
+    ours, others = run_instances(ec2, 2, {"curfew": "yes"}), run_instances(ec2, 1, {"curfew": "no"})
+    parameters = {"StopAt": at(ahead(45)), "StartAt": "off", "ScheduleWith": "rule"}
+    deployed = cloud.verb("deploy", parameters=parameters, region="eu-west-1", STACK="curfew-rule", LIVE="yes")
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    assert [it["Name"] for it in cloud.client("events", "eu-west-1").list_rules()["Rules"]] == ["curfew-rule-stop"]
+    until("ours are stopped", PATIENCE, lambda: states(ec2, ours) == {"stopped"})
+    assert states(ec2, others) == {"running"}
+    [report] = until("it tells", 30, lambda: cloud.reports("curfew-rule", "eu-west-1"))
+    assert report["scheduled_time"], "the rule's time has arrived"
+    assert report["summary"]["changed"] == 2
+
+
+def test_undeployed_nothing_is_left(cloud, armed):
+    for stack, region in [("curfew", "us-east-1"), ("curfew-rule", "eu-west-1")]:
+        gone = cloud.verb("undeploy", region=region, STACK=stack)
+        assert gone.returncode == 0, gone.stdout + gone.stderr
+        assert left(cloud, region) == {}
+
+
+def test_a_rehearsal_fires_and_changes_nothing(tmp_path, ec2_sim):
+    """By default: no LIVE."""
+    cloud = Cloud(tmp_path, AWS_ENDPOINT_URL_EC2=ec2_sim)
+    try:
+        deployed = cloud.verb("deploy", parameters={"StopAt": at(ahead(45)), "StartAt": "off"})
+        assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+        assert "curfew: a rehearsal" in deployed.stdout
+        body = cloud.client("cloudwatch").get_dashboard(DashboardName="curfew")["DashboardBody"]
+        assert json.loads(body)["widgets"][0]["properties"]["markdown"].startswith("# Curfew rehearses: nothing is")
+        until("it tells", PATIENCE, lambda: cloud.reports("curfew"))
+        last = cloud.lines("curfew")[-1]
+        assert last["message"].startswith("office: dry run, would stop 3 of 3")
+        assert last["summary"]["would_change"] == 3
+        assert {it["state"] for it in requests.get(f"{ec2_sim}/_sim/instances").json()} == {"running"}
+        calls = requests.get(f"{ec2_sim}/_sim/calls").json()
+        assert {(it["action"], it["code"]) for it in calls if not it["action"].startswith("Describe")} == {
+            ("CreateTags", "DryRunOperation"),
+            ("StopInstances", "DryRunOperation"),
+        }
+    finally:
+        cloud.end()
