@@ -13,7 +13,7 @@ STACK_PY    := $(VENV)/bin/python infra/stack.py
 SAM         := SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint build deploy pause resume invoke logs undeploy
+.PHONY: help run test soak lint check build deploy pause resume invoke logs undeploy
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,10 +31,9 @@ soak: $(VENV)/ready ## thousands of random nights and soups, from a seed that is
 	CURFEW_SEED=$${SEED:-$$(date +%s)} CURFEW_CASES=$(or $(CASES),3000) \
 	  cargo test $(CARGO_FLAGS) -- --nocapture model:: soup::
 
-lint: $(VENV)/ready $(VENV)-checkov/ready ## formatting, warnings, the template
+lint: check $(VENV)-checkov/ready ## formatting, warnings, the template
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) -- -D warnings
-	$(STACK_PY) render $(TARGET)/rendered
 	$(VENV)/bin/cfn-lint $(TARGET)/rendered/curfew.yaml
 	AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint --template-file $(TARGET)/rendered/curfew.yaml
 	LOG_LEVEL=ERROR $(VENV)-checkov/bin/checkov --quiet --compact --framework cloudformation --file $(TARGET)/rendered/curfew.yaml
@@ -43,7 +42,11 @@ build: $(VENV)/ready ## the function's zip, as it is deployed
 	PATH="$(abspath $(VENV))/bin:$$PATH" cargo lambda build --release --locked --bin ec2-curfew --output-format zip \
 	  $(if $(filter arm64 aarch64,$(ARCH)),--arm64,--x86-64)
 
-deploy: build ## rehearse in your AWS account: every event is a dry run; LIVE=yes arms it
+# Before minutes of building.
+check: $(VENV)/ready
+	@$(STACK_PY) render $(TARGET)/rendered
+
+deploy: check build ## rehearse in your AWS account: every event is a dry run; LIVE=yes arms it
 	@$(STACK_PY) deploy
 
 pause: $(VENV)/ready ## disable the schedules, and the alarms that would miss them

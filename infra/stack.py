@@ -103,9 +103,14 @@ def silence(cron: str) -> int:
 
 def read_json(path: str) -> dict:
     try:
-        return json.loads((ROOT / path).read_text())
-    except (OSError, ValueError) as error:
+        it = json.loads((ROOT / path).read_text())
+    except OSError as error:
+        raise Wrong(f"{path}: {error.strerror}") from error
+    except ValueError as error:
         raise Wrong(f"{path}: {error}") from error
+    if not isinstance(it, dict):
+        raise Wrong(f"{path}: expected an object")
+    return it
 
 
 def compact(it: dict) -> str:
@@ -177,7 +182,7 @@ def deploy() -> None:
     command += ["--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset"]
     command += ["--no-confirm-changeset" if answered() else "--confirm-changeset"]
     sam = Path(sys.executable).with_name(command[0])
-    # The schedules come and go with the stack, so does what they log; telemetry is nobody's business.
+    # SAM's telemetry is nobody's business.
     ended = subprocess.run([sam, *command[1:], "--parameter-overrides", *overrides], env=os.environ | {"SAM_CLI_TELEMETRY": "0"})
     if ended.returncode:
         raise Wrong("nothing was deployed, or not all; sam's words stand above")
@@ -222,7 +227,10 @@ def invoke(path: str) -> None:
 
 
 def ask(question: str) -> None:
-    if not answered() and input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+    if answered():
+        return
+    print(f"{question} [y/N] ", end="", flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise Wrong("left as it was")
 
 
