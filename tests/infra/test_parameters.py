@@ -146,3 +146,18 @@ def test_an_event_without_a_time_is_not_deployed(tmp_path):
     )
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: infra/events/stop-7pm.json: scheduled_time: missing")
+
+
+def test_the_dashboard_asks_for_fields_that_the_log_lines_have():
+    """CloudWatch's own fields begin with @; what a query names by `as` is its own too."""
+    told = "".join(path.read_text() for path in (ROOT / "tests/it/snapshots").glob("it__told__*.snap"))
+    have = set(re.findall(r'^ *"(\w+)":', told, re.MULTILINE))
+    widgets = json.loads((ROOT / "infra/dashboard.json").read_text())["widgets"]
+    queries = [it["properties"]["query"] for it in widgets if it["type"] == "log"]
+    assert len(queries) == 4
+    for query in queries:
+        asked = set(re.findall(r"(?:ispresent|count_distinct|latest)\((\w+)\)", query))
+        for listed in re.findall(r"(?:display|\bby) ([\w@, ]+?)(?:\||$)", query):
+            asked |= {it.strip() for it in listed.split(",") if not it.strip().startswith("@")}
+        asked |= set(re.findall(r"(\w+) like /", query))
+        assert asked and asked <= have, f"{asked - have} in {query}"
