@@ -90,7 +90,7 @@ impl Cloud {
                     if no.code == "OperationNotPermitted" {
                         let protected = self.named(ids).filter(|machine| machine.stop_protected);
                         let protected: Vec<_> = protected.map(|machine| machine.id.clone()).collect();
-                        self.stop_elsewhere(request, &protected);
+                        self.stop_elsewhere(request, ids, &protected);
                     }
                     return Err(no);
                 }
@@ -101,14 +101,14 @@ impl Cloud {
         }
     }
 
-    /// Carries out a stop that is refused because of some machines, in the zones where none of them is: with
+    /// Carries out a stop of these that is refused because of some of them, in the zones where none of those is: with
     /// partial success on, that is what EC2 does although it answers the error.
-    pub(crate) fn stop_elsewhere(&mut self, request: &Request, bad: &[String]) {
+    pub(crate) fn stop_elsewhere(&mut self, request: &Request, ids: &[String], bad: &[String]) {
         if !self.settings.partial_success || !matches!(request.action, Action::Stop { .. }) {
             return;
         }
         let zones: HashSet<_> = self.named(bad).map(|machine| machine.zone.clone()).collect();
-        let mut rest = request.ids.clone();
+        let mut rest = ids.to_vec();
         // An unknown id stays in, and fails them all.
         rest.retain(|id| self.machine(id).is_none_or(|machine| !zones.contains(&machine.zone)));
         // The caller hears only of the first refusal.

@@ -76,7 +76,7 @@ async fn respond(shared: Shared, query: Query) -> Option<Response> {
             Then::Refuse(no) => {
                 let mut cloud = shared.lock();
                 if let Ok(request) = query.request() {
-                    cloud.stop_elsewhere(&request, &ids);
+                    cloud.stop_elsewhere(&request, &request.ids, &ids);
                 }
                 let Reply { status, xml } = reply(&mut cloud, &query, Err(no), None);
                 return Some(send(status, xml));

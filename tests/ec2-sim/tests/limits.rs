@@ -342,3 +342,18 @@ async fn an_answer_may_be_anything() {
     assert_eq!(stop().await, (502, "<html>".into()));
     assert_eq!((sim.state("web").as_str(), sim.calls()[0].code.as_str()), ("running", "scripted"));
 }
+
+#[tokio::test]
+async fn each_machine_that_spares_its_zone_spares_one_more() {
+    let sim = Sim::start().await;
+    sim.settings(|settings| settings.partial_success = true);
+    sim.add(Machine::named("bad"));
+    sim.add(Machine::named("vault").stop_protected());
+    sim.add(Machine::named("second-vault").zone("us-east-1b").stop_protected());
+    sim.add(Machine::named("far").zone("us-east-1c"));
+    sim.fault(Fault::refuse("StopInstances", "Nope", "No.").on(["bad"]));
+    let stop = call("StopInstances", &sim, &["bad", "vault", "second-vault", "far"]);
+    assert_eq!(ask(&sim, &stop).await.code(), "Nope");
+    assert_eq!(sim.state("far"), "stopping");
+    assert_eq!(["bad", "vault", "second-vault"].map(|name| sim.state(name)), ["running"; 3]);
+}
