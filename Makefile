@@ -8,7 +8,7 @@ VENV        := .venv
 export STACK      ?= curfew
 export PARAMETERS ?= infra/parameters.yaml
 export LIVE YES
-ARCH         = $(shell sed -n 's/^Architecture: *\([a-z0-9_]*\).*/\1/p' $(PARAMETERS))
+ARCH         = $(shell $(STACK_PY) architecture)
 STACK_PY    := $(VENV)/bin/python infra/stack.py
 SAM         := SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam
 

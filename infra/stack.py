@@ -1,6 +1,6 @@
 """What the Makefile's deploying verbs do beyond calling a tool.
 
-    stack.py deploy | pause | resume | invoke EVENT | render FOLDER
+    stack.py deploy | pause | resume | invoke EVENT | render FOLDER | architecture
 
 Parameters stand in infra/parameters.yaml (PARAMETERS names another file, STACK another stack). Every verb shows what it
 will do, and asks; YES=yes in the environment answers. What can be known to be wrong is refused before AWS is called.
@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from zoneinfo import available_timezones
 
@@ -25,6 +26,10 @@ TEMPLATE = ROOT / "infra/template.yaml"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 STACK = os.environ.get("STACK", "curfew")
 SCHEDULED_TIME = "<aws.scheduler.scheduled-time>"
+
+
+# What is armed or paused by a person must not change with a file.
+BY_HAND = {"Live": "`make deploy LIVE=yes`", "Paused": "`make pause`"}
 
 
 class Wrong(Exception):
@@ -55,7 +60,7 @@ def render_all(folder: Path) -> None:
         "KmsKeys": "arn:aws:kms:us-east-1:111122223333:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f",
         "DeadLetters.Arn": f"arn:aws:sqs:us-east-1:111122223333:{STACK}-DeadLetters",
         "Function.Arn": f"arn:aws:lambda:us-east-1:111122223333:function:{STACK}",
-        "CurfewRoleArn": f"arn:aws:iam::111122223333:role/{STACK}",
+        "CurfewAccount": "444455556666",
         "OrganizationId": "o-0a1b2c3d4e",
     }
     for policy in sorted((ROOT / "policy").glob("*.json")):
@@ -78,6 +83,9 @@ def insertion(what: str, values: dict[str, str]) -> str | int:
 def event(path: str, by_rule: bool) -> str:
     """The event as a schedule carries it, for CloudFormation's Fn::Sub to fill in."""
     it = read_json(path)
+    action = Path(path).name.partition("-")[0]
+    if it.get("action") != action:
+        raise Wrong(f'{path}: action: expected "{action}", found {json.dumps(it.get("action"))}')
     if it.get("scheduled_time") != SCHEDULED_TIME:
         raise Wrong(f'{path}: scheduled_time: missing, write "{SCHEDULED_TIME}"; a stop that comes hours late must know it')
     it = {"timezone": "${Timezone}"} | it
@@ -90,7 +98,7 @@ def event(path: str, by_rule: bool) -> str:
 def delay(path: str) -> int:
     """Seconds after which the event does nothing any more; Lambda and Scheduler keep none longer than six hours."""
     it = read_json(path)
-    minutes = it.get("max_delay_minutes", {"stop": 60, "start": 240}[it["action"]])
+    minutes = it.get("max_delay_minutes", 60 if it.get("action") == "stop" else 240)
     return min(max(minutes * 60, 60), 6 * 3600)
 
 
@@ -130,6 +138,9 @@ def parameters() -> dict[str, str]:
     values = {key: it["Default"] for key, it in declared.items()}
     values |= {"Live": os.environ.get("LIVE") or "no"} | {key: text(it) for key, it in given.items()}
     problems = [problem for key, value in values.items() for problem in check(key, value, declared)]
+    problems += [f"{key}: no file says it, {how} does" for key, how in BY_HAND.items() if key in given]
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,49}", STACK):
+        problems.append(f"STACK: {STACK!r} does not fit, write letters, digits and dashes, at most 50")
     if not problems:
         problems = agreements(values)
     if problems:
@@ -158,12 +169,26 @@ def agreements(values: dict[str, str]) -> list[str]:
         problems.append(f"Timezone: {values['Timezone']!r} is no IANA time zone, write one like 'Europe/Berlin'")
     if values["ScheduleWith"] == "rule" and values["Timezone"] != "UTC":
         problems.append(f"Timezone: {values['Timezone']!r} does not go with ScheduleWith 'rule', write 'UTC', and StopAt and StartAt in UTC")
+    problems += [f"{key}: {values[key]!r} does not fit, {wrong}" for key in ("StopAt", "StartAt") if (wrong := bad_cron(values[key]))]
     key, _, value = values["ManagedTag"].partition("=")
     for path in ("infra/events/stop-7pm.json", "infra/events/start-8am.json"):
         if read_json(path).get("tags", {}).get(key) != value:
             tags = f'"tags": {{"{key}": "{value}"}}'
             problems.append(f"ManagedTag: {values['ManagedTag']!r} is not what {path} selects, write {tags} there")
     return problems
+
+
+def bad_cron(cron: str) -> str | None:
+    """What EventBridge would refuse, in the middle of a deployment."""
+    if cron == "off":
+        return None
+    minutes, hours, day, _, weekday, _ = cron.removeprefix("cron(").removesuffix(")").split()
+    if (day == "?") == (weekday == "?"):
+        return 'write "?" for the day of the month or the day of the week, and only for one of them'
+    for what, field, most in (("minutes", minutes, 59), ("hours", hours, 23)):
+        if any(int(number) > most for number in re.findall(r"\d+", field)):
+            return f"its {what} end at {most}"
+    return None
 
 
 # ---- The verbs ----------------------------------------------------------------------------------------------------
@@ -173,26 +198,59 @@ def deploy() -> None:
     values = parameters()
     template = TARGET / "curfew.yaml"
     template.write_text(render(values))
-    if not (TARGET / "lambda/ec2-curfew/bootstrap.zip").exists():
-        raise Wrong("the function is not built, write `make build`")
-    armed = values["Live"] == "yes"
-    print(f"{STACK}: {'ARMED, it will stop and start instances' if armed else 'a rehearsal, nothing is stopped or started'}")
-    overrides = [f'{key}="{value}"' for key, value in values.items()]
-    command = ["sam", "deploy", "--template-file", template, "--stack-name", STACK, "--resolve-s3", "--s3-prefix", STACK]
+    built = architecture_of(TARGET / "lambda/ec2-curfew/bootstrap.zip")
+    if built != values["Architecture"]:
+        raise Wrong(f"Architecture: {values['Architecture']!r}, but the function is built for {built}, write `make build`")
+    print(f"{STACK}: {what_changes(values['Live'])}")
+    # A stack that is paused stays so.
+    overrides = [f'{key}="{value}"' for key, value in values.items() if key != "Paused"]
+    command = ["deploy", "--template-file", template, "--stack-name", STACK, "--resolve-s3", "--s3-prefix", STACK]
     command += ["--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset"]
     command += ["--no-confirm-changeset" if answered() else "--confirm-changeset"]
-    sam = Path(sys.executable).with_name(command[0])
+    sam = Path(sys.executable).with_name("sam")
     # SAM's telemetry is nobody's business.
-    ended = subprocess.run([sam, *command[1:], "--parameter-overrides", *overrides], env=os.environ | {"SAM_CLI_TELEMETRY": "0"})
+    ended = subprocess.run([sam, *command, "--parameter-overrides", *overrides], env=os.environ | {"SAM_CLI_TELEMETRY": "0"})
     if ended.returncode:
         raise Wrong("nothing was deployed, or not all; sam's words stand above")
+
+
+def architecture_of(built: Path) -> str:
+    """What the binary says of itself: ELF's e_machine."""
+    try:
+        with zipfile.ZipFile(built) as it, it.open("bootstrap") as binary:
+            machine = int.from_bytes(binary.read(20)[18:], "little")
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise Wrong(f"{built}: no function in it, write `make build`") from error
+    return {0x3E: "x86_64", 0xB7: "arm64"}.get(machine, f"machine {machine}")
+
+
+def what_changes(live: str) -> str:
+    becomes = "ARMED, it will stop and start instances" if live == "yes" else "a rehearsal, nothing is stopped or started"
+    now = deployed()
+    if not now:
+        return becomes
+    was = "armed" if now.get("Live") == "yes" else "a rehearsal"
+    paused = "; paused, and stays so" if now.get("Paused") == "yes" else ""
+    return f"{becomes} (was {was}{paused})"
+
+
+def deployed() -> dict[str, str]:
+    """The parameters of the stack as it stands, none if there is no stack."""
+    try:
+        stack = boto3.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
+    except ClientError as error:
+        if "does not exist" in str(error):
+            return {}
+        raise
+    return {it["ParameterKey"]: it["ParameterValue"] for it in stack.get("Parameters", [])}
 
 
 def switch(paused: str) -> None:
     """Pauses or resumes as the stack is deployed: nothing else of it changes."""
     cloud = boto3.client("cloudformation")
-    stack = cloud.describe_stacks(StackName=STACK)["Stacks"][0]
-    now = {it["ParameterKey"]: it["ParameterValue"] for it in stack.get("Parameters", [])}
+    now = deployed()
+    if not now:
+        raise Wrong(f"{STACK}: there is no such stack in {cloud.meta.region_name}")
     if now.get("Paused") == paused:
         print(f"{STACK}: {'paused' if paused == 'yes' else 'running'} already")
         return
@@ -202,7 +260,8 @@ def switch(paused: str) -> None:
         StackName=STACK,
         UsePreviousTemplate=True,
         Parameters=[*kept, {"ParameterKey": "Paused", "ParameterValue": paused}],
-        Capabilities=["CAPABILITY_IAM"],
+        # The second for SAM's transform: only a change set goes without.
+        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
     cloud.get_waiter("stack_update_complete").wait(StackName=STACK, WaiterConfig={"Delay": 5})
     print(f"{STACK}: {'paused, make resume ends it' if paused == 'yes' else 'running'}")
@@ -210,6 +269,8 @@ def switch(paused: str) -> None:
 
 def invoke(path: str) -> None:
     it = read_json(path)
+    if "detail" in it or "detail-type" in it:
+        raise Wrong(f"{path}: an envelope; write the request itself, so that it can be sent as a dry run")
     live = os.environ.get("LIVE") == "yes"
     if not live:
         it["dry_run"] = True
@@ -249,6 +310,8 @@ def main(arguments: list[str]) -> int:
                 switch("no")
             case ["invoke", path]:
                 invoke(path)
+            case ["architecture"]:
+                print(parameters()["Architecture"])
             case ["render", folder]:
                 render_all(Path(folder))
             case _:

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::request::{Refused, quote};
+use crate::request::{FIELDS, Refused, quote};
 
 /// The bytes of an invocation, read as JSON as far as they could be.
 ///
@@ -61,7 +61,7 @@ pub fn unwrap(event: Event) -> Result<Unwrapped, Refused> {
 }
 
 fn from_envelope(mut envelope: Map<String, Value>) -> Result<Unwrapped, Refused> {
-    for field in ["action", "tags", "filters", "instance_ids"] {
+    for field in FIELDS {
         if envelope.contains_key(field) {
             return Err(Refused::one(format!(
                 "{field}: stands beside an envelope's \"detail\"; write the whole request inside \"detail\", or send it bare"

@@ -31,7 +31,7 @@ const MAX_PROBLEMS: usize = 20;
 const MAX_QUOTED: usize = 60;
 
 /// Every field a request may have.
-const FIELDS: [&str; 18] = [
+pub const FIELDS: [&str; 18] = [
     "action",
     "name",
     "tags",

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import yaml
@@ -23,16 +24,34 @@ WRONG = [
     ("StopAt", {"StopAt": "0 19 ? * * *"}),
     ("StopAt", {"StopAt": "rate(1 day)"}),
     ("StopAt", {"StopAt": ""}),
+    ("StopAt", {"StopAt": "cron(0 19 * * * *)"}),
+    ("StopAt", {"StopAt": "cron(0 19 ? * ? *)"}),
+    ("StopAt", {"StopAt": "cron(60 19 ? * * *)"}),
+    ("StopAt", {"StopAt": "cron(0 24 ? * * *)"}),
+    ("StopAt", {"StopAt": "cron(0 7pm ? * * *)"}),
     ("StartAt", {"StartAt": "cron(0 8 ? * MON-FRI)"}),
     ("ScheduleWith", {"ScheduleWith": "cron"}),
     ("Architecture", {"Architecture": "arm"}),
     ("Email", {"Email": "platform"}),
     ("KmsKeyArns", {"KmsKeyArns": "alias/ebs"}),
     ("Live", {"Live": "perhaps"}),
+    ("Live", {"Live": "yes"}),
+    ("Paused", {"Paused": "yes"}),
     ("StoppAt", {"StoppAt": "off"}),
 ]
-# What the template can't know: all zones of the world, and this project's events. (A typo AWS refuses, MiniStack doesn't.)
-OURS_ALONE = [{"Timezone": "Mars/Base"}, {"ManagedTag": "team=platform"}, {"StoppAt": "off"}]
+# What the template can't know: all zones of the world, cron's finer rules, this project's events, and who says that it is
+# armed. (A typo AWS refuses, MiniStack doesn't.)
+OURS_ALONE = [
+    {"Timezone": "Mars/Base"},
+    {"ManagedTag": "team=platform"},
+    {"StopAt": "cron(0 19 * * * *)"},
+    {"StopAt": "cron(0 19 ? * ? *)"},
+    {"StopAt": "cron(60 19 ? * * *)"},
+    {"StopAt": "cron(0 24 ? * * *)"},
+    {"Live": "yes"},
+    {"Paused": "yes"},
+    {"StoppAt": "off"},
+]
 
 
 PARAMETERS = re.findall(r"^  (\w+):$", re.search(r"^Parameters:\n(.*?)^\w", (ROOT / "infra/template.yaml").read_text(), re.M | re.S)[1], re.M)
@@ -55,7 +74,7 @@ def test_a_parameter_that_cannot_be_right_is_refused_by_name(tmp_path, name, par
     ended = render(tmp_path, yaml.safe_dump(parameters))
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"error: {name}: "), ended.stderr
-    if name in PARAMETERS:
+    if name in PARAMETERS and parameters not in ({"Live": "yes"}, {"Paused": "yes"}):
         assert repr(parameters.get(name, "")) in ended.stderr, "the value is quoted"
     assert "Traceback" not in ended.stderr
 
@@ -75,6 +94,25 @@ def test_the_template_refuses_it_too(cloud, rendered, name, parameters):
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
         )
     assert name in str(refused.value)
+
+
+def test_a_stack_name_that_is_too_long_for_what_is_named_after_it_is_refused(tmp_path):
+    ended = render(tmp_path, "", STACK="c" * 51)
+    assert ended.returncode == 1 and ended.stderr.startswith("error: STACK: ")
+
+
+def test_what_is_built_for_another_machine_is_not_deployed(tmp_path):
+    (tmp_path / "lambda/ec2-curfew").mkdir(parents=True)
+    with zipfile.ZipFile(tmp_path / "lambda/ec2-curfew/bootstrap.zip", "w") as it:
+        it.writestr("bootstrap", b"\x7fELF" + bytes(14) + (0x3E).to_bytes(2, "little"))
+    (tmp_path / "parameters.yaml").write_text('Architecture: "arm64"')
+    ended = subprocess.run(
+        [sys.executable, ROOT / "infra/stack.py", "deploy"],
+        env=os.environ | {"PARAMETERS": str(tmp_path / "parameters.yaml"), "CARGO_TARGET_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.stderr == "error: Architecture: 'arm64', but the function is built for x86_64, write `make build`\n"
 
 
 def test_all_problems_come_in_one_message(tmp_path):

@@ -1,7 +1,7 @@
 """What is deployed does what was tested: the schedules fire, the right instances stop and start, and nothing is left.
 
 Where MiniStack differs from AWS: it looks for what is due every ten seconds; it fills in no
-`<aws.scheduler.scheduled-time>`, so that a run's time is its own; it knows UTC only; its EC2 switches at once and ignores
+`<aws.scheduler.scheduled-time>`, so that a run's time is its own; it knows UTC only; it asks for no capability; its EC2 switches at once and ignores
 DryRun, which is why the rehearsal runs against ec2-sim; it retries no schedule.
 """
 
@@ -80,11 +80,11 @@ def armed(cloud):
     deployed = cloud.verb("deploy", parameters=parameters, LIVE="yes")
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
     assert "curfew: ARMED" in deployed.stdout
-    return ec2, ours, others
+    return ec2, ours, others, parameters
 
 
 def test_armed_with_scheduler_the_right_instances_stop_and_start_because_the_schedule_fired(cloud, armed):
-    ec2, ours, others = armed
+    ec2, ours, others, _ = armed
     assert states(ec2, ours + others) == {"running"}
     schedule = cloud.client("scheduler").get_schedule(Name="curfew-stop")
     assert json.loads(schedule["Target"]["Input"]) == shipped("stop-7pm.json") | {"timezone": "UTC", "dry_run": False}
@@ -146,6 +146,11 @@ def test_paused_nothing_fires_and_nothing_is_missed_and_resumed_it_is_as_before(
     paused = cloud.verb("pause")
     assert paused.returncode == 0, paused.stderr
     assert state() == (set(), {"curfew-stop": "DISABLED", "curfew-start": "DISABLED"})
+    # Deploying anew, even armed, wakes nothing that somebody has paused.
+    again = cloud.verb("deploy", parameters=armed[3], LIVE="yes")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "(was armed; paused, and stays so)" in again.stdout
+    assert state() == (set(), {"curfew-stop": "DISABLED", "curfew-start": "DISABLED"})
     resumed = cloud.verb("resume")
     assert resumed.returncode == 0, resumed.stderr
     assert state() == before
@@ -154,8 +159,8 @@ def test_paused_nothing_fires_and_nothing_is_missed_and_resumed_it_is_as_before(
     assert json.loads(schedule["Target"]["Input"])["dry_run"] is False
 
 
-def test_by_hand_it_is_a_dry_run_until_live_is_said(cloud, armed):
-    ec2, ours, _ = armed
+def test_by_hand_it_is_a_dry_run_until_live_is_said(cloud, armed, tmp_path):
+    ec2, ours, _, _ = armed
     invoked = cloud.verb("invoke", "EVENT=infra/events/start-8am.json")
     assert invoked.returncode == 0, invoked.stderr
     assert '"dry_run":true' in invoked.stdout.splitlines()[0]
@@ -164,6 +169,10 @@ def test_by_hand_it_is_a_dry_run_until_live_is_said(cloud, armed):
     assert '"dry_run"' not in live.stdout.splitlines()[0]
     refused = cloud.verb("invoke", "EVENT=Cargo.toml")
     assert refused.returncode != 0 and refused.stderr.startswith("error: Cargo.toml: ")
+    envelope = tmp_path / "envelope.json"
+    envelope.write_text(json.dumps({"detail-type": "x", "detail": shipped("stop-7pm.json")}))
+    refused = cloud.verb("invoke", f"EVENT={envelope}")
+    assert refused.returncode != 0 and ": an envelope; " in refused.stderr
 
 
 def test_a_rule_fires_too_and_passes_its_time(cloud):
@@ -194,7 +203,7 @@ def test_a_rehearsal_fires_and_changes_nothing(tmp_path, ec2_sim):
         deployed = cloud.verb("deploy", parameters={"StopAt": at(ahead(45)), "StartAt": "off"})
         assert deployed.returncode == 0, deployed.stdout + deployed.stderr
         assert "curfew: a rehearsal" in deployed.stdout
-        body = cloud.client("cloudwatch").get_dashboard(DashboardName="curfew")["DashboardBody"]
+        body = cloud.client("cloudwatch").get_dashboard(DashboardName="curfew-us-east-1")["DashboardBody"]
         assert json.loads(body)["widgets"][0]["properties"]["markdown"].startswith("# Curfew rehearses: nothing is")
         until("it tells", PATIENCE, lambda: cloud.reports("curfew"))
         last = cloud.lines("curfew")[-1]

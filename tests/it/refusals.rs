@@ -29,6 +29,7 @@ const MALFORMED: &[&str] = &[
     r#"{"detail-type": "x", "detail": 7}"#,
     r#"{"detail-type": "x", "time": "yesterday", "detail": {"action": "stop", "tags": {"curfew": "yes"}}}"#,
     r#"{"detail": {"action": "stop"}, "tags": {"curfew": "yes"}}"#,
+    r#"{"detail-type": "x", "detail": {"action": "stop", "tags": {"curfew": "yes"}}, "dry_run": true}"#,
     r#"{"detail-type": "EC2 Instance State-change Notification", "source": "aws.ec2", "detail": {"instance-id": "i-abcd1111", "state": "pending"}}"#,
     // The action, and fields of another
     r#"{"tags": {"curfew": "yes"}}"#,

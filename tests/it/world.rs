@@ -173,6 +173,10 @@ impl World {
             assert!(call.ids.len() <= 1000, "{} of {} instances", call.action, call.ids.len());
             assert!(!report["dry_run"].as_bool().unwrap() || call.dry_run, "a dry run called {}", call.action);
             assert!(!call.params.contains_key("Force"), "forced: {:?}", call.params);
+            if call.action.ends_with("Tags") {
+                let keys: Vec<_> = call.params.iter().filter(|(name, _)| name.ends_with(".Key")).collect();
+                assert!(matches!(keys[..], [(_, key)] if key == "curfew:stopped-at"), "{}: {keys:?}", call.action);
+            }
             if !truncated {
                 for id in &call.ids {
                     assert!(listed.contains(id), "{} of {id}, which the report doesn't list: {report:#}", call.action);
