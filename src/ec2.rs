@@ -14,6 +14,8 @@ pub use aws::{Aws, Ec2};
 pub const PAGE: i32 = 1000;
 /// Ids that one DescribeInstances, CreateTags or DeleteTags call takes.
 pub const MAX_IDS: usize = 1000;
+/// Our code where no answer came in time.
+pub const TIMEOUT: &str = "Timeout";
 
 /// A call that changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 //!
 //! Knows the shapes in which AWS delivers an event; must not know what a request means.
 
-use chrono::{DateTime, Utc};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
@@ -35,7 +34,7 @@ pub struct Unwrapped {
     /// The request as it was written.
     pub request: Map<String, Value>,
     /// The envelope's `time`, for a request that names none itself.
-    pub time: Option<DateTime<Utc>>,
+    pub time: Option<Value>,
 }
 
 /// Takes the request out of whatever it came in.
@@ -68,21 +67,6 @@ fn from_envelope(mut envelope: Map<String, Value>) -> Result<Unwrapped, Refused>
             )));
         }
     }
-    let time = match envelope.get("time") {
-        None => None,
-        Some(value) => Some(
-            value
-                .as_str()
-                .and_then(|text| DateTime::parse_from_rfc3339(text).ok())
-                .ok_or_else(|| {
-                    Refused::one(format!(
-                        "time: expected the envelope's time like \"2026-11-20T19:00:00Z\", found {}",
-                        quote(value)
-                    ))
-                })?
-                .to_utc(),
-        ),
-    };
     let request = match envelope.remove("detail") {
         Some(Value::Object(fields)) => fields,
         Some(Value::String(text)) if text.trim().is_empty() => Map::new(),
@@ -108,7 +92,7 @@ fn from_envelope(mut envelope: Map<String, Value>) -> Result<Unwrapped, Refused>
                 .to_owned(),
         ));
     }
-    Ok(Unwrapped { request, time })
+    Ok(Unwrapped { request, time: envelope.remove("time") })
 }
 
 /// A JSON value in which no object names a key twice.

@@ -51,7 +51,9 @@ impl Outcome {
 pub type Outcomes = BTreeMap<InstanceId, Outcome>;
 
 /// Carries a plan out, and tells what became of every instance in it.
-pub async fn execute(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>, plan: &Plan) -> Outcomes {
+///
+/// The error is one of the whole account or region that stood in the way.
+pub async fn execute(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>, plan: &Plan) -> (Outcomes, Option<Error>) {
     let mut execution = Execution {
         ec2,
         request,
@@ -64,6 +66,7 @@ pub async fn execute(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>, plan: &
         wrongly_marked: Vec::new(),
         watched: BTreeMap::new(),
         set_aside: Vec::new(),
+        target_error: None,
     };
     let mut ready = Vec::new();
     for (instance, decision) in &plan.decided {
@@ -120,6 +123,8 @@ struct Execution<'a> {
     watched: BTreeMap<InstanceId, Watched>,
     /// Groups for which EC2 had no room, to be tried again.
     set_aside: Vec<batch::Group>,
+    /// What EC2 refuses to the account or in the region as a whole.
+    target_error: Option<Error>,
 }
 
 /// Why an instance is looked at until it settles.
@@ -158,14 +163,14 @@ impl Execution<'_> {
     }
 
     /// Closes the account: what has no outcome by now was not finished.
-    fn finish(mut self) -> Outcomes {
+    fn finish(mut self) -> (Outcomes, Option<Error>) {
         for id in self.known.keys() {
             if !self.outcomes.contains_key(id) {
                 let reason = self.last_error.get(id).map_or("deadline", String::as_str).to_owned();
                 self.outcomes.insert(id.clone(), Outcome::Unfinished { reason });
             }
         }
-        self.outcomes
+        (self.outcomes, self.target_error)
     }
 }
 

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeDelta, TimeZone, Utc};
+use chrono::{
+    DateTime, MappedLocalTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeDelta, TimeZone, Timelike, Utc,
+};
 use chrono_tz::Tz;
 
 /// The mark: when Curfew stopped the instance, RFC 3339.
@@ -123,16 +125,18 @@ pub struct StateReason {
 }
 
 impl StateReason {
-    /// Tells whether it is EC2's word for a start that did not come to run (EC2 API reference, StateReason).
+    /// Tells whether it is EC2's word for a start that did not come to run: any but those for a stop that a person,
+    /// the instance itself or EC2's own schedule wanted (EC2 API reference, StateReason).
     #[must_use]
     pub fn is_failed_start(&self) -> bool {
-        matches!(
+        !matches!(
             self.code.as_str(),
-            "Client.InternalError"
-                | "Client.InvalidSnapshot.NotFound"
-                | "Client.VolumeLimitExceeded"
-                | "Server.InsufficientInstanceCapacity"
-                | "Server.InternalError"
+            "Client.InstanceInitiatedShutdown"
+                | "Client.UserInitiatedHibernate"
+                | "Client.UserInitiatedShutdown"
+                | "Server.ScheduledStop"
+                | "Server.SpotInstanceShutdown"
+                | "Server.SpotInstanceStop"
         )
     }
 }
@@ -243,29 +247,45 @@ impl Exemption {
         if text.is_empty() || text == "true" {
             return Self::Always;
         }
-        if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
-            return Self::Until(moment.to_utc());
-        }
-        let local = ["%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
-            .iter()
-            .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
-            .or_else(|| {
-                let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
-                Some(date.succ_opt()?.and_time(NaiveTime::MIN))
-            });
-        match local.and_then(|local| to_utc(local, timezone)) {
-            Some(moment) => Self::Until(moment),
-            None => Self::Unclear(value.to_owned()),
-        }
+        // Exactly these shapes: chrono alone would read "21-11-26" as a day of the year 21.
+        let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        let local = |format| NaiveDateTime::parse_from_str(text, format).ok();
+        let moment = match shape.as_str() {
+            "0000-00-00" => NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().and_then(|date| {
+                let midnight = date.succ_opt()?.and_time(NaiveTime::MIN);
+                to_utc(midnight, timezone, MappedLocalTime::earliest)
+            }),
+            "0000-00-00 00:00" => local("%Y-%m-%d %H:%M").and_then(|at| to_utc(at, timezone, MappedLocalTime::latest)),
+            "0000-00-00T00:00" => local("%Y-%m-%dT%H:%M").and_then(|at| to_utc(at, timezone, MappedLocalTime::latest)),
+            "0000-00-00 00:00:00" => {
+                local("%Y-%m-%d %H:%M:%S").and_then(|at| to_utc(at, timezone, MappedLocalTime::latest))
+            }
+            "0000-00-00T00:00:00" => {
+                local("%Y-%m-%dT%H:%M:%S").and_then(|at| to_utc(at, timezone, MappedLocalTime::latest))
+            }
+            _ => DateTime::parse_from_rfc3339(text).ok().map(|moment| moment.to_utc()),
+        };
+        moment.map_or_else(|| Self::Unclear(value.to_owned()), |moment| Self::Until(moment.min(LAST)))
     }
 }
 
-fn to_utc(local: NaiveDateTime, timezone: Tz) -> Option<DateTime<Utc>> {
-    // No zone has ever skipped more than a day (Samoa, 2011), and clocks change at whole quarters of an hour.
-    (0..=96).find_map(|quarters| {
-        let shifted = local.checked_add_signed(TimeDelta::minutes(15 * quarters))?;
-        Some(timezone.from_local_datetime(&shifted).latest()?.to_utc())
-    })
+/// The last moment that RFC 3339 can write.
+const LAST: DateTime<Utc> = DateTime::from_timestamp(253_402_300_799, 0).expect("a moment");
+
+fn to_utc(
+    local: NaiveDateTime,
+    timezone: Tz,
+    choose: fn(MappedLocalTime<DateTime<Tz>>) -> Option<DateTime<Tz>>,
+) -> Option<DateTime<Utc>> {
+    let moment = |local| choose(timezone.from_local_datetime(&local)).map(|moment| moment.to_utc());
+    // It is skipped: clocks change at whole quarters of an hour, and no zone has ever skipped more than a day (Samoa, 2011).
+    let past_quarter = TimeDelta::seconds(i64::from(local.num_seconds_from_midnight() % 900));
+    let quarters = || {
+        (1..=96).find_map(|n| {
+            moment(local.checked_sub_signed(past_quarter)?.checked_add_signed(TimeDelta::minutes(15 * n))?)
+        })
+    };
+    moment(local).or_else(quarters)
 }
 
 /// Writes a moment as Curfew does everywhere: RFC 3339 in UTC, with milliseconds only where there are any.
@@ -300,6 +320,14 @@ mod tests {
             ("2028-02-29", "UTC", "2028-03-01T00:00:00Z"),
             // skipped: 02:30 does not exist; 03:00 is the moment of the change
             ("2026-03-29 02:30", "Europe/Berlin", "2026-03-29T01:00:00Z"),
+            ("2026-03-29 02:37", "Europe/Berlin", "2026-03-29T01:00:00Z"),
+            ("2026-03-29T02:59:59", "Europe/Berlin", "2026-03-29T01:00:00Z"),
+            // the day after begins twice in Havana: the first time, the day is over
+            ("2027-11-06", "America/Havana", "2027-11-07T04:00:00Z"),
+            // and once in Beirut, where the last hour of the day is repeated
+            ("2026-10-24", "Asia/Beirut", "2026-10-24T22:00:00Z"),
+            // the last day that RFC 3339 can write
+            ("9999-12-31", "UTC", "9999-12-31T23:59:59Z"),
             // repeated: the later 02:30
             ("2026-10-25 02:30", "Europe/Berlin", "2026-10-25T01:30:00Z"),
             // a whole day that Samoa skipped
@@ -311,8 +339,35 @@ mod tests {
 
     #[test]
     fn what_is_no_exemption_still_spares_the_instance() {
-        for value in ["false", "no", "tomorrow", "2026-02-29", "2026-11-21 25:00", "21.11.2026"] {
+        for value in [
+            "false",
+            "no",
+            "TRUE",
+            "tomorrow",
+            "2026-02-29",
+            "2026-11-21 25:00",
+            "21.11.2026",
+            "21-11-26",
+            "2026-1-5",
+            "-2026-11-21",
+            "+2026-11-21",
+            "2026-11-21 8:00",
+            "2026-11-21  08:00",
+            "2026-11-21T08",
+        ] {
             assert_eq!(Exemption::parse(value, Tz::UTC), Exemption::Unclear(value.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_start_has_failed_unless_a_person_or_a_schedule_wanted_the_stop() {
+        let failed = |code: &str| StateReason { code: code.to_owned(), message: String::new() }.is_failed_start();
+        for code in ["Client.InternalError", "Server.InsufficientInstanceCapacity", "Client.InvalidKmsKey.InvalidState"]
+        {
+            assert!(failed(code), "{code}");
+        }
+        for code in ["Client.UserInitiatedShutdown", "Client.InstanceInitiatedShutdown", "Server.ScheduledStop"] {
+            assert!(!failed(code), "{code}");
         }
     }
 

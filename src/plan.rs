@@ -4,10 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::instance::{Exemption, HOURS_TAG, Instance, InstanceId, RootDevice, State};
 use crate::request::{Action, Mode, Request};
+
+/// How long what was marked may have been stopped for a void mark to still say that it was ours.
+const LONGEST_ABSENCE: TimeDelta = TimeDelta::days(31);
 
 /// What each selected instance is to expect: every one exactly once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -181,6 +184,15 @@ pub fn is_selected(request: &Request, instance: &Instance) -> bool {
     selection.tags.all_match(&instance.tags) && (selection.ids.is_empty() || selection.ids.contains(&instance.id))
 }
 
+/// Decides anew about one that was selected, as EC2 shows it now.
+#[must_use]
+pub fn decide_again(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> Decision {
+    match is_selected(request, instance) {
+        true => decide(request, instance, as_of),
+        false => Decision::Skip(Skip::saying(Reason::Exempt, "its tags no longer match the request".to_owned())),
+    }
+}
+
 /// Decides about one instance, as EC2 showed it last.
 #[must_use]
 pub fn decide(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> Decision {
@@ -270,12 +282,14 @@ fn has_started_since(request: &Request, instance: &Instance, as_of: DateTime<Utc
 /// Tells whether a start with `remember` may start it.
 ///
 /// A mark that counts says so. So does a void one where the start that voided it came after this run was due
-/// and EC2 says that it failed: that was this run's first attempt, whose rest a retry has to do.
+/// and EC2 says that it failed: that was this run's first attempt, whose rest a retry has to do. A mark that is
+/// older than any holidays is of another life of the instance, and says nothing of today.
 #[must_use]
 pub fn is_remembered(request: &Request, instance: &Instance) -> bool {
     let first_attempt_failed = || {
-        instance.stopped_at().is_some()
-            && request.scheduled_time.is_some_and(|due| instance.launch_time >= due)
+        let (Some(marked), Some(due)) = (instance.stopped_at(), request.scheduled_time) else { return false };
+        due - marked <= LONGEST_ABSENCE
+            && instance.launch_time >= due
             && instance.state_reason.as_ref().is_some_and(|reason| reason.is_failed_start())
     };
     instance.is_marked() || first_attempt_failed()

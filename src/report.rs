@@ -7,17 +7,20 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::ec2::Error;
 use crate::execute::Outcome;
 use crate::instance::{InstanceId, rfc3339};
 use crate::plan::Reason;
-use crate::request::{Action, Mode, Request};
-use crate::targets::{Run, Worked};
+use crate::request::{Action, Mode, Request, clip};
+use crate::targets::{Run, SecondLook, Worked};
 
 /// Bytes of the answer and of its log line: a CloudWatch event and a Step Functions state hold 256 KB, and the
 /// caller's own wrapping needs room.
 const MAX_BYTES: usize = 195_000;
 /// Instances that the sentence names; the lists have the rest.
 const NAMED: usize = 3;
+/// Characters of a selection that the sentence quotes.
+const MAX_QUOTED_SELECTION: usize = 300;
 
 /// The report: the answer of a run that left nothing undone, and a log line of every run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -220,7 +223,11 @@ impl Report {
         } else {
             Verdict::Complete
         };
-        report.suspicious = run.in_goal_state == Some(0);
+        report.suspicious = match &run.second_look {
+            Some(Ok(look)) => look.done == 0,
+            Some(Err(_)) => true,
+            None => false,
+        };
         report.targets = targets;
         report.message = report.sentence(request, run);
         report.truncate();
@@ -273,8 +280,8 @@ impl Report {
                 request.action.past(),
                 self.action
             ));
-        } else if let Some(count) = run.in_goal_state {
-            parts.push(format!("{dry}{}", nothing_matched(request, run, count)));
+        } else if let Some(look) = &run.second_look {
+            parts.push(format!("{dry}nothing to {}, {}", self.action, nothing_matched(request, run, look)));
         } else if self.dry_run {
             parts.push(format!("{dry}would {} {} of {}", self.action, summary.would_change, summary.matched));
         } else {
@@ -331,6 +338,7 @@ impl Report {
             cut(&mut target.failed, &mut target.truncated, &mut excess);
             cut(&mut target.unfinished, &mut target.truncated, &mut excess);
         }
+        cut(&mut self.targets, &mut self.truncated_targets, &mut excess);
     }
 }
 
@@ -343,25 +351,32 @@ fn some(items: impl Iterator<Item = String>, count: usize) -> String {
     named.join(", ")
 }
 
-fn nothing_matched(request: &Request, run: &Run, in_goal_state: usize) -> String {
+/// Says why nothing matched: a quiet night and a typo must read differently.
+fn nothing_matched(request: &Request, run: &Run, look: &Result<SecondLook, Error>) -> String {
+    let look = match look {
+        Ok(look) => look,
+        Err(error) => return format!("and EC2 would not say what is there whatever its state ({})", error.code),
+    };
     let done = match request.action {
         Action::Stop { .. } => "stopped",
         Action::Start => "running",
     };
-    match in_goal_state {
-        0 => {
-            let place = match run.targets.as_slice() {
-                [one] => one.region.clone(),
+    let others: Vec<String> = look.others.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    match (look.done, others.is_empty()) {
+        (0, true) => {
+            let regions: Vec<&str> =
+                run.targets.iter().filter(|it| it.note.is_none()).map(|it| it.region.as_str()).collect();
+            let place = match regions.as_slice() {
+                [one] => (*one).to_owned(),
                 many => format!("{} regions", many.len()),
             };
-            format!(
-                "nothing to {}, no instance in {place} has {}; is that what was meant?",
-                request.action.as_str(),
-                request.selection
-            )
+            let selection = clip(&request.selection.to_string(), MAX_QUOTED_SELECTION);
+            format!("no instance in {place} has {selection}; is that what was meant?")
         }
-        1 => format!("nothing to {}, the one selected is already {done}", request.action.as_str()),
-        n => format!("nothing to {}, all {n} are already {done}", request.action.as_str()),
+        (0, false) => format!("what is selected can't be {}: {}", request.action.past(), others.join(", ")),
+        (1, true) => format!("the one selected is already {done}"),
+        (n, true) => format!("all {n} are already {done}"),
+        (n, false) => format!("{n} already {done}, {}", others.join(", ")),
     }
 }
 

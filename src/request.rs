@@ -25,8 +25,10 @@ const START_MAX_DELAY: Duration = Duration::from_secs(4 * 60 * 60);
 const MAX_DELAY_MINUTES: u64 = 366 * 24 * 60;
 /// Characters in a tag's key (EC2 user guide, "Tag restrictions").
 const MAX_TAG_KEY_CHARS: usize = 128;
+/// Filters that Curfew sets itself.
+const STATE_FILTERS: [&str; 2] = ["instance-state-code", "instance-state-name"];
 /// Problems a refusal lists; the rest is counted.
-const MAX_PROBLEMS: usize = 20;
+const MAX_PROBLEMS: usize = 50;
 /// Characters of a value that a refusal quotes.
 const MAX_QUOTED: usize = 60;
 
@@ -162,9 +164,14 @@ impl std::error::Error for Refused {}
 /// Quotes a value of the request in a message: as JSON, and not at any length.
 #[must_use]
 pub fn quote(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(MAX_QUOTED) {
-        None => text,
+    clip(&value.to_string(), MAX_QUOTED)
+}
+
+/// Cuts a text that people are to read.
+#[must_use]
+pub fn clip(text: &str, max_chars: usize) -> String {
+    match text.char_indices().nth(max_chars) {
+        None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
@@ -180,7 +187,7 @@ impl Request {
     ///
     /// # Errors
     /// All problems at once, each naming field, value and fix.
-    pub fn parse(fields: Map<String, Value>, time: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<Self, Refused> {
+    pub fn parse(fields: Map<String, Value>, time: Option<Value>, now: DateTime<Utc>) -> Result<Self, Refused> {
         let mut reader = Reader { fields, problems: Vec::new() };
         let request = reader.request(time, now);
         match request {
@@ -197,7 +204,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn request(&mut self, time: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Option<Request> {
+    fn request(&mut self, time: Option<Value>, now: DateTime<Utc>) -> Option<Request> {
         let hibernate = self.bool("hibernate");
         let action = self.action(hibernate);
         let remember = self.bool("remember").unwrap_or(false);
@@ -218,7 +225,7 @@ impl Reader {
             }
         }
         let max_changes = self.whole_number("max_changes", 0, u64::MAX);
-        let scheduled_time = self.scheduled_time(now).or(time);
+        let scheduled_time = self.scheduled_time(now).or_else(|| self.envelopes_time(time?));
         if let Some(at) = scheduled_time
             && at.signed_duration_since(now) > MAX_AHEAD
         {
@@ -349,15 +356,14 @@ impl Reader {
     fn instance_ids(&mut self) -> BTreeSet<InstanceId> {
         let texts = self.texts("instance_ids", "like \"i-0abc12345678def00\"");
         let mut ids = BTreeSet::new();
-        for (index, text) in texts.iter().enumerate() {
-            match InstanceId::parse(text) {
+        for (path, text) in texts {
+            match InstanceId::parse(&text) {
                 Some(id) => {
                     ids.insert(id);
                 }
                 None => self.problem(format!(
-                    "{}: {} is not an instance id, write it like \"i-0abc12345678def00\"",
-                    if texts.len() == 1 { "instance_ids".to_owned() } else { format!("instance_ids[{index}]") },
-                    quote_str(text)
+                    "{path}: {} is not an instance id, write it like \"i-0abc12345678def00\"",
+                    quote_str(&text)
                 )),
             }
         }
@@ -369,19 +375,18 @@ impl Reader {
             return Regions::Own;
         }
         let names = self.texts("regions", "like [\"us-east-1\"], or \"all\"");
-        if names.iter().any(|name| name == "all") {
+        if names.iter().any(|(_, name)| name == "all") {
             if names.len() > 1 {
                 self.problem("regions: \"all\" stands beside names; write \"all\" alone, or only the names");
             }
             return Regions::All;
         }
-        for (index, name) in names.iter().enumerate() {
+        for (path, name) in &names {
             if !is_region(name) {
-                let path = if names.len() == 1 { "regions".to_owned() } else { format!("regions[{index}]") };
                 self.problem(format!("{path}: {} is not a region, write it like \"eu-west-1\"", quote_str(name)));
             }
         }
-        Regions::Named(names)
+        Regions::Named(names.into_iter().map(|(_, name)| name).collect())
     }
 
     fn scheduled_time(&mut self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
@@ -400,6 +405,17 @@ impl Reader {
                 None
             }
         }
+    }
+
+    fn envelopes_time(&mut self, time: Value) -> Option<DateTime<Utc>> {
+        let moment = time.as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+        if moment.is_none() {
+            self.problem(format!(
+                "time: expected the envelope's time like \"2026-11-20T19:00:00Z\", found {}",
+                quote(&time)
+            ));
+        }
+        moment.map(|moment| moment.to_utc())
     }
 
     fn timezone(&mut self) -> Tz {
@@ -425,25 +441,25 @@ impl Reader {
             }
             Some(other) => {
                 let like = if field == "filters" { "{\"vpc-id\": \"vpc-0abc1234\"}" } else { "{\"curfew\": \"yes\"}" };
-                let like = as_map(&other).unwrap_or_else(|| like.to_owned());
+                let like = as_maps(&other).unwrap_or_else(|| format!("\"{field}\": {like}"));
                 self.problem(format!("{field}: expected a map, found {}; write it like {like}", quote(&other)));
                 return BTreeMap::new();
             }
         };
         let mut patterns = BTreeMap::new();
         for (name, values) in map {
-            let path = format!("{field}.{}", clip(&name));
+            let path = format!("{field}.{}", path_of(&name));
             if let Some(problem) = check(&name) {
                 self.problem(format!("{path}: {problem}"));
                 continue;
             }
             let values = self.texts_of(&path, values, "");
-            for value in &values {
+            for (path, value) in &values {
                 if value.chars().count() > MAX_FILTER_VALUE_CHARS {
                     self.problem(format!("{path}: {} is longer than EC2's {MAX_FILTER_VALUE_CHARS} characters; shorten it with a wildcard \"*\"", quote_str(value)));
                 }
             }
-            patterns.insert(name, values.into_iter().map(Pattern).collect());
+            patterns.insert(name, values.into_iter().map(|(_, value)| Pattern(value)).collect());
         }
         patterns
     }
@@ -465,19 +481,18 @@ impl Reader {
         if let Some(key) = name.strip_prefix("tag:") {
             return Some(format!("write a tag under \"tags\", like {{{}: …}}", quote_str(key)));
         }
-        matches!(name, "instance-state-name" | "instance-state-code")
-            .then(|| "Curfew sets the state itself; leave it out".to_owned())
+        STATE_FILTERS.contains(&name).then(|| "Curfew sets the state itself; leave it out".to_owned())
     }
 
-    /// Reads a text or a list of texts; absent is empty.
-    fn texts(&mut self, field: &str, like: &str) -> Vec<String> {
+    /// Reads a text or a list of texts, each with its place in the request; absent is empty.
+    fn texts(&mut self, field: &str, like: &str) -> Vec<(String, String)> {
         match self.fields.remove(field) {
             None => Vec::new(),
             Some(value) => self.texts_of(field, value, like),
         }
     }
 
-    fn texts_of(&mut self, path: &str, value: Value, like: &str) -> Vec<String> {
+    fn texts_of(&mut self, path: &str, value: Value, like: &str) -> Vec<(String, String)> {
         let write = if like.is_empty() { String::new() } else { format!("; write it {like}") };
         let values = match value {
             Value::Array(values) if values.is_empty() => {
@@ -492,7 +507,7 @@ impl Reader {
             }
             one => vec![(path.to_owned(), one)],
         };
-        let mut texts: Vec<String> = Vec::new();
+        let mut texts = Vec::new();
         let mut seen = BTreeSet::new();
         for (path, value) in values {
             match value {
@@ -505,7 +520,7 @@ impl Reader {
                 Value::String(text) if !seen.insert(text.clone()) => {
                     self.problem(format!("{path}: {} is written twice; write it once", quote_str(&text)));
                 }
-                Value::String(text) => texts.push(text),
+                Value::String(text) => texts.push((path, text)),
                 other => {
                     self.problem(format!("{path}: expected text or a list of texts, found {}{write}", quote(&other)))
                 }
@@ -557,7 +572,7 @@ impl Reader {
             self.fields.remove(&field);
             let known = nearest(&field, FIELDS.iter().copied());
             let hint = known.map_or_else(|| "remove it".to_owned(), |known| format!("did you mean \"{known}\"?"));
-            self.problem(format!("{}: unknown field, {hint}", clip(&field)));
+            self.problem(format!("{}: unknown field, {hint}", path_of(&field)));
             meant.extend(known);
         }
         meant
@@ -582,19 +597,25 @@ fn is_region(text: &str) -> bool {
     }
 }
 
-/// Writes the AWS CLI's list of filters as the map that Curfew reads.
-fn as_map(value: &Value) -> Option<String> {
-    let mut map = Map::new();
+/// Writes the AWS CLI's list of filters as the maps that Curfew reads: tags apart, and no state.
+fn as_maps(value: &Value) -> Option<String> {
+    let (mut tags, mut filters) = (Map::new(), Map::new());
     for filter in value.as_array()? {
-        let name = filter.get("Name")?.as_str()?;
-        map.insert(name.to_owned(), filter.get("Values")?.clone());
+        let (name, values) = (filter.get("Name")?.as_str()?, filter.get("Values")?.clone());
+        match name.strip_prefix("tag:") {
+            Some(key) => tags.insert(key.to_owned(), values),
+            None if STATE_FILTERS.contains(&name) => None,
+            None => filters.insert(name.to_owned(), values),
+        };
     }
-    let text = Value::Object(map).to_string();
-    (text.len() <= 400).then_some(text)
+    let written = [("tags", tags), ("filters", filters)].into_iter().filter(|(_, map)| !map.is_empty());
+    let text =
+        written.map(|(field, map)| format!("\"{field}\": {}", Value::Object(map))).collect::<Vec<_>>().join(", ");
+    (1..=400).contains(&text.len()).then_some(text)
 }
 
 /// Writes a name of the request into a path: escaped, and not at any length.
-fn clip(name: &str) -> String {
+fn path_of(name: &str) -> String {
     if name.is_empty() {
         return "\"\"".to_owned();
     }

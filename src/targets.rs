@@ -3,13 +3,15 @@
 //! All targets are planned before any is acted on, because `max_changes` counts over all of them; and all at once,
 //! because one whose EC2 is unwell must not cost the others their night.
 
+use std::collections::BTreeMap;
+use std::future::Future;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 
 use crate::deadline::Deadline;
-use crate::ec2::{Aws, Ec2, Error, ErrorKind};
+use crate::ec2::{Aws, Ec2, Error, ErrorKind, TIMEOUT};
 use crate::execute::{Class, Outcome, Outcomes, classify, decided_already, execute, may_pass};
 use crate::instance::{Instance, State};
 use crate::plan::{Plan, is_selected, plan, states};
@@ -17,7 +19,14 @@ use crate::request::{Action, Regions, Request};
 use crate::select::Filters;
 
 /// Pauses before EC2 is asked again for its instances; the SDK has repeated each call before.
-const PAUSES: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
+const PAUSES: [Duration; 6] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(16),
+    Duration::from_secs(20),
+];
 
 /// What a run did, target by target.
 #[derive(Debug, Default)]
@@ -26,8 +35,17 @@ pub struct Run {
     pub targets: Vec<Worked>,
     /// The plan was larger than `max_changes`, and was not carried out.
     pub too_many_changes: bool,
-    /// Nothing matched, though every target could be asked: this many instances would but for their state.
-    pub in_goal_state: Option<usize>,
+    /// Nothing matched, though every target could be asked: what a look at every state found.
+    pub second_look: Option<Result<SecondLook, Error>>,
+}
+
+/// What the request selects where the state doesn't count: "already stopped" and "no such instance" must read differently.
+#[derive(Debug, Default)]
+pub struct SecondLook {
+    /// Instances already in the state in which the action ends well.
+    pub done: usize,
+    /// Those in other states, by state.
+    pub others: BTreeMap<String, usize>,
 }
 
 /// What became of one account and region.
@@ -63,10 +81,6 @@ impl Worked {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         self.error.as_ref().is_some_and(may_pass)
-    }
-
-    fn is_clean(&self) -> bool {
-        self.error.is_none() && self.note.is_none()
     }
 }
 
@@ -109,17 +123,21 @@ pub async fn run(
         async move {
             worked.outcomes = match too_many_changes {
                 true => not_carried_out(&worked.plan),
-                false => execute(ec2, request, as_of, &worked.plan).await,
+                false => {
+                    let (outcomes, error) = execute(ec2, request, as_of, &worked.plan).await;
+                    worked.error = worked.error.take().or(error);
+                    outcomes
+                }
             };
             tell(worked);
         }
     }))
     .await;
-    let in_goal_state = match matched == 0 && targets.iter().all(|(_, worked)| worked.is_clean()) {
-        true => count_in_goal_state(request, &targets).await,
+    let second_look = match matched == 0 && targets.iter().all(|(_, worked)| worked.error.is_none()) {
+        true => Some(look_at_every_state(request, &targets).await),
         false => None,
     };
-    Run { targets: targets.into_iter().map(|(_, worked)| worked).collect(), too_many_changes, in_goal_state }
+    Run { targets: targets.into_iter().map(|(_, worked)| worked).collect(), too_many_changes, second_look }
 }
 
 /// Finds the regions to work in; an error belongs to the region that was asked.
@@ -128,7 +146,10 @@ async fn regions(request: &Request, aws: &Aws, deadline: Deadline) -> Result<Vec
     match &request.regions {
         Regions::Own => Ok(vec![own]),
         Regions::Named(names) => Ok(names.clone()),
-        Regions::All => aws.ec2(&own, deadline).regions().await.map_err(|error| (own, error)),
+        Regions::All => {
+            let ec2 = aws.ec2(&own, deadline);
+            patiently(deadline, || ec2.regions()).await.map_err(|error| (own, error))
+        }
     }
 }
 
@@ -143,35 +164,47 @@ async fn select(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>) -> Result<Pl
     Ok(plan(request, instances, as_of))
 }
 
-/// Asks EC2 for what matches, and again where it is throttled or unwell.
-async fn matching(ec2: &Ec2, filters: &Filters) -> Result<Vec<Instance>, Error> {
+/// Asks EC2, and again where it is throttled or unwell; the error is then the last that EC2 or the network gave.
+async fn patiently<T, F>(deadline: Deadline, ask: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut answer = ask().await;
     for pause in PAUSES {
-        match ec2.matching(filters).await {
-            // Where no answer came at all, the SDK has spent time enough.
-            Err(error) if may_pass(&error) && matches!(error.kind, ErrorKind::Refused { .. }) => {
-                ec2.deadline.pause(pause).await?;
-            }
-            answer => return answer,
+        match &answer {
+            // Where no answer came for so long, the SDK has spent time enough.
+            Err(error) if may_pass(error) && error.code != TIMEOUT && deadline.pause(pause).await.is_ok() => {}
+            _ => break,
+        }
+        match ask().await {
+            Err(error) if error.kind == ErrorKind::TooLate => break,
+            again => answer = again,
         }
     }
-    ec2.matching(filters).await
+    answer
 }
 
-/// Asks again without the state: "already stopped" and "no such instance" must read differently.
-async fn count_in_goal_state(request: &Request, targets: &[(Ec2, Worked)]) -> Option<usize> {
-    let mut count = 0;
-    for (ec2, _) in targets {
+/// Asks EC2 for what matches.
+async fn matching(ec2: &Ec2, filters: &Filters) -> Result<Vec<Instance>, Error> {
+    patiently(ec2.deadline, || ec2.matching(filters)).await
+}
+
+/// Asks again without the state.
+async fn look_at_every_state(request: &Request, targets: &[(Ec2, Worked)]) -> Result<SecondLook, Error> {
+    let mut look = SecondLook::default();
+    for (ec2, _) in targets.iter().filter(|(_, worked)| worked.note.is_none()) {
         for filters in request.selection.calls(&[]) {
-            let instances = ec2.matching(&filters).await.ok()?;
-            let there = |state: &State| match request.action {
-                Action::Stop { .. } => matches!(state, State::Stopping | State::Stopped),
-                Action::Start => *state == State::Running,
-            };
-            let counts = |instance: &&Instance| is_selected(request, instance) && there(&instance.state);
-            count += instances.iter().filter(counts).count();
+            for instance in matching(ec2, &filters).await?.iter().filter(|instance| is_selected(request, instance)) {
+                match (request.action, &instance.state) {
+                    (Action::Stop { .. }, State::Stopping | State::Stopped) | (Action::Start, State::Running) => {
+                        look.done += 1;
+                    }
+                    (_, other) => *look.others.entry(other.to_string()).or_default() += 1,
+                }
+            }
         }
     }
-    Some(count)
+    Ok(look)
 }
 
 /// Books a plan that was larger than `max_changes`.

@@ -18,7 +18,7 @@ use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
 use aws_sdk_ec2::types::{self, Filter, InstanceStateChange, Tag};
 use chrono::DateTime;
 
-use super::{Answer, Change, Error, ErrorKind, PAGE, Verb};
+use super::{Answer, Change, Error, ErrorKind, PAGE, TIMEOUT, Verb};
 use crate::deadline::{Deadline, TooLate};
 use crate::instance::{Instance, InstanceId, RootDevice, STOPPED_AT_TAG, State, StateReason, rfc3339};
 use crate::request::Mode;
@@ -313,8 +313,8 @@ where
             repeated: false,
         };
         match &error {
-            SdkError::TimeoutError(_) => no_answer("Timeout", &error),
-            SdkError::DispatchFailure(failure) if failure.is_timeout() => no_answer("Timeout", &error),
+            SdkError::TimeoutError(_) => no_answer(TIMEOUT, &error),
+            SdkError::DispatchFailure(failure) if failure.is_timeout() => no_answer(TIMEOUT, &error),
             SdkError::DispatchFailure(_) => no_answer("NoConnection", &error),
             SdkError::ServiceError(answer) => match (answer.err().code(), answer.raw().status().as_u16()) {
                 // Said yes, in words that can't be read.

@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{Class, Execution, Outcome, Why, classify};
 use crate::ec2::{Answer, Change, Error, MAX_IDS, Verb};
-use crate::instance::{InstanceId, STOPPED_AT_TAG, State};
-use crate::plan::{Reason, Skip};
+use crate::instance::{Instance, InstanceId, STOPPED_AT_TAG, State};
+use crate::plan::{Decision, Reason, Skip, decide_again};
 use crate::request::{Action, Mode};
 
 /// Instances in one StopInstances or StartInstances call.
@@ -26,6 +27,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// Instances refused by themselves, none accepted, after which a few others are asked before going on.
 const ENOUGH_REFUSED: usize = 2;
+/// How long a look at an instance may be acted on: after pauses people may have exempted it, or switched it themselves.
+const LOOK_LASTS: Duration = Duration::from_secs(10);
 /// How many others: if a tenth of what is left would go through, one of them is accepted in half of all cases;
 /// if half of it would, in 98 of 100.
 const PROBES: usize = 6;
@@ -34,6 +37,8 @@ const PROBES: usize = 6;
 pub(super) struct Group {
     ids: Vec<InstanceId>,
     verb: Verb,
+    /// When EC2 was last asked about them.
+    seen: Instant,
     /// They carry this run's mark.
     marked: bool,
     /// They were in a call before: what EC2 finds already done may be our doing.
@@ -44,8 +49,7 @@ pub(super) struct Group {
 
 impl Group {
     fn part(&self, ids: Vec<InstanceId>) -> Self {
-        let Self { verb, marked, asked_before, doubtful, .. } = *self;
-        Self { ids, verb, marked, asked_before, doubtful }
+        Self { ids, ..*self }
     }
 }
 
@@ -131,6 +135,7 @@ impl Execution<'_> {
                 let group = move |ids: &[InstanceId]| Group {
                     ids: ids.to_vec(),
                     verb,
+                    seen: Instant::now(),
                     marked: false,
                     asked_before: false,
                     doubtful: false,
@@ -143,7 +148,8 @@ impl Execution<'_> {
     /// Takes one batch to its end: accepted, or isolated down to those that EC2 refuses.
     async fn batch(&mut self, work: &mut Work) -> Next {
         while let Some(part) = work.parts.pop_front() {
-            let Some(mut part) = self.without_limited(part) else { continue };
+            let Some(part) = self.without_limited(part) else { continue };
+            let Some(mut part) = self.still_wanted(part).await else { continue };
             let error = match self.attempt(&mut part).await {
                 Ok(answer) => {
                     work.accepted = true;
@@ -166,9 +172,10 @@ impl Execution<'_> {
                 }
                 Class::Target => {
                     work.parts.push_front(part);
-                    for part in work.parts.drain(..) {
+                    for part in work.parts.drain(..).chain(work.batches.drain(..)) {
                         self.refuse(&part, &part.ids, &error);
                     }
+                    self.target_error = Some(error);
                 }
                 Class::Capacity => self.by_place(part, &mut work.parts),
                 Class::Instance | Class::Limit | Class::OneOrAll => {
@@ -214,8 +221,11 @@ impl Execution<'_> {
     async fn probe(&mut self, work: &mut Work, error: &Error) {
         let left: Vec<InstanceId> =
             work.parts.iter().chain(&work.batches).flat_map(|group| group.ids.iter().cloned()).collect();
-        let mut probes: Vec<Group> =
-            left.iter().step_by(left.len().div_ceil(PROBES).max(1)).filter_map(|id| work.take(id)).collect();
+        // So few are asked one by one anyway.
+        if left.len() <= 2 * PROBES {
+            return;
+        }
+        let mut probes: Vec<Group> = (0..PROBES).filter_map(|n| work.take(&left[n * left.len() / PROBES])).collect();
         let unmarked: Vec<InstanceId> =
             probes.iter().filter(|probe| !probe.marked).flat_map(|probe| probe.ids.iter().cloned()).collect();
         // One mark for all of them, where one is due; if that fails, each meets the reason by itself.
@@ -273,6 +283,61 @@ impl Execution<'_> {
             }
         }
         class
+    }
+
+    /// Leaves out what is no longer to be switched, where the last look is too old to act on.
+    async fn still_wanted(&mut self, mut group: Group) -> Option<Group> {
+        if self.request.mode == Mode::DryRun || group.seen.elapsed() < LOOK_LASTS {
+            return Some(group);
+        }
+        group.seen = Instant::now();
+        let shown: BTreeMap<InstanceId, Instance> =
+            self.show(&group.ids).await.into_iter().map(|instance| (instance.id.clone(), instance)).collect();
+        let mut wanted = Vec::new();
+        for id in std::mem::take(&mut group.ids) {
+            // Where no look is had, EC2's answer to the call will tell.
+            let Some(instance) = shown.get(&id) else {
+                wanted.push(id);
+                continue;
+            };
+            if group.asked_before && self.may_be_our_doing(instance) {
+                wanted.push(id);
+                continue;
+            }
+            let outcome = match decide_again(self.request, instance, self.as_of) {
+                Decision::Switch => {
+                    wanted.push(id);
+                    continue;
+                }
+                Decision::WaitThenSwitch => {
+                    self.watch(&id, Why::ToSwitch);
+                    continue;
+                }
+                Decision::Follow => {
+                    self.watch(&id, Why::Followed);
+                    continue;
+                }
+                Decision::Skip(skip) => Outcome::Skipped(skip),
+                Decision::Fail { code, message } => Outcome::Failed { code: code.to_owned(), message },
+            };
+            if group.marked {
+                self.wrongly_marked.push(id.clone());
+            }
+            self.settle(id, outcome);
+        }
+        group.ids = wanted;
+        (!group.ids.is_empty()).then_some(group)
+    }
+
+    /// Tells whether an instance that was in a call before looks as if the call had been carried out.
+    fn may_be_our_doing(&self, now: &Instance) -> bool {
+        match self.request.action {
+            Action::Stop { .. } => matches!(now.state, State::Stopping | State::Stopped),
+            Action::Start => {
+                matches!(now.state, State::Pending | State::Running)
+                    || now.launch_time != self.known[&now.id].launch_time
+            }
+        }
     }
 
     /// Refuses without a call what is of a kind whose limit a single instance has met already.

@@ -11,7 +11,7 @@ use tracing::debug;
 use super::{Execution, Outcome, Why, failed_start};
 use crate::ec2::{Error, MAX_IDS};
 use crate::instance::{Instance, InstanceId, STOPPED_AT_TAG, State};
-use crate::plan::{Decision, Reason, Skip, decide, is_remembered};
+use crate::plan::{Decision, Reason, Skip, decide_again, is_remembered};
 
 /// The first look: no instance is there sooner.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
@@ -121,7 +121,7 @@ impl Execution<'_> {
         let before = &self.known[&seen.id];
         let Some(watched) = self.watched.get_mut(&seen.id) else { return Seen::Moving };
         if watched.why == Why::ToSwitch {
-            return match decide(self.request, seen, self.as_of) {
+            return match decide_again(self.request, seen, self.as_of) {
                 Decision::WaitThenSwitch => Seen::Moving,
                 decision => Seen::Decided(decision),
             };

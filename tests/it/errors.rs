@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ec2_sim::{Fault, Host, Outcome, Shortage};
+use ec2_sim::{Fault, Host, Outcome, Shortage, Sim};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -98,6 +98,51 @@ async fn a_few_bad_ones_of_a_hundred_cost_no_other_its_night_wherever_they_stand
             (bad.iter().map(ToString::to_string).collect(), &json!(300 - bad.len()))
         );
     }
+}
+
+#[tokio::test]
+async fn among_a_few_that_a_policy_refuses_the_one_that_it_allows_is_found() {
+    for allowed in ["web-1", "web-6", "web-12"] {
+        let mut world = World::new().await;
+        world.sim.add_many(12, |n| ours(&format!("web-{n}")));
+        let others = (1..=12).map(|n| format!("web-{n}")).filter(|name| name != allowed);
+        world.sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", DENIED).on(others).status(403));
+        let told = world.invoke(stop()).await;
+        assert_eq!((told.names("changed"), told.names("failed").len()), (names([allowed]), 11));
+    }
+}
+
+#[tokio::test]
+async fn what_is_exempted_while_ec2_throttles_is_left_alone_and_keeps_no_mark() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.sim.add(ours("demo"));
+    world.sim.fault(Fault::stall("StopInstances", Duration::from_secs(11)).times(1));
+    world.sim.fault(Fault::refuse("StopInstances", "RequestLimitExceeded", "Too many.").status(503).times(3));
+    let exempt =
+        |sim: &Sim| sim.edit("demo", |machine| drop(machine.tags.insert("curfew:exempt".into(), "true".into())));
+    let told = world.while_it_runs(with(stop(), json!({"remember": true})), Duration::from_secs(5), exempt).await;
+    assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["web"])), "{:#}", told.report);
+    assert_eq!(told.reason("demo"), "exempt");
+    assert_eq!((world.sim.state("demo").as_str(), world.sim.tag("demo", "curfew:stopped-at")), ("running", None));
+}
+
+#[tokio::test]
+async fn what_somebody_ends_or_exempts_while_there_is_no_room_is_not_started() {
+    let mut world = World::new().await;
+    for name in ["web", "demo", "gone"] {
+        world.sim.add(ours(name).state("stopped"));
+    }
+    world.sim.settings(|settings| settings.shortages = vec![Shortage::new("us-east-1a", "t3.micro").times(3)]);
+    let act = |sim: &Sim| {
+        sim.edit("demo", |machine| drop(machine.tags.insert("curfew:exempt".into(), "true".into())));
+        sim.edit("gone", |machine| machine.state = "terminated".to_owned());
+    };
+    let told = world.while_it_runs(start(), Duration::from_secs(5), act).await;
+    assert_eq!(told.names("changed"), names(["web"]), "{:#}", told.report);
+    assert_eq!(told.reason("demo"), "exempt");
+    assert_eq!(told.entry("failed", "gone")["code"], "IncorrectInstanceState");
+    assert_eq!(world.count("StartInstances"), 3 + 1, "the SDK asks three times, we once more");
 }
 
 #[tokio::test]
@@ -271,10 +316,11 @@ async fn an_account_that_ec2_does_not_know_is_the_targets_error() {
 #[tokio::test]
 async fn an_account_that_is_shut_out_midway_is_told_for_each_instance() {
     let mut world = World::new().await;
-    world.sim.add_many(3, |n| ours(&format!("web-{n}")));
+    world.sim.add_many(300, |n| ours(&format!("web-{n}")));
     world.sim.fault(Fault::refuse("StopInstances", "AuthFailure", "No.").status(401));
     let told = world.invoke(stop()).await;
-    assert_eq!((told.verdict().as_str(), &told.report["summary"]["failed"]), ("Incomplete", &json!(3)));
+    assert_eq!((told.verdict().as_str(), &told.report["summary"]["failed"]), ("Incomplete", &json!(300)));
+    assert_eq!(told.report["targets"][0]["error"]["code"], "AuthFailure");
     assert_eq!(world.count("StopInstances"), 1);
 }
 

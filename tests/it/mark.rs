@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use ec2_sim::Fault;
+use ec2_sim::{Fault, StateReason};
 use serde_json::{Value, json};
 
 use crate::world::*;
@@ -175,6 +175,20 @@ async fn a_start_that_fell_back_unseen_after_the_function_died_is_not_forgotten_
     let told = world.invoke(event).await;
     assert_eq!(told.verdict(), "Incomplete", "{:#}", told.report);
     assert_eq!(told.entry("failed", "crypt")["code"], "Client.InternalError");
+}
+
+#[tokio::test]
+async fn a_void_mark_of_another_season_makes_no_failed_start_ours() {
+    for (days, expected) in [(3, "Incomplete"), (40, "complete")] {
+        let mut world = World::new().await;
+        let failed = ours("crypt").state("stopped").tag(MARK, &in_minutes(-days * 24 * 60)).launched(Utc::now());
+        world.sim.add(failed.falls_back("Client.InternalError", "Client.InternalError: Client error on launch"));
+        world.sim.edit("crypt", |machine| {
+            machine.state_reason = Some(StateReason { code: "Client.InternalError".into(), message: "No key.".into() });
+        });
+        let told = world.invoke(with(start_8am(), json!({"scheduled_time": in_minutes(-1)}))).await;
+        assert_eq!(told.verdict(), expected, "{days} days: {:#}", told.report);
+    }
 }
 
 #[tokio::test]

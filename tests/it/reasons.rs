@@ -1,7 +1,9 @@
 //! Which instances are left alone, and why: every row of the table in README.md.
 
+use std::time::Duration;
+
 use chrono::{TimeDelta, Utc};
-use ec2_sim::Machine;
+use ec2_sim::{Fault, Machine, Sim};
 use serde_json::{Value, json};
 
 use crate::world::*;
@@ -235,11 +237,62 @@ async fn nothing_matched_because_of_a_typo_is_a_warning_and_no_quiet_night() {
 }
 
 #[tokio::test]
+async fn nothing_matched_because_what_is_selected_is_going_for_good_reads_like_neither() {
+    let mut world = World::new().await;
+    world.sim.add(ours("old").state("shutting-down"));
+    let told = world.invoke(stop()).await;
+    assert_eq!(told.message(), "curfew: nothing to stop, what is selected can't be stopped: 1 shutting-down");
+    assert_eq!(told.logs.last().unwrap()["level"], "WARN");
+
+    world.sim.add_many(2, |n| ours(&format!("web-{n}")).state("stopped"));
+    let told = world.invoke(stop()).await;
+    assert_eq!(told.message(), "curfew: nothing to stop, 2 already stopped, 1 shutting-down");
+    assert_eq!(told.logs.last().unwrap()["level"], "INFO");
+}
+
+#[tokio::test]
+async fn nothing_matched_and_the_second_look_refused_is_no_quiet_night() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web").state("stopped"));
+    world.sim.fault(Fault::refuse("DescribeInstances", "UnauthorizedOperation", "No.").status(403).after(1));
+    let told = world.invoke(stop()).await;
+    assert_eq!(
+        told.message(),
+        "curfew: nothing to stop, and EC2 would not say what is there whatever its state (UnauthorizedOperation)"
+    );
+    assert_eq!((told.verdict().as_str(), &told.logs.last().unwrap()["level"]), ("complete", &json!("WARN")));
+}
+
+#[tokio::test]
+async fn nothing_matched_beside_a_forbidden_region_is_asked_about_all_the_same() {
+    let mut world = World::new().await;
+    world.sim.settings(|settings| settings.regions = vec!["us-east-1".into(), "me-south-1".into()]);
+    let denied = "You are not authorized, with an explicit deny in a service control policy";
+    world
+        .sim
+        .fault(Fault::refuse("DescribeInstances", "UnauthorizedOperation", denied).region("me-south-1").status(403));
+    let told = world.invoke(with(stop(), json!({"regions": "all"}))).await;
+    assert_eq!(
+        told.message(),
+        "curfew: nothing to stop, no instance in us-east-1 has curfew=yes; is that what was meant?"
+    );
+}
+
+#[tokio::test]
+async fn a_long_selection_that_matches_nothing_is_quoted_in_part() {
+    let mut world = World::new().await;
+    let values: Vec<String> = (0..200).map(|n| format!("{n}{}", "x".repeat(250))).collect();
+    let told = world.invoke(json!({"action": "stop", "tags": {"curfew": values}})).await;
+    assert!(told.message().len() < 500, "{} characters", told.message().len());
+    assert!(told.message().ends_with("…; is that what was meant?"), "{}", told.message());
+}
+
+#[tokio::test]
 async fn an_instance_that_is_just_starting_does_not_escape_the_stop() {
     let mut world = World::new().await;
-    world.sim.settings(|settings| settings.start_takes = std::time::Duration::from_secs(4));
+    world.sim.settings(|settings| settings.start_takes = Duration::from_secs(4));
     world.sim.add(ours("slow").state("stopped"));
-    assert_eq!(world.within(std::time::Duration::from_secs(3), start()).await.verdict(), "Unfinished");
+    assert_eq!(world.within(Duration::from_secs(3), start()).await.verdict(), "Unfinished");
     assert_eq!(world.sim.state("slow"), "pending");
     world.sim.add(ours("web"));
     let told = world.invoke(stop()).await;
@@ -252,9 +305,22 @@ async fn an_instance_that_is_just_starting_does_not_escape_the_stop() {
 }
 
 #[tokio::test]
+async fn what_loses_its_tag_while_it_is_waited_for_is_left_alone() {
+    let mut world = World::new().await;
+    world.sim.settings(|settings| settings.start_takes = Duration::from_secs(6));
+    world.sim.add(ours("slow").state("stopped"));
+    assert_eq!(world.within(Duration::from_secs(3), start()).await.verdict(), "Unfinished");
+    let untag = |sim: &Sim| sim.edit("slow", |machine| drop(machine.tags.remove("curfew")));
+    let told = world.while_it_runs(stop(), Duration::from_secs(1), untag).await;
+    assert_eq!(told.reason("slow"), "exempt");
+    assert_eq!(told.entry("skipped", "slow")["message"], "its tags no longer match the request");
+    assert_eq!(world.count("StopInstances"), 0);
+}
+
+#[tokio::test]
 async fn an_instance_that_is_just_stopping_does_not_escape_the_start() {
     let mut world = World::new().await;
-    world.sim.settings(|settings| settings.stop_takes = std::time::Duration::from_millis(1500));
+    world.sim.settings(|settings| settings.stop_takes = Duration::from_millis(1500));
     world.sim.add(ours("slow"));
     assert_eq!(world.invoke(with(stop(), json!({"remember": true}))).await.verdict(), "complete");
     assert_eq!(world.sim.state("slow"), "stopping");

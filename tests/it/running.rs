@@ -233,6 +233,31 @@ async fn a_throttled_look_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_look_is_repeated_until_ec2_is_well_again_and_its_own_words_are_told_if_it_never_is() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    for fault in [Fault::cut("DescribeInstances"), Fault::garble("DescribeInstances")] {
+        world.sim.fault(fault.times(10));
+        let told = world.invoke(stop()).await;
+        assert_eq!(told.names("changed"), names(["web"]), "{:#}", told.report);
+        world.sim.edit("web", |machine| machine.state = "running".to_owned());
+    }
+    world.sim.fault(Fault::refuse("DescribeInstances", "InternalError", "Not now.").status(500));
+    let told = world.within(Duration::from_secs(8), stop()).await;
+    assert_eq!(told.verdict(), "Unfinished");
+    assert_eq!(told.report["targets"][0]["error"]["code"], "InternalError");
+}
+
+#[tokio::test]
+async fn a_list_of_regions_that_is_throttled_is_waited_for() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.sim.fault(Fault::refuse("DescribeRegions", "RequestLimitExceeded", "Too many.").status(503).times(4));
+    let told = world.invoke(with(stop(), json!({"regions": "all"}))).await;
+    assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["web"])));
+}
+
+#[tokio::test]
 async fn regions_that_cannot_be_listed_are_the_own_regions_error() {
     let mut world = World::new().await;
     world.sim.fault(Fault::refuse("DescribeRegions", "UnauthorizedOperation", "You are not authorized").status(403));

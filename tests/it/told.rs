@@ -161,6 +161,20 @@ async fn the_report_of_four_thousand_instances_stays_under_200_kb_and_its_counts
 }
 
 #[tokio::test]
+async fn a_report_of_nothing_but_targets_that_could_not_be_worked_on_stays_under_200_kb() {
+    let mut world = World::new().await;
+    let regions: Vec<String> =
+        (0..400).map(|n| format!("xx-{}{}-{}", (b'a' + (n / 90) as u8) as char, "x", 10 + n % 90)).collect();
+    world.sim.settings(|settings| settings.regions = regions.clone());
+    world.sim.fault(Fault::refuse("DescribeInstances", "OptInRequired", &"m".repeat(900)).status(401));
+    let told = world.invoke(with(stop(), json!({"regions": regions}))).await;
+    assert_eq!(told.verdict(), "Incomplete");
+    assert!(told.report.to_string().len() < 200_000, "{} bytes", told.report.to_string().len());
+    let listed = told.report["targets"].as_array().unwrap().len() as u64;
+    assert_eq!(told.report["truncated_targets"].as_u64().unwrap() + listed, 400);
+}
+
+#[tokio::test]
 async fn clean_targets_are_cut_before_trouble_and_counted() {
     let mut world = World::new().await;
     let message = "m".repeat(1500);

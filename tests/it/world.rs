@@ -84,6 +84,21 @@ impl World {
         self.bytes(time, event.to_string().into_bytes()).await
     }
 
+    /// Hands over an event, and lets somebody else act in the meantime.
+    pub(crate) async fn while_it_runs(&mut self, event: Value, after: Duration, act: impl FnOnce(&Sim)) -> Told {
+        let before = self.states();
+        self.sim.forget_calls();
+        let Self { sim, host, .. } = self;
+        let acting = async {
+            tokio::time::sleep(after).await;
+            act(sim);
+        };
+        let (invocation, ()) = tokio::join!(host.invoke(event.to_string(), AMPLE), acting);
+        let told = Told::of(invocation);
+        self.audit(&before, &told);
+        told
+    }
+
     pub(crate) async fn bytes(&mut self, time: Duration, event: Vec<u8>) -> Told {
         let before = self.states();
         self.sim.forget_calls();
