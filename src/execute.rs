@@ -3,8 +3,10 @@
 //! Knows EC2's ways; has no opinion on who should be switched.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 
 use crate::ec2::{Ec2, Error};
 use crate::instance::{Instance, InstanceId, State, StateReason};
@@ -12,10 +14,27 @@ use crate::plan::{Decision, Plan, Skip};
 use crate::request::{Action, Mode, Request};
 
 mod batch;
+mod pace;
 mod refusal;
 mod verify;
 
 pub use refusal::{Class, classify, may_pass};
+
+use batch::{Next, Work};
+use pace::Pace;
+
+/// Pause before a call is repeated that was throttled or got no answer; it grows each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// The first look at what was started: no instance is there sooner.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// Looks grow apart up to this; most instances need 10 to 60 seconds.
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
+/// First pause before a group is tried again for which EC2 had no room; it grows each time.
+const FIRST_SHORTAGE_PAUSE: Duration = Duration::from_secs(10);
+/// The longest such pause.
+const LONGEST_SHORTAGE_PAUSE: Duration = Duration::from_secs(120);
 
 /// What became of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +85,7 @@ pub async fn execute(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>, plan: &
         wrongly_marked: Vec::new(),
         watched: BTreeMap::new(),
         set_aside: Vec::new(),
+        pace: Pace::new(ec2.limits.of(request.action), Instant::now()),
         target_error: None,
     };
     let mut ready = Vec::new();
@@ -81,8 +101,7 @@ pub async fn execute(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>, plan: &
             Decision::Skip(_) | Decision::Fail { .. } => {}
         }
     }
-    execution.switch(ready).await;
-    execution.verify().await;
+    execution.carry_out(ready).await;
     execution.finish()
 }
 
@@ -123,6 +142,7 @@ struct Execution<'a> {
     watched: BTreeMap<InstanceId, Watched>,
     /// Groups for which EC2 had no room, to be tried again.
     set_aside: Vec<batch::Group>,
+    pace: Pace,
     /// What EC2 refuses to the account or in the region as a whole.
     target_error: Option<Error>,
 }
@@ -143,7 +163,86 @@ struct Watched {
     seen_pending: bool,
 }
 
+/// A moment that comes again and again, later each time.
+struct Again {
+    at: Instant,
+    step: Duration,
+    first: Duration,
+    longest: Duration,
+}
+
+impl Again {
+    fn after(first: Duration, longest: Duration) -> Self {
+        Self { at: Instant::now(), step: first, first, longest }
+    }
+
+    /// Begins anew: after the first step.
+    fn reset(&mut self) {
+        (self.at, self.step) = (Instant::now() + self.first, self.first);
+        self.grow();
+    }
+
+    fn again(&mut self) {
+        self.at = Instant::now() + self.step;
+        self.grow();
+    }
+
+    fn grow(&mut self) {
+        self.step = (self.step * 3 / 2).min(self.longest);
+    }
+}
+
 impl Execution<'_> {
+    /// Does what is due next — a call, a look, another try where there was no room — until nothing is left, or the time
+    /// is over. What waits for EC2's buckets keeps nobody from looking after what was started.
+    async fn carry_out(&mut self, ready: Vec<InstanceId>) {
+        let mut work = Work::of(self.groups(ready));
+        let mut calls = Again::after(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut looks = Again::after(FIRST_LOOK, LONGEST_LOOK);
+        let mut rooms = Again::after(FIRST_SHORTAGE_PAUSE, LONGEST_SHORTAGE_PAUSE);
+        looks.reset();
+        loop {
+            let now = Instant::now();
+            let call = work.next().map(|group| calls.at.max(now + self.pace.wait(self.touched(group), now)));
+            let look = (!self.watched.is_empty()).then_some(looks.at);
+            let room = (!self.set_aside.is_empty()).then_some(rooms.at);
+            let Some(due) = [call, look, room].into_iter().flatten().min() else { break };
+            if self.ec2.deadline.pause(due.saturating_duration_since(now)).await.is_err() {
+                break;
+            }
+            if Instant::now() < due {
+                // The time is over before it is due: one last look.
+                let ready = self.look().await;
+                work.add(self.groups(ready));
+                break;
+            }
+            if look == Some(due) {
+                let ready = self.look().await;
+                work.add(self.groups(ready));
+                looks.again();
+            } else if room == Some(due) {
+                work.add(std::mem::take(&mut self.set_aside));
+            } else {
+                let (watched, set_aside) = (self.watched.len(), self.set_aside.len());
+                match self.step(&mut work).await {
+                    Next::On => calls = Again::after(FIRST_PAUSE, LONGEST_PAUSE),
+                    Next::Slowly => calls.again(),
+                    Next::End => break,
+                }
+                if watched == 0 && !self.watched.is_empty() {
+                    looks.reset();
+                }
+                if set_aside == 0 && !self.set_aside.is_empty() {
+                    rooms.again();
+                }
+            }
+            if work.next().is_none() {
+                self.tidy().await;
+            }
+        }
+        self.tidy().await;
+    }
+
     fn settle(&mut self, id: InstanceId, outcome: Outcome) {
         self.outcomes.insert(id, outcome);
     }

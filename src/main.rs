@@ -1,11 +1,23 @@
 //! The Lambda function `ec2-curfew`: wiring only.
 
-use ec2_curfew::{ec2::Aws, handle, telemetry};
+use std::env::var;
+use std::process::ExitCode;
+
+use ec2_curfew::ec2::{Aws, Limits};
+use ec2_curfew::{handle, telemetry};
 use lambda_runtime::{Error, Runtime, service_fn};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
-    telemetry::init(std::env::var("AWS_LAMBDA_LOG_LEVEL").ok().as_deref());
-    let aws = Aws::from_env().await;
-    Runtime::new(service_fn(|event| handle(event, aws.clone()))).run().await
+async fn main() -> Result<ExitCode, Error> {
+    telemetry::init(var("AWS_LAMBDA_LOG_LEVEL").ok().as_deref());
+    let limits = match Limits::parse(&var("CURFEW_EC2_LIMITS").unwrap_or_default()) {
+        Ok(limits) => limits,
+        Err(problem) => {
+            tracing::error!("CURFEW_EC2_LIMITS: {problem}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let aws = Aws::from_env(limits).await;
+    Runtime::new(service_fn(|event| handle(event, aws.clone()))).run().await?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,15 +1,11 @@
 //! The adapter: the only file that names the EC2 SDK.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::Builder;
-use aws_sdk_ec2::config::interceptors::{
-    AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
-};
+use aws_sdk_ec2::config::interceptors::AfterDeserializationInterceptorContextRef;
 use aws_sdk_ec2::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::config::{ConfigBag, Intercept, RuntimeComponents};
@@ -18,7 +14,7 @@ use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
 use aws_sdk_ec2::types::{self, Filter, InstanceStateChange, Tag};
 use chrono::DateTime;
 
-use super::{Answer, Change, Error, ErrorKind, PAGE, TIMEOUT, Verb};
+use super::{Change, Error, ErrorKind, Limits, PAGE, TIMEOUT, Verb};
 use crate::deadline::{Deadline, TooLate};
 use crate::instance::{Instance, InstanceId, RootDevice, STOPPED_AT_TAG, State, StateReason, rfc3339};
 use crate::request::Mode;
@@ -30,19 +26,20 @@ const CONNECT: Duration = Duration::from_secs(3);
 const ATTEMPT: Duration = Duration::from_secs(20);
 /// Our code for an answer that can't be read.
 const BROKEN_ANSWER: &str = "BrokenAnswer";
-/// Attempts of the SDK's standard retries: throttling, 5xx, time-outs and resets, with pauses that grow.
+/// Attempts of the SDK's standard retries of whatever only looks or tags: throttling, 5xx, time-outs and resets.
 const ATTEMPTS: u32 = 3;
 
 /// The way to AWS: credentials, connections, the function's own region.
 #[derive(Clone, Debug)]
 pub struct Aws {
     config: SdkConfig,
+    limits: Limits,
 }
 
 impl Aws {
     /// Reads credentials and region from the environment, as the platform sets them.
-    pub async fn from_env() -> Self {
-        Self { config: aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await }
+    pub async fn from_env(limits: Limits) -> Self {
+        Self { config: aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await, limits }
     }
 
     /// Gives the function's own region, if the environment names one.
@@ -64,7 +61,7 @@ impl Aws {
                 TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).build(),
             )
             .build();
-        Ec2 { client: Client::from_conf(config), deadline }
+        Ec2 { client: Client::from_conf(config), limits: self.limits, deadline }
     }
 }
 
@@ -72,6 +69,8 @@ impl Aws {
 #[derive(Debug)]
 pub struct Ec2 {
     client: Client,
+    /// How much may be asked for at once, and by the second.
+    pub limits: Limits,
     /// When to stop asking.
     pub deadline: Deadline,
 }
@@ -142,15 +141,16 @@ impl Ec2 {
 
     /// Makes a call that changes something, or with [`Mode::DryRun`] asks whether it would be let.
     ///
-    /// Gives what EC2 answered for each instance; for tags and in a dry run it answers nothing.
+    /// Gives what EC2 answered for each instance; for tags and in a dry run it answers nothing. Stops and starts are
+    /// made once: who paces them has to hear of each throttled answer, and repeats them himself.
     ///
     /// # Errors
     /// EC2 refused, or did not answer in time; then what happened is unknown.
-    pub async fn call(&self, verb: Verb, ids: &[InstanceId], mode: Mode) -> Result<Answer, Error> {
+    pub async fn call(&self, verb: Verb, ids: &[InstanceId], mode: Mode) -> Result<Vec<Change>, Error> {
         let dry_run = mode == Mode::DryRun;
         let ids = Some(texts(ids));
         let client = &self.client;
-        let attempts = Attempts::default();
+        let once = Builder::new().retry_config(RetryConfig::disabled());
         let changes: Result<Vec<Change>, Error> = match verb {
             Verb::Mark(at) => {
                 let tag = Tag::builder().key(STOPPED_AT_TAG).value(rfc3339(at)).build();
@@ -168,44 +168,20 @@ impl Ec2 {
                     .set_instance_ids(ids)
                     .set_hibernate(hibernate.then_some(true))
                     .dry_run(dry_run);
-                let call = call.customize().interceptor(attempts.clone()).send();
-                let answer = self.deadline.call(call).await?;
+                let answer = self.deadline.call(call.customize().config_override(once).send()).await?;
                 answer.map(|answer| changes(answer.stopping_instances())).map_err(Error::from)
             }
             Verb::Start => {
                 let call = client.start_instances().set_instance_ids(ids).dry_run(dry_run);
-                let call = call.customize().interceptor(attempts.clone()).send();
-                let answer = self.deadline.call(call).await?;
+                let answer = self.deadline.call(call.customize().config_override(once).send()).await?;
                 answer.map(|answer| changes(answer.starting_instances())).map_err(Error::from)
             }
         };
-        let repeated = attempts.0.load(Ordering::Relaxed) > 1;
         match changes {
-            Ok(changes) => Ok(Answer { changes, repeated }),
             // EC2's way to say yes to a dry run.
-            Err(error) if dry_run && error.code == "DryRunOperation" => Ok(Answer { changes: Vec::new(), repeated }),
-            Err(error) => Err(Error { repeated, ..error }),
+            Err(error) if dry_run && error.code == "DryRunOperation" => Ok(Vec::new()),
+            answer => answer,
         }
-    }
-}
-
-/// Counts the attempts of a call: the SDK repeats one without saying so, and then what EC2 finds done may be ours.
-#[derive(Clone, Debug, Default)]
-struct Attempts(Arc<AtomicU32>);
-
-impl Intercept for Attempts {
-    fn name(&self) -> &'static str {
-        "Attempts"
-    }
-
-    fn read_before_attempt(
-        &self,
-        _: &BeforeTransmitInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Ok(())
     }
 }
 
@@ -295,8 +271,6 @@ impl From<TooLate> for Error {
             code: "Deadline".to_owned(),
             message: "the invocation's time is over".to_owned(),
             kind: ErrorKind::TooLate,
-            // If the call was out at all, it may have been carried out.
-            repeated: true,
         }
     }
 }
@@ -310,7 +284,6 @@ where
             code: code.to_owned(),
             message: chain(error),
             kind: ErrorKind::NoAnswer,
-            repeated: false,
         };
         match &error {
             SdkError::TimeoutError(_) => no_answer(TIMEOUT, &error),
@@ -323,7 +296,6 @@ where
                     code: code.map_or_else(|| format!("Http{status}"), str::to_owned),
                     message: answer.err().message().unwrap_or("EC2 gave no message").to_owned(),
                     kind: ErrorKind::Refused { status },
-                    repeated: false,
                 },
             },
             SdkError::ConstructionFailure(_) => no_answer("NotSent", &error),

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{Class, Execution, Outcome, Why, classify};
-use crate::ec2::{Answer, Change, Error, MAX_IDS, Verb};
+use crate::ec2::{Change, Error, MAX_IDS, Verb};
 use crate::instance::{Instance, InstanceId, STOPPED_AT_TAG, State};
 use crate::plan::{Decision, Reason, Skip, decide_again};
 use crate::request::{Action, Mode};
@@ -21,10 +21,6 @@ use crate::request::{Action, Mode};
 /// instances are 16: StartInstances has a bucket of 5 calls, refilled by 2 a second (EC2 developer guide,
 /// "Request throttling").
 const BATCH: usize = 64;
-/// Pause before a call is repeated that was throttled or got no answer; doubled each time, after the SDK's own.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest such pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// Instances refused by themselves, none accepted, after which a few others are asked before going on.
 const ENOUGH_REFUSED: usize = 2;
 /// How long a look at an instance may be acted on: after pauses people may have exempted it, or switched it themselves.
@@ -55,7 +51,7 @@ impl Group {
 
 /// What is left to do.
 #[derive(Default)]
-struct Work {
+pub(super) struct Work {
     /// Batches that were not begun, or that have to wait.
     batches: VecDeque<Group>,
     /// What is left of the batch in hand, next first.
@@ -67,48 +63,55 @@ struct Work {
 }
 
 impl Work {
+    pub(super) fn of(batches: Vec<Group>) -> Self {
+        Self { batches: batches.into(), ..Self::default() }
+    }
+
+    pub(super) fn add(&mut self, batches: Vec<Group>) {
+        self.batches.extend(batches);
+    }
+
+    /// Shows what comes next.
+    pub(super) fn next(&self) -> Option<&Group> {
+        self.parts.front().or(self.batches.front())
+    }
+
+    /// Takes what comes next.
+    fn take_next(&mut self) -> Option<Group> {
+        self.parts.pop_front().or_else(|| {
+            (self.accepted, self.refused) = (false, 0);
+            self.batches.pop_front()
+        })
+    }
+
     /// Takes one instance out of whatever is left.
     fn take(&mut self, id: &InstanceId) -> Option<Group> {
         let group = self.parts.iter_mut().chain(&mut self.batches).find(|group| group.ids.contains(id))?;
         group.ids.retain(|other| other != id);
         Some(group.part(vec![id.clone()]))
     }
+
+    /// Lets the batch in hand wait until the others were asked for.
+    fn put_back(&mut self, part: Group) -> Next {
+        self.parts.push_front(part);
+        self.batches.append(&mut self.parts);
+        Next::Slowly
+    }
 }
 
-/// How to go on after a batch.
-enum Next {
-    /// With the next one.
+/// How to go on after a call.
+pub(super) enum Next {
+    /// At once.
     On,
-    /// With the next one, after a pause; what is left of this one waits.
+    /// After a pause.
     Slowly,
     /// Not at all: the time is over.
     End,
 }
 
 impl Execution<'_> {
-    /// Stops or starts instances, whichever the request says.
-    pub(super) async fn switch(&mut self, ids: Vec<InstanceId>) {
-        let groups = self.groups(ids);
-        self.switch_groups(groups).await;
-    }
-
-    pub(super) async fn switch_groups(&mut self, groups: Vec<Group>) {
-        let mut work = Work { batches: groups.into(), ..Work::default() };
-        let mut pause = FIRST_PAUSE;
-        while let Some(batch) = work.batches.pop_front() {
-            (work.parts, work.accepted, work.refused) = (VecDeque::from([batch]), false, 0);
-            match self.batch(&mut work).await {
-                Next::On => pause = FIRST_PAUSE,
-                Next::Slowly => {
-                    work.batches.append(&mut work.parts);
-                    if self.ec2.deadline.pause(pause).await.is_err() {
-                        break;
-                    }
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-                Next::End => break,
-            }
-        }
+    /// Looks into what was refused, and takes back the marks that were not earned.
+    pub(super) async fn tidy(&mut self) {
         if !self.doubted.is_empty() {
             self.settle_doubts().await;
         }
@@ -118,13 +121,15 @@ impl Execution<'_> {
     }
 
     /// Cuts a list into batches; Spot Instances and hibernation, which EC2 refuses for reasons of their own, apart.
-    fn groups(&self, ids: Vec<InstanceId>) -> Vec<Group> {
+    pub(super) fn groups(&self, ids: Vec<InstanceId>) -> Vec<Group> {
         let mut kinds: BTreeMap<(bool, bool), Vec<InstanceId>> = BTreeMap::new();
         for id in ids {
             let instance = &self.known[&id];
             let hibernate = matches!(self.request.action, Action::Stop { hibernate: true }) && instance.hibernation;
             kinds.entry((instance.spot, hibernate)).or_default().push(id);
         }
+        // More than its bucket holds EC2 would never take.
+        let most = BATCH.min(self.ec2.limits.of(self.request.action).instances.size as usize);
         kinds
             .into_iter()
             .flat_map(|((_, hibernate), ids)| {
@@ -140,49 +145,43 @@ impl Execution<'_> {
                     asked_before: false,
                     doubtful: false,
                 };
-                ids.chunks(BATCH).map(group).collect::<Vec<_>>()
+                ids.chunks(most).map(group).collect::<Vec<_>>()
             })
             .collect()
     }
 
-    /// Takes one batch to its end: accepted, or isolated down to those that EC2 refuses.
-    async fn batch(&mut self, work: &mut Work) -> Next {
-        while let Some(part) = work.parts.pop_front() {
-            let Some(part) = self.without_limited(part) else { continue };
-            let Some(mut part) = self.still_wanted(part).await else { continue };
-            let error = match self.attempt(&mut part).await {
-                Ok(answer) => {
-                    work.accepted = true;
-                    part.asked_before |= answer.repeated;
-                    let unsaid = self.accept(&part, answer.changes);
-                    if unsaid.is_empty() {
-                        continue;
-                    }
-                    work.parts.push_front(Group { asked_before: true, doubtful: true, ..part.part(unsaid) });
-                    return Next::Slowly;
+    /// Makes the next call: accepted, put back, or taken apart down to those that EC2 refuses.
+    pub(super) async fn step(&mut self, work: &mut Work) -> Next {
+        let Some(part) = work.take_next() else { return Next::On };
+        let Some(part) = self.without_limited(part) else { return Next::On };
+        let Some(mut part) = self.still_wanted(part).await else { return Next::On };
+        let error = match self.attempt(&mut part).await {
+            Ok(changes) => {
+                work.accepted = true;
+                let unsaid = self.accept(&part, changes);
+                if unsaid.is_empty() {
+                    return Next::On;
                 }
-                Err(error) => error,
-            };
-            let class = self.note(&mut part, &error);
-            match class {
-                Class::TooLate => return Next::End,
-                Class::Throttled | Class::Unwell => {
-                    work.parts.push_front(part);
-                    return Next::Slowly;
+                return work.put_back(Group { asked_before: true, doubtful: true, ..part.part(unsaid) });
+            }
+            Err(error) => error,
+        };
+        let class = self.note(&mut part, &error);
+        match class {
+            Class::TooLate => return Next::End,
+            Class::Throttled | Class::Unwell => return work.put_back(part),
+            Class::Target => {
+                work.parts.push_front(part);
+                for part in work.parts.drain(..).chain(work.batches.drain(..)) {
+                    self.refuse(&part, &part.ids, &error);
                 }
-                Class::Target => {
-                    work.parts.push_front(part);
-                    for part in work.parts.drain(..).chain(work.batches.drain(..)) {
-                        self.refuse(&part, &part.ids, &error);
-                    }
-                    self.target_error = Some(error);
-                }
-                Class::Capacity => self.by_place(part, &mut work.parts),
-                Class::Instance | Class::Limit | Class::OneOrAll => {
-                    self.isolate(work, part, class, &error);
-                    if work.refused >= ENOUGH_REFUSED && !work.accepted {
-                        self.probe(work, &error).await;
-                    }
+                self.target_error = Some(error);
+            }
+            Class::Capacity => self.by_place(part, &mut work.parts),
+            Class::Instance | Class::Limit | Class::OneOrAll => {
+                self.isolate(work, part, class, &error);
+                if work.refused >= ENOUGH_REFUSED && !work.accepted {
+                    self.probe(work, &error).await;
                 }
             }
         }
@@ -239,10 +238,9 @@ impl Execution<'_> {
                 continue;
             }
             match self.attempt(&mut probe).await {
-                Ok(answer) => {
+                Ok(changes) => {
                     work.accepted = true;
-                    probe.asked_before |= answer.repeated;
-                    let unsaid = self.accept(&probe, answer.changes);
+                    let unsaid = self.accept(&probe, changes);
                     if !unsaid.is_empty() {
                         work.parts.push_back(Group { asked_before: true, doubtful: true, ..probe });
                     }
@@ -276,7 +274,7 @@ impl Execution<'_> {
         // Whatever EC2 answered to a stop or a start: what it finds done from now on may have been this call.
         let was_out = !self.marks() || part.marked;
         part.asked_before |= was_out && class != Class::Throttled;
-        part.doubtful |= error.repeated || class == Class::Unwell;
+        part.doubtful |= class == Class::Unwell;
         if class != Class::TooLate {
             for id in &part.ids {
                 self.last_error.insert(id.clone(), error.code.clone());
@@ -356,21 +354,38 @@ impl Execution<'_> {
     }
 
     /// Writes the mark, even where EC2 shows it: a describe that lags may show one that was taken back.
-    async fn mark(&self, ids: &[InstanceId]) -> Result<Answer, Error> {
+    async fn mark(&self, ids: &[InstanceId]) -> Result<(), Error> {
         let marked = self.ec2.call(Verb::Mark(self.as_of), ids, self.request.mode).await;
-        marked.map_err(|error| Error {
+        marked.map(drop).map_err(|error| Error {
             message: format!("it could not be marked with {STOPPED_AT_TAG}: {}", error.message),
             ..error
         })
     }
 
-    /// Makes the call; before a stop that is to be remembered, the mark. No mark, no stop.
-    async fn attempt(&self, group: &mut Group) -> Result<Answer, Error> {
+    /// Counts the instances that a call takes out of EC2's bucket; a dry run touches none.
+    pub(super) fn touched(&self, group: &Group) -> usize {
+        if self.request.mode == Mode::DryRun { 0 } else { group.ids.len() }
+    }
+
+    /// Makes the call, as soon as EC2's buckets hold enough for it; before a stop that is to be remembered, the mark. No
+    /// mark, no stop.
+    async fn attempt(&mut self, group: &mut Group) -> Result<Vec<Change>, Error> {
+        let instances = self.touched(group);
+        let wait = self.pace.wait(instances, Instant::now());
+        if !wait.is_zero() {
+            self.ec2.deadline.pause(wait).await?;
+        }
         if self.marks() && !group.marked {
             self.mark(&group.ids).await?;
             group.marked = true;
         }
-        self.ec2.call(group.verb, &group.ids, self.request.mode).await
+        self.pace.take(instances, Instant::now());
+        let answer = self.ec2.call(group.verb, &group.ids, self.request.mode).await;
+        match &answer {
+            Err(error) if classify(error) == Class::Throttled => self.pace.throttled(instances, Instant::now()),
+            _ => self.pace.accepted(),
+        }
+        answer
     }
 
     /// Books what EC2 answered; gives the instances of which it said nothing.

@@ -84,12 +84,7 @@ mod tests {
     use super::*;
 
     fn class(code: &str, status: u16) -> Class {
-        classify(&Error {
-            code: code.to_owned(),
-            message: String::new(),
-            kind: ErrorKind::Refused { status },
-            repeated: false,
-        })
+        classify(&Error { code: code.to_owned(), message: String::new(), kind: ErrorKind::Refused { status } })
     }
 
     #[test]

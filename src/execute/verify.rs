@@ -3,24 +3,12 @@
 //! "EC2 accepted the start" is not "it runs": without a grant on its volume's key, an instance goes from
 //! pending back to stopped, and only its StateReason says so.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
 use tracing::debug;
 
 use super::{Execution, Outcome, Why, failed_start};
 use crate::ec2::{Error, MAX_IDS};
 use crate::instance::{Instance, InstanceId, STOPPED_AT_TAG, State};
 use crate::plan::{Decision, Reason, Skip, decide_again, is_remembered};
-
-/// The first look: no instance is there sooner.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
-/// Looks grow apart up to this; most instances need 10 to 60 seconds.
-const LONGEST_LOOK: Duration = Duration::from_secs(10);
-/// First pause before a group is tried again for which EC2 had no room; doubled each time.
-const FIRST_SHORTAGE_PAUSE: Duration = Duration::from_secs(10);
-/// The longest such pause.
-const LONGEST_SHORTAGE_PAUSE: Duration = Duration::from_secs(120);
 
 /// What a look told about an instance.
 enum Seen {
@@ -31,28 +19,8 @@ enum Seen {
 }
 
 impl Execution<'_> {
-    /// Looks until nothing is on its way any more, or the time is over.
-    pub(super) async fn verify(&mut self) {
-        let mut pause = FIRST_LOOK;
-        let mut shortage_pause = FIRST_SHORTAGE_PAUSE;
-        let mut next_try = Instant::now() + shortage_pause;
-        while !(self.watched.is_empty() && self.set_aside.is_empty()) {
-            if self.ec2.deadline.pause(pause).await.is_err() {
-                return;
-            }
-            pause = (pause * 3 / 2).min(LONGEST_LOOK);
-            self.look().await;
-            if !self.set_aside.is_empty() && Instant::now() >= next_try {
-                let groups = std::mem::take(&mut self.set_aside);
-                self.switch_groups(groups).await;
-                shortage_pause = (shortage_pause * 2).min(LONGEST_SHORTAGE_PAUSE);
-                next_try = Instant::now() + shortage_pause;
-            }
-        }
-    }
-
-    /// Asks EC2 once about everything watched, and acts on what has settled.
-    async fn look(&mut self) {
+    /// Asks EC2 once about everything watched, and acts on what has settled; gives what can be switched now.
+    pub(super) async fn look(&mut self) -> Vec<InstanceId> {
         let (mut ready, mut running, mut fallen) = (Vec::new(), Vec::new(), Vec::new());
         let watched: Vec<InstanceId> = self.watched.keys().cloned().collect();
         for instance in self.show(&watched).await {
@@ -98,9 +66,7 @@ impl Execution<'_> {
         }
         self.unmark(&marked(&running)).await;
         self.mark_again(&fallen).await;
-        if !ready.is_empty() {
-            self.switch(ready).await;
-        }
+        ready
     }
 
     /// Tells whether a start that fell back is to be tried again by a later start with `remember`.

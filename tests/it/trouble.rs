@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ec2_sim::{Fault, Outcome};
+use ec2_sim::{Call, Fault, Outcome};
 use serde_json::json;
 
 use crate::world::*;
@@ -71,6 +71,57 @@ async fn throttling_is_waited_for_and_never_halved() {
     let told = world.invoke(stop()).await;
     assert_eq!((told.verdict().as_str(), &told.report["summary"]["changed"]), ("complete", &json!(60)));
     assert!(world.sim.calls().iter().filter(|call| call.action == "StopInstances").all(|call| call.ids.len() == 60));
+}
+
+#[tokio::test]
+async fn on_an_idle_account_with_ec2s_own_buckets_no_answer_is_throttled() {
+    let mut world = World::new().await;
+    world.sim.settings(|settings| settings.throttle = true);
+    world.sim.add_many(1100, |n| ours(&format!("web-{n}")));
+    world.sim.add_many(640, |n| ours(&format!("db-{n}")).state("stopped").tag("tier", "db"));
+    for (event, changed) in [(stop(), 1100), (with(start(), json!({"tags": {"tier": "db"}})), 640)] {
+        let told = world.invoke(event).await;
+        assert_eq!((told.verdict().as_str(), &told.report["summary"]["changed"]), ("complete", &json!(changed)));
+        let throttled = world.sim.calls().iter().filter(|call| call.code == "RequestLimitExceeded").count();
+        assert_eq!(throttled, 0, "of {} calls", world.sim.calls().len());
+    }
+}
+
+#[tokio::test]
+async fn starts_that_wait_for_ec2s_bucket_keep_nobody_from_following_the_others() {
+    let mut world = World::new().await;
+    world.sim.settings(|settings| settings.throttle = true);
+    world.sim.add_many(1100, |n| ours(&format!("web-{n}")).state("stopped"));
+    let told = world.within(Duration::from_secs(30), start()).await;
+    // The thousand that the bucket holds are 15 batches of 64, and 40; the 16th has to wait for 12 s, the next for 32.
+    let (changed, unfinished) = (&told.report["summary"]["changed"], &told.report["summary"]["unfinished"]);
+    assert_eq!((told.verdict().as_str(), changed, unfinished), ("Unfinished", &json!(1024), &json!(76)));
+    assert!(world.sim.calls().iter().all(|call| call.code != "RequestLimitExceeded"));
+    let looks = |call: &&Call| call.action == "DescribeInstances" && !call.ids.is_empty();
+    let (calls, starts) = (world.sim.calls(), |call: &&Call| call.action == "StartInstances");
+    let last_start = calls.iter().rposition(|call| starts(&call)).unwrap();
+    assert!(calls[..last_start].iter().filter(looks).count() > 2, "the others were looked at before it");
+}
+
+#[tokio::test]
+async fn limits_that_cannot_be_right_end_the_function_in_words_that_help() {
+    for (limits, expected) in [
+        (
+            "2",
+            "CURFEW_EC2_LIMITS: invalid type: integer `2`, expected an object at line 1 column 1; leave it out, or write it like {\"StartInstances\": ",
+        ),
+        (r#"{"Start": {}}"#, "unknown field `Start`, expected `StartInstances` or `StopInstances`"),
+        (
+            r#"{"StopInstances": {"calls": {"size": 50, "refill": 0}, "instances": {"size": 1000, "refill": 20}}}"#,
+            "CURFEW_EC2_LIMITS: size 50 and refill 0; a bucket holds 1 at least, and fills by more than 0 a second",
+        ),
+    ] {
+        let mut world = World::with_env(&[("CURFEW_EC2_LIMITS", limits)]).await;
+        let invocation = world.host.invoke(stop().to_string(), AMPLE).await;
+        assert!(matches!(invocation.outcome, Outcome::Exited(_)), "{:?}", invocation.outcome);
+        let line = &invocation.json_logs()[0];
+        assert!(line["level"] == "ERROR" && line["message"].as_str().unwrap().contains(expected), "{line}");
+    }
 }
 
 #[tokio::test]
@@ -208,7 +259,9 @@ async fn the_accounts_limit_lets_through_what_fits_and_is_not_hammered() {
 
 #[tokio::test]
 async fn twelve_hundred_starts_are_followed_a_thousand_to_a_look_and_looks_grow_apart() {
-    let mut world = World::new().await;
+    let raised =
+        r#"{"StartInstances": {"calls": {"size": 50, "refill": 20}, "instances": {"size": 5000, "refill": 20}}}"#;
+    let mut world = World::with_env(&[("CURFEW_EC2_LIMITS", raised)]).await;
     world.sim.settings(|settings| settings.start_takes = Duration::from_secs(8));
     world.sim.add_many(1200, |n| ours(&format!("web-{n}")).state("stopped"));
     let told = world.invoke(start()).await;
