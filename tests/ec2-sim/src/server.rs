@@ -90,10 +90,14 @@ impl Passage {
 
     /// Plays the call through, bad days included; none means that the connection is to be cut.
     async fn play(self) -> Option<Response> {
-        let faults = self.shared.lock().strike(&self.query.action, &self.place, &self.query.ids());
+        let (faults, latency) = {
+            let mut cloud = self.shared.lock();
+            (cloud.strike(&self.query.action, &self.place, &self.query.ids()), cloud.settings.latency)
+        };
+        pause(latency).await;
         for (fault, ids) in faults {
             match fault {
-                Then::Stall { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
+                Then::Stall { ms } => pause(Duration::from_millis(ms)).await,
                 Then::Refuse(no) => return Some(self.refuse(no, &ids).send()),
                 Then::Hang => {
                     self.record(&mut self.shared.lock(), "hang");
@@ -199,5 +203,13 @@ impl Passage {
             code: code.to_owned(),
         });
         format!("00000000-0000-4000-8000-{:012x}", cloud.calls.len())
+    }
+}
+
+/// Waits a real time.
+async fn pause(time: Duration) {
+    // Even a sleep of nothing takes up to a millisecond.
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
     }
 }

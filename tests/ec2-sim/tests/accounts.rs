@@ -2,6 +2,8 @@
 
 mod ask;
 
+use std::time::Duration;
+
 use ask::{Answer, ask, ask_as, ask_in, call, later};
 use chrono::{DateTime, TimeDelta, Utc};
 use ec2_sim::{Fault, Fleet, Machine, Sim};
@@ -289,7 +291,7 @@ async fn a_policy_on_a_tag_names_the_role_that_asked() {
 }
 
 #[tokio::test]
-async fn a_fleets_json_says_accounts_and_denials() {
+async fn a_fleets_json_says_accounts_denials_and_latency() {
     let sim = Sim::start().await;
     let fleet = r#"{
         "machines": [
@@ -298,7 +300,7 @@ async fn a_fleets_json_says_accounts_and_denials() {
             { "name": "db" }
         ],
         "faults": [{ "account": "444455556666", "then": { "refuse": { "code": "Nope", "message": "no" } } }],
-        "settings": { "denied_accounts": ["777788889999"] }
+        "settings": { "denied_accounts": ["777788889999"], "latency_ms": 1 }
     }"#;
     let put = reqwest::Client::new().put(format!("{}/_sim/fleet", sim.url())).body(fleet).send().await;
     assert_eq!(put.expect("an answer").status(), 204);
@@ -310,6 +312,7 @@ async fn a_fleets_json_says_accounts_and_denials() {
     assert_eq!(sim.machine("db").account, OWN);
     assert_eq!(ask(&sim, &assume("444455556666")).await.code(), "Nope");
     assert_eq!(ask(&sim, &assume("777788889999")).await.code(), "AccessDenied");
+    sim.settings(|settings| assert_eq!(settings.latency, Duration::from_millis(1)));
     let listed = reqwest::get(format!("{}/_sim/instances", sim.url())).await.expect("an answer");
     let listed: serde_json::Value = listed.json().await.expect("JSON");
     assert_eq!((&listed[0]["account"], &listed[5]["name"]), (&OTHER.into(), &"db".into()));
