@@ -7,6 +7,8 @@ use crate::cloud::Cloud;
 use crate::describe::Describe;
 use crate::fault::Refusal;
 use crate::machine::Machine;
+use crate::place::Place;
+use crate::sts::Assumed;
 
 /// EC2's bound on resources in one call.
 const IDS_PER_CALL: usize = 1000;
@@ -15,7 +17,9 @@ const TAGS_PER_RESOURCE: usize = 50;
 
 /// A call, understood.
 pub(crate) struct Request {
-    pub(crate) region: String,
+    pub(crate) place: Place,
+    /// The role that asks, and its session.
+    pub(crate) caller: String,
     pub(crate) ids: Vec<String>,
     pub(crate) dry_run: bool,
     pub(crate) action: Action,
@@ -49,6 +53,7 @@ pub(crate) enum Answer {
     Changes(Vec<Change>),
     Tagged,
     Regions(Vec<String>),
+    Assumed(Assumed),
 }
 
 pub(crate) struct Change {
@@ -69,7 +74,7 @@ impl Cloud {
         if let Action::Describe(describe) = &request.action {
             describe.check(ids)?;
         }
-        self.check_ids(&request.region, ids)?;
+        self.check_ids(&request.place, ids)?;
         self.authorize(request, ids)?;
         if request.dry_run {
             let message = "Request would have succeeded, but DryRun flag is set.";
@@ -78,11 +83,11 @@ impl Cloud {
         let now = self.clock.now();
         let (start_takes, stop_takes) = (self.settings.start_takes, self.settings.stop_takes);
         match &request.action {
-            Action::Describe(describe) => self.describe(&request.region, ids, describe),
+            Action::Describe(describe) => self.describe(&request.place, ids, describe),
             Action::DescribeRegions => Ok(Answer::Regions(self.settings.regions.clone())),
             Action::Start => {
                 self.check_each(ids, Machine::may_start)?;
-                self.check_room(&request.region, ids)?;
+                self.check_room(&request.place, ids)?;
                 Ok(self.change_each(ids, |machine| machine.start(now, start_takes)))
             }
             Action::Stop { hibernate } => {
@@ -120,36 +125,31 @@ impl Cloud {
             let message = "The request must contain the parameter InstanceId";
             return Err(Refusal::new("MissingParameter", message));
         }
-        self.named(ids).try_for_each(|machine| may(machine))
+        self.named(ids).try_for_each(may)
     }
 
     fn change_each(&mut self, ids: &[String], act: impl Fn(&mut Machine)) -> Answer {
-        self.keep(ids);
-        let changes = self.named(ids).map(|machine| {
+        Answer::Changes(self.change(ids, |machine| {
             let (id, from) = (machine.id.clone(), machine.state.clone());
             act(machine);
             let to = machine.state.clone();
             Change { id, from, to }
-        });
-        Answer::Changes(changes.collect())
+        }))
     }
 
     fn create_tags(&mut self, ids: &[String], tags: &[Tag]) -> Result<Answer, Refusal> {
         check_keys(tags)?;
         let value = |tag: &Tag| tag.value.clone().unwrap_or_default();
         let new: Vec<_> = tags.iter().map(|tag| (tag.key.clone(), value(tag))).collect();
-        let mut tagged: Vec<_> = self.named(ids).map(|m| m.tags.clone()).collect();
-        tagged.iter_mut().for_each(|tags| tags.extend(new.clone()));
-        for tags in &tagged {
-            if tags.keys().filter(|key| !key.starts_with("aws:")).count() > TAGS_PER_RESOURCE {
-                let message = "The maximum number of Tags for a resource has been reached.";
-                return Err(Refusal::new("TagLimitExceeded", message));
-            }
+        let has_too_many = |machine: &Machine| {
+            let keys: HashSet<_> = machine.tags.keys().chain(new.iter().map(|(key, _)| key)).collect();
+            keys.iter().filter(|key| !key.starts_with("aws:")).count() > TAGS_PER_RESOURCE
+        };
+        if self.named(ids).any(has_too_many) {
+            let message = "The maximum number of Tags for a resource has been reached.";
+            return Err(Refusal::new("TagLimitExceeded", message));
         }
-        self.keep(ids);
-        for (machine, tags) in self.named(ids).zip(tagged) {
-            machine.tags = tags;
-        }
+        self.change(ids, |machine| machine.tags.extend(new.clone()));
         Ok(Answer::Tagged)
     }
 
@@ -160,13 +160,12 @@ impl Cloud {
             [] => !key.starts_with("aws:"),
             [..] => tags.iter().any(|tag| tag.means(key, value)),
         };
-        self.keep(ids);
-        self.named(ids).for_each(|machine| machine.tags.retain(|key, value| !goes(key, value)));
+        self.change(ids, |machine| machine.tags.retain(|key, value| !goes(key, value)));
         Ok(Answer::Tagged)
     }
 
-    /// Refuses a call that names what EC2 does not know in this region.
-    fn check_ids(&self, region: &str, ids: &[String]) -> Result<(), Refusal> {
+    /// Refuses a call that names what EC2 does not know in this account and region.
+    fn check_ids(&self, place: &Place, ids: &[String]) -> Result<(), Refusal> {
         if ids.len() > IDS_PER_CALL {
             let message = format!("A call can name {IDS_PER_CALL} resources at most");
             return Err(Refusal::new("InvalidParameterValue", message));
@@ -176,7 +175,7 @@ impl Cloud {
             return Err(Refusal::new("InvalidInstanceID.Malformed", message));
         }
         let mut unknown = ids.to_vec();
-        unknown.retain(|id| !self.knows(region, id));
+        unknown.retain(|id| !self.knows(place, id));
         let message = match unknown.as_slice() {
             [] => return Ok(()),
             [id] => format!("The instance ID '{id}' does not exist"),

@@ -5,6 +5,8 @@ use serde::Deserialize;
 
 use crate::cloud::Cloud;
 use crate::fault::Refusal;
+use crate::machine::Machine;
+use crate::place::Place;
 
 /// An availability zone without room for an instance type.
 #[derive(Clone, Debug, Deserialize)]
@@ -55,23 +57,24 @@ impl Shortage {
 
 impl Cloud {
     /// Refuses a start for which there is no room; what is on already needs none.
-    pub(crate) fn check_room(&mut self, region: &str, ids: &[String]) -> Result<(), Refusal> {
+    pub(crate) fn check_room(&mut self, place: &Place, ids: &[String]) -> Result<(), Refusal> {
         let stopped = self.named(ids).filter(|machine| machine.state == "stopped");
         let wanted: Vec<_> = stopped.map(|machine| (machine.zone.clone(), machine.kind.clone())).collect();
         if wanted.is_empty() {
             return Ok(());
         }
-        let now = self.clock.now();
-        let here = self.machines().filter(|machine| machine.region == region);
-        let on = here.filter(|machine| matches!(machine.state.as_str(), "pending" | "running")).count();
-        if let Some(limit) = self.settings.vcpu_limit.filter(|limit| on + wanted.len() > *limit) {
-            let message = format!(
-                "You have requested more vCPU capacity than your current vCPU limit of {limit} allows for the instance \
-                 bucket that the specified instance type belongs to. Please visit \
-                 http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit."
-            );
-            return Err(Refusal::new("VcpuLimitExceeded", message));
+        if let Some(limit) = self.settings.vcpu_limit {
+            let is_on = |machine: &&Machine| matches!(machine.state.as_str(), "pending" | "running");
+            if self.machines_in(place).filter(is_on).count() + wanted.len() > limit {
+                let message = format!(
+                    "You have requested more vCPU capacity than your current vCPU limit of {limit} allows for the \
+                     instance bucket that the specified instance type belongs to. Please visit \
+                     http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit."
+                );
+                return Err(Refusal::new("VcpuLimitExceeded", message));
+            }
         }
+        let now = self.clock.now();
         let short = |shortage: &&mut Shortage| {
             let lasts = shortage.until.is_none_or(|until| now < until) && shortage.times != Some(0);
             lasts && wanted.iter().any(|(zone, kind)| *zone == shortage.zone && *kind == shortage.kind)

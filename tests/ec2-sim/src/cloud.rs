@@ -1,7 +1,7 @@
-//! The account: its instances in all regions, its clock, its bad days and the log of calls. No HTTP, no XML, no
+//! The accounts: their instances in all regions, the clock, the bad days and the log of calls. No HTTP, no XML, no
 //! waiting; a transition is finished when somebody next looks.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -11,6 +11,9 @@ use crate::fault::{Fault, Then};
 use crate::fleet::{Fleet, Settings};
 use crate::machine::Machine;
 use crate::past::Past;
+use crate::place::Place;
+use crate::roster::Roster;
+use crate::sts::Sessions;
 use crate::throttle::Bucket;
 
 #[derive(Default)]
@@ -19,20 +22,23 @@ pub(crate) struct Cloud {
     pub(crate) settings: Settings,
     pub(crate) faults: Vec<Fault>,
     pub(crate) calls: Vec<Call>,
-    /// EC2's token buckets that somebody has drawn from, by region and name.
-    pub(crate) buckets: HashMap<(String, String), Bucket>,
+    pub(crate) sessions: Sessions,
+    /// EC2's token buckets that somebody has drawn from, by name.
+    pub(crate) buckets: HashMap<(Place, String), Bucket>,
     past: Past,
-    machines: BTreeMap<String, Machine>,
+    roster: Roster,
     joined: u32,
 }
 
-/// One call that EC2 received.
+/// One call that EC2 or STS received.
 #[derive(Clone, Debug, Serialize)]
 pub struct Call {
-    /// When EC2 decided on it, by the cloud's clock.
+    /// When it was decided on, by the cloud's clock.
     pub at: DateTime<Utc>,
     /// The API action.
     pub action: String,
+    /// The account that it was signed for; of AssumeRole, the role's; blank where that can't be told.
+    pub account: String,
     /// The region that it was signed for.
     pub region: String,
     /// It asked for permission only.
@@ -41,16 +47,16 @@ pub struct Call {
     pub ids: Vec<String>,
     /// Every parameter as it was sent.
     pub params: BTreeMap<String, String>,
-    /// `ok`, EC2's error code, or the fault that took the answer: `hang`, `hang_after`, `lost`, `cut`, `garbled`,
+    /// `ok`, the error code, or the fault that took the answer: `hang`, `hang_after`, `lost`, `cut`, `garbled`,
     /// `scripted`.
     pub code: String,
 }
 
 impl Cloud {
-    /// Replaces everything but the clock.
+    /// Replaces everything but the clock, and the sessions of roles: a function that lives on still uses them.
     pub(crate) fn load(&mut self, fleet: Fleet) {
-        let clock = self.clock;
-        *self = Self { clock, settings: fleet.settings, faults: fleet.faults, ..Self::default() };
+        let (clock, sessions) = (self.clock, std::mem::take(&mut self.sessions));
+        *self = Self { clock, sessions, settings: fleet.settings, faults: fleet.faults, ..Self::default() };
         for machine in fleet.machines.into_iter().flat_map(Machine::copies) {
             self.join(machine);
         }
@@ -68,85 +74,109 @@ impl Cloud {
         self.joined += 1;
         machine.join(self.joined, self.clock.now());
         let id = machine.id.clone();
-        self.machines.insert(id.clone(), machine);
+        self.roster.insert(machine);
         id
     }
 
     /// All machines as they are now, in the order of their ids.
-    pub(crate) fn machines(&mut self) -> impl Iterator<Item = &mut Machine> {
+    pub(crate) fn machines(&mut self) -> impl Iterator<Item = &Machine> {
         self.settle();
-        self.machines.values_mut()
+        self.roster.all()
     }
 
-    /// The machines as DescribeInstances shows them, in the order of their ids.
-    pub(crate) fn seen(&mut self) -> impl Iterator<Item = &Machine> {
+    /// A place's machines as they are now, in the order of their ids.
+    pub(crate) fn machines_in(&mut self, place: &Place) -> impl Iterator<Item = &Machine> {
+        self.settle();
+        self.roster.after("", place)
+    }
+
+    /// A place's machines as DescribeInstances shows them, in the order of their ids, from behind this id.
+    pub(crate) fn seen_after(&mut self, id: &str, place: &Place) -> impl Iterator<Item = &Machine> {
         self.settle();
         let (now, past) = (self.clock.now(), &self.past);
         let then = now - self.settings.describe_lag;
-        let known = self.machines.values().filter(move |machine| machine.known_from <= now);
+        let known = self.roster.after(id, place).filter(move |machine| machine.known_from <= now);
         known.map(move |machine| past.of(machine, then))
+    }
+
+    /// The machines with these ids as DescribeInstances shows them, in the order of their ids.
+    pub(crate) fn seen(&mut self, ids: &[String]) -> impl Iterator<Item = &Machine> {
+        self.settle();
+        let (past, then) = (&self.past, self.clock.now() - self.settings.describe_lag);
+        in_order(ids).filter_map(|id| self.roster.get(id)).map(move |machine| past.of(machine, then))
     }
 
     /// Finishes the transitions whose time has come.
     fn settle(&mut self) {
         let (now, lag) = (self.clock.now(), self.settings.describe_lag);
-        for machine in self.machines.values_mut() {
-            if let Some(at) = machine.settles_at().filter(|at| *at <= now) {
+        while let Some((at, id)) = self.roster.next_to_settle().filter(|(at, _)| *at <= now).cloned() {
+            if let Some(machine) = self.roster.get(&id) {
                 self.past.keep(machine, at, lag);
-                machine.settle(now);
             }
+            self.roster.change(&id, |machine| machine.settle(now));
         }
     }
 
-    /// Remembers what these machines are, because they are about to change.
-    pub(crate) fn keep(&mut self, ids: &[String]) {
+    /// Changes the machines with these ids, in the order of their ids.
+    pub(crate) fn change<T>(&mut self, ids: &[String], change: impl Fn(&mut Machine) -> T) -> Vec<T> {
+        self.settle();
+        in_order(ids).filter_map(|id| self.change_one(id, &change)).collect()
+    }
+
+    /// Changes a machine, and remembers what it was.
+    fn change_one<T>(&mut self, id: &str, change: impl FnOnce(&mut Machine) -> T) -> Option<T> {
         let (now, lag) = (self.clock.now(), self.settings.describe_lag);
-        for machine in ids.iter().filter_map(|id| self.machines.get(id)) {
-            self.past.keep(machine, now, lag);
-        }
+        self.past.keep(self.roster.get(id)?, now, lag);
+        self.roster.change(id, change)
     }
 
     /// The machines with these ids, as they are now, in the order of their ids.
-    pub(crate) fn named<'a>(&'a mut self, ids: &'a [String]) -> impl Iterator<Item = &'a mut Machine> {
-        let ids: HashSet<&String> = ids.iter().collect();
-        self.machines().filter(move |machine| ids.contains(&machine.id))
+    pub(crate) fn named(&mut self, ids: &[String]) -> impl Iterator<Item = &Machine> {
+        self.settle();
+        in_order(ids).filter_map(|id| self.roster.get(id))
     }
 
     /// The machine with this id; its state may be out of date.
     pub(crate) fn machine(&self, id: &str) -> Option<&Machine> {
-        self.machines.get(id)
+        self.roster.get(id)
     }
 
-    /// Tells whether a region has a machine with this id, and EC2 has heard of it everywhere.
-    pub(crate) fn knows(&self, region: &str, id: &str) -> bool {
+    /// Tells whether a place has a machine with this id, and EC2 has heard of it everywhere.
+    pub(crate) fn knows(&self, place: &Place, id: &str) -> bool {
         let now = self.clock.now();
-        self.machine(id).is_some_and(|machine| machine.region == region && machine.known_from <= now)
+        self.machine(id).is_some_and(|machine| machine.is_in(place) && machine.known_from <= now)
     }
 
-    /// Changes the one machine that answers to an id, a name or `region/name`.
+    /// Changes the one machine that answers to a name; see [`Machine::answers_to`].
     pub(crate) fn edit<T>(&mut self, name: &str, change: impl FnOnce(&mut Machine) -> T) -> Result<T, String> {
         let id = self.find(name)?.id.clone();
-        self.keep(&[id]);
-        self.find(name).map(change)
+        Ok(self.change_one(&id, change).expect("it was just found"))
     }
 
-    /// Finds the one machine that answers to an id, a name or `region/name`.
-    pub(crate) fn find(&mut self, name: &str) -> Result<&mut Machine, String> {
-        let mut found: Vec<_> = self.machines().filter(|m| m.answers_to(name)).collect();
-        match found.len() {
-            1 => Ok(found.remove(0)),
-            0 => Err(format!("no machine is called {name:?}")),
-            n => Err(format!("{n} machines are called {name:?}: say \"region/name\" or an id")),
+    /// Finds the one machine that answers to a name; see [`Machine::answers_to`].
+    pub(crate) fn find(&mut self, name: &str) -> Result<&Machine, String> {
+        self.settle();
+        if let Some(machine) = self.roster.get(name) {
+            return Ok(machine);
+        }
+        let mut found = self.roster.all().filter(|machine| machine.answers_to(name));
+        match (found.next(), found.count()) {
+            (Some(machine), 0) => Ok(machine),
+            (None, _) => Err(format!("no machine is called {name:?}")),
+            (Some(_), more) => Err(format!(
+                "{} machines are called {name:?}: say \"region/name\", \"account/region/name\" or an id",
+                more + 1
+            )),
         }
     }
 
     /// What goes wrong with a call, and because of which of the machines that it names; in this order: any number
     /// of stalls, then at most one other thing.
-    pub(crate) fn strike(&mut self, action: &str, region: &str, ids: &[String]) -> Vec<(Then, Vec<String>)> {
+    pub(crate) fn strike(&mut self, action: &str, place: &Place, ids: &[String]) -> Vec<(Then, Vec<String>)> {
         let mut struck = Vec::new();
-        for fault in self.faults.iter_mut().filter(|fault| fault.covers(action, region)) {
+        for fault in self.faults.iter_mut().filter(|fault| fault.covers(action, place)) {
             let mut ids = ids.to_vec();
-            ids.retain(|id| fault.concerns(id, self.machines.get(id)));
+            ids.retain(|id| fault.concerns(id, self.roster.get(id)));
             if (fault.is_general() || !ids.is_empty()) && fault.strikes() {
                 struck.push((fault.then.about(&ids), ids));
                 if !matches!(fault.then, Then::Stall { .. }) {
@@ -156,4 +186,9 @@ impl Cloud {
         }
         struck
     }
+}
+
+/// Sorts ids, each once.
+fn in_order(ids: &[String]) -> impl Iterator<Item = &String> {
+    ids.iter().collect::<BTreeSet<_>>().into_iter()
 }

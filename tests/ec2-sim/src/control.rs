@@ -3,6 +3,7 @@
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -33,10 +34,11 @@ struct Listed<'a> {
     machine: &'a Machine,
 }
 
-async fn instances(State(shared): State<Shared>) -> Json<Value> {
-    let mut cloud = shared.lock();
-    let listed = cloud.machines().map(|machine| json!(Listed { name: machine.name(), machine }));
-    Json(listed.collect())
+async fn instances(State(shared): State<Shared>) -> Response {
+    // Copies: writing many takes its time, and calls would wait.
+    let machines: Vec<Machine> = shared.lock().machines().cloned().collect();
+    let listed: Vec<_> = machines.iter().map(|machine| Listed { name: machine.name(), machine }).collect();
+    Json(listed).into_response()
 }
 
 type Accepted = Result<StatusCode, (StatusCode, String)>;

@@ -1,6 +1,5 @@
 //! DescribeInstances: its bounds, and its pages.
 
-use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use crate::api::Answer;
@@ -8,6 +7,7 @@ use crate::cloud::Cloud;
 use crate::fault::Refusal;
 use crate::filter::Filter;
 use crate::machine::Machine;
+use crate::place::Place;
 
 /// EC2's bounds on MaxResults.
 const MAX_RESULTS: RangeInclusive<usize> = 5..=1000;
@@ -54,14 +54,12 @@ impl Describe {
 }
 
 impl Cloud {
-    pub(crate) fn describe(&mut self, region: &str, ids: &[String], describe: &Describe) -> Result<Answer, Refusal> {
-        let matches =
-            |machine: &&Machine| machine.region == region && describe.filters.iter().all(|f| f.matches(machine));
+    pub(crate) fn describe(&mut self, place: &Place, ids: &[String], describe: &Describe) -> Result<Answer, Refusal> {
+        let matches = |machine: &&Machine| describe.filters.iter().all(|filter| filter.matches(machine));
         // EC2 does not page what is asked for by id.
         if !ids.is_empty() {
-            let ids: HashSet<&String> = ids.iter().collect();
-            let machines = self.seen().filter(|m| ids.contains(&m.id)).filter(matches);
-            return Ok(Answer::Instances(machines.cloned().collect(), None));
+            let machines = self.seen(ids).filter(matches).cloned().collect();
+            return Ok(Answer::Instances(machines, None));
         }
         let (after, empties) = match &describe.next_token {
             None => (String::new(), 0),
@@ -73,7 +71,7 @@ impl Cloud {
         }
         let most = describe.max_results.unwrap_or(*MAX_RESULTS.end());
         let size = most.min(self.settings.page_size).max(1);
-        let mut rest = self.seen().filter(|m| m.id > after).filter(matches);
+        let mut rest = self.seen_after(&after, place).filter(matches);
         let page: Vec<_> = rest.by_ref().take(size).cloned().collect();
         let last = rest.next().and(page.last());
         let next = last.map(|last| write_token(&last.id, 0));

@@ -5,15 +5,19 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::machine::Machine;
+use crate::place::Place;
 
-/// Something that goes wrong with the calls it matches: all of an action and a region, or those of them that name, by
-/// its id, a machine that has what `names`, `zone` and `kind` ask for together.
+/// Something that goes wrong with the calls it matches: all of an action, an account and a region, or those of them
+/// that name, by its id, a machine that has what `names`, `zone` and `kind` ask for together.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
     /// The API action; none: every action.
     #[serde(default)]
     pub action: Option<String>,
+    /// The account that a call is about, for AssumeRole the role's; none: every account.
+    #[serde(default)]
+    pub account: Option<String>,
     /// None: every region.
     #[serde(default)]
     pub region: Option<String>,
@@ -180,6 +184,11 @@ impl Fault {
         Self { kind: Some(kind.into()), ..self }
     }
 
+    /// Spares all other accounts.
+    pub fn account(self, account: &str) -> Self {
+        Self { account: Some(account.into()), ..self }
+    }
+
     /// Spares all other regions.
     pub fn region(self, region: &str) -> Self {
         Self { region: Some(region.into()), ..self }
@@ -205,7 +214,17 @@ impl Fault {
 
     fn new<'a>(action: impl Into<Option<&'a str>>, then: Then) -> Self {
         let action = action.into().map(String::from);
-        Self { action, region: None, names: Vec::new(), zone: None, kind: None, then, times: None, after: 0 }
+        Self {
+            action,
+            account: None,
+            region: None,
+            names: Vec::new(),
+            zone: None,
+            kind: None,
+            then,
+            times: None,
+            after: 0,
+        }
     }
 
     /// Tells whether it strikes calls whatever machines they name.
@@ -224,9 +243,9 @@ impl Fault {
             && of(&self.kind, |machine| &machine.kind)
     }
 
-    pub(crate) fn covers(&self, action: &str, region: &str) -> bool {
+    pub(crate) fn covers(&self, action: &str, place: &Place) -> bool {
         let covers = |wanted: &Option<String>, found| wanted.as_deref().is_none_or(|wanted| wanted == found);
-        covers(&self.action, action) && covers(&self.region, region)
+        covers(&self.action, action) && covers(&self.account, &place.account) && covers(&self.region, &place.region)
     }
 
     /// Counts a matching call, and tells whether it is struck.

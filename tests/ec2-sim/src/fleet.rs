@@ -34,7 +34,7 @@ pub struct Settings {
     /// How long an instance is `stopping`; `stop_takes_ms` in JSON.
     #[serde(rename = "stop_takes_ms", deserialize_with = "millis")]
     pub stop_takes: Duration,
-    /// The regions enabled for the account.
+    /// The regions enabled for every account.
     pub regions: Vec<String>,
     /// A stop refused because of some of its machines — stop protection, or a [`Fault`] about machines — is carried
     /// out all the same in the availability zones where none of these is, as EC2 documents for protected instances.
@@ -59,8 +59,13 @@ pub struct Settings {
     pub only_tagged_names: bool,
     /// Where EC2 has no room for stopped machines.
     pub shortages: Vec<Shortage>,
-    /// How many machines in a region may be on, each counted as one vCPU.
+    /// How many machines in an account's region may be on, each counted as one vCPU.
     pub vcpu_limit: Option<usize>,
+    /// The accounts whose roles nobody may assume; those of all others everybody may.
+    pub denied_accounts: Vec<String>,
+    /// How long every call takes at least, in real time; `latency_ms` in JSON.
+    #[serde(rename = "latency_ms", deserialize_with = "millis")]
+    pub latency: Duration,
 }
 
 impl Default for Settings {
@@ -82,6 +87,8 @@ impl Default for Settings {
             only_tagged_names: false,
             shortages: Vec::new(),
             vcpu_limit: None,
+            denied_accounts: Vec::new(),
+            latency: Duration::ZERO,
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::api::{Action, Request};
 use crate::cloud::Cloud;
 use crate::fault::Refusal;
+use crate::place::Place;
 
 const UNAUTHORIZED: &str = "You are not authorized to perform this operation.";
 /// EC2's is longer, and as telling.
@@ -25,13 +26,14 @@ impl Cloud {
         let Some(bad) = ids.iter().find(|id| !has_tag(id)) else {
             return Ok(());
         };
-        let region = &request.region;
+        let Place { account, region } = &request.place;
+        let caller = &request.caller;
         let message = match self.settings.only_tagged_names {
             false => format!("{UNAUTHORIZED} {ENCODED}"),
             true => format!(
-                "{UNAUTHORIZED} User: arn:aws:sts::123456789012:assumed-role/curfew/curfew is not authorized to \
-                 perform: {action} on resource: arn:aws:ec2:{region}:123456789012:instance/{bad} because no \
-                 identity-based policy allows the {action} action. {ENCODED}"
+                "{UNAUTHORIZED} User: {caller} is not authorized to perform: {action} on resource: \
+                 arn:aws:ec2:{region}:{account}:instance/{bad} because no identity-based policy allows the {action} \
+                 action. {ENCODED}"
             ),
         };
         Err(Refusal::new("UnauthorizedOperation", message).with_status(403))

@@ -1,7 +1,8 @@
 //! A pretend EC2 and a pretend Lambda host, both on loopback, for tests, benches and a look around.
 //!
 //! [`Sim`] keeps state and answers as EC2 does: calls that fail as a whole, transitions that take time, pages that
-//! may be empty, and whatever [`Fault`] it is told to play. [`Host`] runs a real Lambda binary as Lambda would.
+//! may be empty, and whatever [`Fault`] it is told to play. It has as many accounts as its machines name, and as much
+//! of STS as it takes to work in them. [`Host`] runs a real Lambda binary as Lambda would.
 //! Neither shares code with what they test: a mistake made twice would cancel itself out.
 
 mod api;
@@ -17,8 +18,11 @@ mod iam;
 mod lambda;
 mod machine;
 mod past;
+mod place;
+mod roster;
 mod server;
 mod sim;
+mod sts;
 mod switching;
 mod throttle;
 mod trickle;

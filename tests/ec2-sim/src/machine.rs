@@ -6,12 +6,16 @@ use std::net::Ipv4Addr;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::place::{OWN_ACCOUNT, Place};
+
 /// An instance; its blank fields are filled in when it joins a cloud.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Machine {
     /// `i-` and 17 hex digits; blank: made up, in the order of joining.
     pub id: String,
+    /// Twelve digits; blank: the function's own account, 123456789012.
+    pub account: String,
     /// Blank: us-east-1.
     pub region: String,
     /// Blank: the region's zone a.
@@ -104,6 +108,11 @@ impl Machine {
         self.with(|machine| machine.state = state.into())
     }
 
+    /// Places it in an account.
+    pub fn account(self, account: &str) -> Self {
+        self.with(|machine| machine.account = account.into())
+    }
+
     /// Places it in a region.
     pub fn region(self, region: &str) -> Self {
         self.with(|machine| machine.region = region.into())
@@ -179,12 +188,19 @@ impl Machine {
         self.tags.get("Name").map_or("", String::as_str)
     }
 
-    /// Tells whether somebody who says `name` may mean this machine: its id, its name, or `region/name`.
+    /// The account and region that it is in.
+    pub(crate) fn place(&self) -> Place {
+        Place { account: self.account.clone(), region: self.region.clone() }
+    }
+
+    pub(crate) fn is_in(&self, place: &Place) -> bool {
+        self.region == place.region && self.account == place.account
+    }
+
+    /// Tells whether somebody who says `name` may mean this machine: its id or its name, behind nothing, `region/`,
+    /// `account/` or `account/region/`.
     pub(crate) fn answers_to(&self, name: &str) -> bool {
-        let bare = match name.split_once('/') {
-            Some((region, bare)) if region == self.region => bare,
-            Some(_) | None => name,
-        };
+        let bare = without(&self.region, without(&self.account, name));
         bare == self.id || bare == self.name()
     }
 
@@ -208,6 +224,7 @@ impl Machine {
             }
         };
         fill(&mut self.id, format!("i-0ec2{number:013x}"));
+        fill(&mut self.account, OWN_ACCOUNT.into());
         fill(&mut self.region, "us-east-1".into());
         fill(&mut self.zone, format!("{}a", self.region));
         fill(&mut self.state, "running".into());
@@ -240,6 +257,14 @@ impl Machine {
 impl StateReason {
     pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into() }
+    }
+}
+
+/// Takes `first/` away from a name that begins so.
+fn without<'a>(first: &str, name: &'a str) -> &'a str {
+    match name.split_once('/') {
+        Some((before, rest)) if before == first => rest,
+        Some(_) | None => name,
     }
 }
 

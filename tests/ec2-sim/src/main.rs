@@ -33,9 +33,10 @@ and in another terminal:
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Answer as EC2 does until Ctrl-C
+    /// Answer as EC2 and STS do until Ctrl-C
     ///
-    /// Listens on 127.0.0.1 only. Every region has instances of its own; any credentials will do.
+    /// Listens on 127.0.0.1 only. Every account and region has instances of its own. Any credentials will do for the
+    /// account 123456789012; AssumeRole has those for the others.
     ///
     /// From another process: GET /_sim/instances; PUT /_sim/fleet; POST or DELETE /_sim/faults; GET or DELETE
     /// /_sim/calls; GET or PUT /_sim/clock, with {"now": "2026-11-20T19:00:00Z"} or {"advance_s": 3600}.

@@ -1,4 +1,4 @@
-//! The cloud's front door, where bad days are played: `/` is EC2.
+//! The cloud's front door, where bad days are played: `/` is EC2 and STS.
 
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,16 +7,19 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 
-use crate::api::Answer;
+use crate::api::{Answer, Request};
 use crate::cloud::{Call, Cloud};
 use crate::control;
 use crate::fault::{Refusal, Then};
+use crate::place::Place;
+use crate::sts;
 use crate::trickle::Trickle;
-use crate::wire::{self, Query};
+use crate::wire::{self, Query, Service};
 
 /// The one cloud, as the server and a test share it.
 #[derive(Clone, Default)]
@@ -30,15 +33,15 @@ impl Shared {
 }
 
 pub(crate) fn router(shared: Shared) -> Router {
-    let routes = control::routes().route("/", post(ec2));
+    let routes = control::routes().route("/", post(aws));
     routes.layer(DefaultBodyLimit::disable()).with_state(shared)
 }
 
-async fn ec2(State(shared): State<Shared>, headers: HeaderMap, form: Bytes) -> Response {
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|text| text.to_str().ok());
-    let query = Query::new(authorization.unwrap_or_default(), &form);
-    // A task of its own: EC2 does what it was asked even if the caller has stopped waiting.
-    match tokio::spawn(respond(shared, query)).await {
+async fn aws(State(shared): State<Shared>, headers: HeaderMap, form: Bytes) -> Response {
+    let header = |name| headers.get(name).and_then(|text: &HeaderValue| text.to_str().ok()).unwrap_or_default();
+    let query = Query::new(header(AUTHORIZATION.as_str()), header("x-amz-security-token"), &form);
+    // A task of its own: AWS does what it was asked even if the caller has stopped waiting.
+    match tokio::spawn(Passage::new(shared, query).play()).await {
         Ok(Some(response)) => response,
         Ok(None) | Err(_) => cut_connection(),
     }
@@ -57,94 +60,156 @@ struct Reply {
     xml: String,
 }
 
+impl Reply {
+    fn send(self) -> Response {
+        send(self.status, self.xml)
+    }
+}
+
 fn send(status: u16, body: impl Into<Body>) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-    (status, [(header::CONTENT_TYPE, "text/xml;charset=UTF-8")], body.into()).into_response()
+    (status, [(CONTENT_TYPE, "text/xml;charset=UTF-8")], body.into()).into_response()
 }
 
-/// Plays a call through, bad days included; none means that the connection is to be cut.
-async fn respond(shared: Shared, query: Query) -> Option<Response> {
-    let decide = |fault| {
-        let mut cloud = shared.lock();
-        let answer = query.request().and_then(|request| cloud.answer(&request));
-        reply(&mut cloud, &query, answer, fault)
-    };
-    let faults = shared.lock().strike(&query.action, &query.region, &query.ids());
-    for (fault, ids) in faults {
-        match fault {
-            Then::Stall { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
-            Then::Refuse(no) => {
-                let mut cloud = shared.lock();
-                if let Ok(request) = query.request() {
-                    cloud.stop_elsewhere(&request, &request.ids, &ids);
+/// A call on its way.
+struct Passage {
+    shared: Shared,
+    query: Query,
+    place: Place,
+}
+
+impl Passage {
+    fn new(shared: Shared, query: Query) -> Self {
+        let account = match query.service() {
+            Service::Ec2 => shared.lock().sessions.account(&query.credentials.key).to_owned(),
+            Service::Sts => sts::role_account(&query.params).to_owned(),
+        };
+        let place = Place { account, region: query.region.clone() };
+        Self { shared, query, place }
+    }
+
+    /// Plays the call through, bad days included; none means that the connection is to be cut.
+    async fn play(self) -> Option<Response> {
+        let (faults, latency) = {
+            let mut cloud = self.shared.lock();
+            (cloud.strike(&self.query.action, &self.place, &self.query.ids()), cloud.settings.latency)
+        };
+        pause(latency).await;
+        for (fault, ids) in faults {
+            match fault {
+                Then::Stall { ms } => pause(Duration::from_millis(ms)).await,
+                Then::Refuse(no) => return Some(self.refuse(no, &ids).send()),
+                Then::Hang => {
+                    self.record(&mut self.shared.lock(), "hang");
+                    std::future::pending::<()>().await;
                 }
-                let Reply { status, xml } = reply(&mut cloud, &query, Err(no), None);
-                return Some(send(status, xml));
+                Then::HangAfter => {
+                    self.decide(Some("hang_after"));
+                    std::future::pending::<()>().await;
+                }
+                Then::LoseAnswer => {
+                    self.decide(Some("lost"));
+                    return None;
+                }
+                Then::CutConnection => {
+                    self.record(&mut self.shared.lock(), "cut");
+                    return None;
+                }
+                Then::Garble => {
+                    let whole = self.decide(Some("garbled")).xml;
+                    let half: String = whole.chars().take(whole.chars().count() / 2).collect();
+                    return Some(send(200, half));
+                }
+                Then::Trickle { ms } => {
+                    let Reply { status, xml } = self.decide(None);
+                    return Some(send(status, Body::new(Trickle::new(xml, Duration::from_millis(ms)))));
+                }
+                Then::Answer { status, body } => {
+                    self.record(&mut self.shared.lock(), "scripted");
+                    return Some(send(status, body));
+                }
             }
-            Then::Hang => {
-                record(&mut shared.lock(), &query, "hang");
-                std::future::pending::<()>().await;
+        }
+        Some(self.decide(None).send())
+    }
+
+    /// Lets the cloud decide; a fault that will spoil the answer is recorded in its place.
+    fn decide(&self, fault: Option<&str>) -> Reply {
+        let mut cloud = self.shared.lock();
+        let answer = self.answer(&mut cloud);
+        self.reply(cloud, answer, fault)
+    }
+
+    fn answer(&self, cloud: &mut Cloud) -> Result<Answer, Refusal> {
+        let Query { credentials, params, .. } = &self.query;
+        match self.query.service() {
+            Service::Ec2 => {
+                let request = self.request(cloud)?;
+                cloud.answer(&request)
             }
-            Then::HangAfter => {
-                decide(Some("hang_after"));
-                std::future::pending::<()>().await;
+            Service::Sts => cloud.assume_role(credentials, params).map(Answer::Assumed),
+        }
+    }
+
+    /// Understands a call to EC2.
+    fn request(&self, cloud: &Cloud) -> Result<Request, Refusal> {
+        let caller = cloud.sessions.caller(&self.query.credentials).ok_or_else(|| {
+            let message = "AWS was not able to validate the provided access credentials";
+            Refusal::new("AuthFailure", message).with_status(401)
+        })?;
+        self.query.request(caller)
+    }
+
+    /// Plays a refusal because of these machines.
+    fn refuse(&self, no: Refusal, bad: &[String]) -> Reply {
+        let mut cloud = self.shared.lock();
+        if let Ok(request) = self.request(&cloud) {
+            cloud.stop_elsewhere(&request, &request.ids, bad);
+        }
+        self.reply(cloud, Err(no), None)
+    }
+
+    /// Records an answer, and writes it, which no other call waits for.
+    fn reply(&self, mut cloud: MutexGuard<Cloud>, answer: Result<Answer, Refusal>, fault: Option<&str>) -> Reply {
+        let code = match &answer {
+            Ok(_) => "ok",
+            Err(refusal) => &refusal.code,
+        };
+        let request_id = self.record(&mut cloud, fault.unwrap_or(code));
+        drop(cloud);
+        match answer {
+            Ok(answer) => {
+                let xml = wire::answer(&self.query.action, &request_id, &answer);
+                Reply { status: 200, xml }
             }
-            Then::LoseAnswer => {
-                decide(Some("lost"));
-                return None;
-            }
-            Then::CutConnection => {
-                record(&mut shared.lock(), &query, "cut");
-                return None;
-            }
-            Then::Garble => {
-                let whole = decide(Some("garbled")).xml;
-                let half: String = whole.chars().take(whole.chars().count() / 2).collect();
-                return Some(send(200, half));
-            }
-            Then::Trickle { ms } => {
-                let Reply { status, xml } = decide(None);
-                return Some(send(status, Body::new(Trickle::new(xml, Duration::from_millis(ms)))));
-            }
-            Then::Answer { status, body } => {
-                record(&mut shared.lock(), &query, "scripted");
-                return Some(send(status, body));
+            Err(refusal) => {
+                let xml = wire::refusal(self.query.service(), &request_id, &refusal);
+                Reply { status: refusal.status, xml }
             }
         }
     }
-    let Reply { status, xml } = decide(None);
-    Some(send(status, xml))
-}
 
-/// Records and writes an answer; a fault that will spoil it is recorded in its place.
-fn reply(cloud: &mut Cloud, query: &Query, answer: Result<Answer, Refusal>, fault: Option<&str>) -> Reply {
-    let code = match &answer {
-        Ok(_) => "ok",
-        Err(refusal) => &refusal.code,
-    };
-    let request_id = record(cloud, query, fault.unwrap_or(code));
-    match answer {
-        Ok(answer) => {
-            let xml = wire::answer(&query.action, &request_id, &answer);
-            Reply { status: 200, xml }
-        }
-        Err(refusal) => {
-            let xml = wire::refusal(&request_id, &refusal);
-            Reply { status: refusal.status, xml }
-        }
+    /// Enters the call into the log, and returns its request id.
+    fn record(&self, cloud: &mut Cloud, code: &str) -> String {
+        let Self { query, place, .. } = self;
+        cloud.calls.push(Call {
+            at: cloud.clock.now(),
+            action: query.action.clone(),
+            account: place.account.clone(),
+            region: place.region.clone(),
+            dry_run: query.flag("DryRun"),
+            ids: query.ids(),
+            params: query.params.clone(),
+            code: code.to_owned(),
+        });
+        format!("00000000-0000-4000-8000-{:012x}", cloud.calls.len())
     }
 }
 
-/// Enters a call into the log, and returns its request id.
-fn record(cloud: &mut Cloud, query: &Query, code: &str) -> String {
-    cloud.calls.push(Call {
-        at: cloud.clock.now(),
-        action: query.action.clone(),
-        region: query.region.clone(),
-        dry_run: query.flag("DryRun"),
-        ids: query.ids(),
-        params: query.params.clone(),
-        code: code.to_owned(),
-    });
-    format!("00000000-0000-4000-8000-{:012x}", cloud.calls.len())
+/// Waits a real time.
+async fn pause(time: Duration) {
+    // Even a sleep of nothing takes up to a millisecond.
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
+    }
 }

@@ -16,8 +16,8 @@ use crate::server::{Shared, router};
 
 /// A pretend EC2 at an address of its own; it listens until it is dropped.
 ///
-/// A machine is looked up by its id, its name, or `region/name`. Where none or several answer to that, the call
-/// panics: that is a mistake in the test.
+/// A machine is looked up by its id, its name, `region/name` or `account/region/name`. Where none or several answer to
+/// that, the call panics: that is a mistake in the test.
 pub struct Sim {
     shared: Shared,
     address: SocketAddr,
@@ -46,12 +46,12 @@ impl Sim {
         Ok(Self { shared, address, server })
     }
 
-    /// The address to give to a program as `AWS_ENDPOINT_URL_EC2`.
+    /// The address to give to a program as `AWS_ENDPOINT_URL_EC2` and `AWS_ENDPOINT_URL_STS`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Replaces everything but the clock.
+    /// Replaces everything but the clock, and the credentials that somebody has got.
     pub fn load(&self, fleet: Fleet) {
         self.shared.lock().load(fleet);
     }
@@ -78,7 +78,7 @@ impl Sim {
 
     /// Copies of all machines as they are now, in the order of their ids.
     pub fn machines(&self) -> Vec<Machine> {
-        self.shared.lock().machines().map(|machine| machine.clone()).collect()
+        self.shared.lock().machines().cloned().collect()
     }
 
     /// A machine's state as it is now.
@@ -131,7 +131,7 @@ impl Sim {
         change(&mut self.shared.lock().settings);
     }
 
-    /// The calls that EC2 has decided on, in that order.
+    /// The calls that EC2 and STS have decided on, in that order.
     pub fn calls(&self) -> Vec<Call> {
         self.shared.lock().calls.clone()
     }
@@ -139,6 +139,11 @@ impl Sim {
     /// Empties the log of calls.
     pub fn forget_calls(&self) {
         self.shared.lock().calls.clear();
+    }
+
+    /// The secret access keys and session tokens that somebody has got, which belong in no log.
+    pub fn secrets(&self) -> Vec<String> {
+        self.shared.lock().sessions.secrets().cloned().collect()
     }
 
     /// The time in the cloud.

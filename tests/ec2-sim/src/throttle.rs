@@ -1,10 +1,11 @@
-//! EC2's token buckets, by region and action: one for calls, and for starts and stops one for instances.
+//! EC2's token buckets, by account, region and action: one for calls, and for starts and stops one for instances.
 
 use chrono::{DateTime, Utc};
 
 use crate::api::{Action, Request};
 use crate::cloud::Cloud;
 use crate::fault::Refusal;
+use crate::place::Place;
 
 /// What a bucket holds, and what comes back per second.
 #[derive(Clone, Copy)]
@@ -45,22 +46,21 @@ impl Cloud {
             wanted.push((format!("{name}, instances"), rate, request.ids.len() as f64));
         }
         let now = self.clock.now();
-        let lacks = |(name, rate, tokens): &(String, Rate, f64)| {
-            self.bucket(&request.region, name, *rate, now).tokens < *tokens
-        };
+        let lacks =
+            |(name, rate, tokens): &(String, Rate, f64)| self.bucket(&request.place, name, *rate, now).tokens < *tokens;
         if wanted.iter().any(lacks) {
             return Err(Refusal::new("RequestLimitExceeded", "Request limit exceeded.").with_status(503));
         }
         for (name, rate, tokens) in wanted {
-            self.bucket(&request.region, &name, rate, now).tokens -= tokens;
+            self.bucket(&request.place, &name, rate, now).tokens -= tokens;
         }
         Ok(())
     }
 
     /// A bucket as full as it is now.
-    fn bucket(&mut self, region: &str, name: &str, Rate(size, refill): Rate, now: DateTime<Utc>) -> &mut Bucket {
+    fn bucket(&mut self, place: &Place, name: &str, Rate(size, refill): Rate, now: DateTime<Utc>) -> &mut Bucket {
         let size = (size * self.settings.throttle_size).max(1.0);
-        let key = (region.to_owned(), name.to_owned());
+        let key = (place.clone(), name.to_owned());
         let bucket = self.buckets.entry(key).or_insert(Bucket { tokens: size, at: now });
         // A test may have set the clock back.
         let seconds = (now - bucket.at).as_seconds_f64().max(0.0);

@@ -1,5 +1,7 @@
 //! AWS's Query protocol: a form comes in, XML goes out. Knows nothing of what is true in the cloud.
 
+mod sts;
+
 use std::collections::BTreeMap;
 
 use quick_xml::Writer;
@@ -11,25 +13,45 @@ use crate::describe::Describe;
 use crate::fault::Refusal;
 use crate::filter::Filter;
 use crate::machine::{Machine, state_code};
+use crate::place::Place;
+use crate::sts::{Caller, Credentials};
 
 const XMLNS: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
 
 /// A call as it came in.
 pub(crate) struct Query {
     pub(crate) action: String,
+    pub(crate) credentials: Credentials,
     pub(crate) region: String,
     pub(crate) params: BTreeMap<String, String>,
 }
 
+/// Whom a call is for: both share one address here.
+#[derive(Clone, Copy)]
+pub(crate) enum Service {
+    Ec2,
+    Sts,
+}
+
 impl Query {
-    /// Reads a call; the region comes from the signature's scope, since all regions share one address here.
-    pub(crate) fn new(authorization: &str, form: &[u8]) -> Self {
+    /// Reads a call; the access key id and the region come from the signature's scope, since all regions share one
+    /// address here.
+    pub(crate) fn new(authorization: &str, token: &str, form: &[u8]) -> Self {
         let params: BTreeMap<String, String> = form_urlencoded::parse(form).into_owned().collect();
         let scope = authorization.split_once("Credential=").map_or("", |(_, scope)| scope);
+        let key = scope.split('/').next().unwrap_or_default();
         Self {
             action: params.get("Action").cloned().unwrap_or_default(),
+            credentials: Credentials { key: key.to_owned(), token: token.to_owned() },
             region: scope.split('/').nth(2).unwrap_or("us-east-1").to_owned(),
             params,
+        }
+    }
+
+    pub(crate) fn service(&self) -> Service {
+        match self.action.as_str() {
+            "AssumeRole" => Service::Sts,
+            _ => Service::Ec2,
         }
     }
 
@@ -42,8 +64,8 @@ impl Query {
         self.params.get(name).is_some_and(|value| value == "true")
     }
 
-    /// Understands the call.
-    pub(crate) fn request(&self) -> Result<Request, Refusal> {
+    /// Understands the call, if it is for EC2.
+    pub(crate) fn request(&self, caller: Caller) -> Result<Request, Refusal> {
         let action = match self.action.as_str() {
             "DescribeInstances" => Action::Describe(Describe {
                 filters: self.filters(),
@@ -60,8 +82,8 @@ impl Query {
                 return Err(Refusal::new("InvalidAction", message));
             }
         };
-        let (region, ids, dry_run) = (self.region.clone(), self.ids(), self.flag("DryRun"));
-        Ok(Request { region, ids, dry_run, action })
+        let place = Place { account: caller.account, region: self.region.clone() };
+        Ok(Request { place, caller: caller.arn, ids: self.ids(), dry_run: self.flag("DryRun"), action })
     }
 
     /// `Name.1`, `Name.2` and on.
@@ -94,31 +116,37 @@ impl Query {
     }
 }
 
-/// Writes what EC2 answers to an action.
+/// Writes what AWS answers to an action.
 pub(crate) fn answer(action: &str, request_id: &str, answer: &Answer) -> String {
-    let root = format!("{action}Response");
-    document(&root, Some(XMLNS), |xml| {
-        xml.leaf("requestId", request_id);
-        match answer {
-            Answer::Instances(page, next_token) => {
-                xml.list("reservationSet", page, reservation);
-                if let Some(token) = next_token {
-                    xml.leaf("nextToken", token);
-                }
+    let ec2 = |inside: &dyn Fn(&mut Xml)| {
+        document(&format!("{action}Response"), Some(XMLNS), |xml| {
+            xml.leaf("requestId", request_id);
+            inside(xml);
+        })
+    };
+    match answer {
+        Answer::Instances(page, next_token) => ec2(&|xml| {
+            xml.list("reservationSet", page, reservation);
+            if let Some(token) = next_token {
+                xml.leaf("nextToken", token);
             }
-            Answer::Changes(changes) => xml.list("instancesSet", changes, change),
-            Answer::Tagged => xml.leaf("return", "true"),
-            Answer::Regions(regions) => xml.list("regionInfo", regions, |xml, region| {
-                xml.leaf("regionName", region);
-                xml.leaf("regionEndpoint", &format!("ec2.{region}.amazonaws.com"));
-                xml.leaf("optInStatus", "opt-in-not-required");
-            }),
-        }
-    })
+        }),
+        Answer::Changes(changes) => ec2(&|xml| xml.list("instancesSet", changes, change)),
+        Answer::Tagged => ec2(&|xml| xml.leaf("return", "true")),
+        Answer::Regions(regions) => ec2(&|xml| xml.list("regionInfo", regions, region)),
+        Answer::Assumed(assumed) => sts::assumed(request_id, assumed),
+    }
 }
 
-/// Writes EC2's no.
-pub(crate) fn refusal(request_id: &str, refusal: &Refusal) -> String {
+/// Writes AWS's no.
+pub(crate) fn refusal(service: Service, request_id: &str, refusal: &Refusal) -> String {
+    match service {
+        Service::Ec2 => ec2_refusal(request_id, refusal),
+        Service::Sts => sts::refusal(request_id, refusal),
+    }
+}
+
+fn ec2_refusal(request_id: &str, refusal: &Refusal) -> String {
     document("Response", None, |xml| {
         xml.node("Errors", |xml| {
             xml.node("Error", |xml| {
@@ -132,7 +160,7 @@ pub(crate) fn refusal(request_id: &str, refusal: &Refusal) -> String {
 
 fn reservation(xml: &mut Xml, machine: &Machine) {
     xml.leaf("reservationId", &machine.id.replacen("i-", "r-", 1));
-    xml.leaf("ownerId", "123456789012");
+    xml.leaf("ownerId", &machine.account);
     xml.list("instancesSet", [machine], instance);
 }
 
@@ -179,6 +207,12 @@ fn instance(xml: &mut Xml, machine: &Machine) {
             xml.leaf("principal", principal);
         });
     }
+}
+
+fn region(xml: &mut Xml, name: &String) {
+    xml.leaf("regionName", name);
+    xml.leaf("regionEndpoint", &format!("ec2.{name}.amazonaws.com"));
+    xml.leaf("optInStatus", "opt-in-not-required");
 }
 
 fn change(xml: &mut Xml, change: &Change) {

@@ -304,6 +304,32 @@ async fn a_fault_may_be_about_a_zone_or_a_type_and_names_only_its_machines() {
 }
 
 #[tokio::test]
+async fn every_call_may_take_its_time_and_none_waits_for_another() {
+    let sim = Sim::start().await;
+    sim.add(Machine::named("web"));
+    let stop = call("StopInstances", &sim, &["web"]);
+    sim.settings(|settings| settings.latency = Duration::from_millis(400));
+
+    let begun = Instant::now();
+    let looks = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        (sim.state("web"), begun.elapsed())
+    };
+    let five = async {
+        tokio::join!(ask(&sim, &stop), ask(&sim, &stop), ask(&sim, &stop), ask(&sim, &stop), ask(&sim, &stop))
+    };
+    let ((state, looked), answers) = tokio::join!(looks, five);
+
+    assert!(state == "running" && looked < Duration::from_millis(400), "{state} after {looked:?}");
+    assert_eq!([answers.0.code(), answers.4.code(), &sim.state("web")], ["ok", "ok", "stopping"]);
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(400) && took < Duration::from_millis(1800), "{took:?}");
+    sim.fault(Fault::refuse(None, "Nope", "No."));
+    assert_eq!(ask(&sim, "DescribeRegions").await.code(), "Nope");
+    assert!(begun.elapsed() >= took + Duration::from_millis(400), "a refusal takes as long");
+}
+
+#[tokio::test]
 async fn an_answer_may_dribble_in() {
     let sim = Sim::start().await;
     sim.add(Machine::named("web"));

@@ -20,8 +20,17 @@ impl Answer {
 }
 
 pub(crate) async fn ask_in(region: &str, sim: &Sim, call: &str) -> reqwest::Result<Answer> {
-    let scope = format!("AWS4-HMAC-SHA256 Credential=AKID/20260101/{region}/ec2/aws4_request");
-    let request = reqwest::Client::new().post(sim.url()).header("authorization", scope);
+    ask_as(("AKID", ""), region, sim, call).await
+}
+
+/// Asks with an access key id, and a session token unless that is blank.
+pub(crate) async fn ask_as((key, token): (&str, &str), region: &str, sim: &Sim, call: &str) -> reqwest::Result<Answer> {
+    let service = if call.starts_with("AssumeRole") { "sts" } else { "ec2" };
+    let scope = format!("AWS4-HMAC-SHA256 Credential={key}/20260101/{region}/{service}/aws4_request");
+    let mut request = reqwest::Client::new().post(sim.url()).header("authorization", scope);
+    if !token.is_empty() {
+        request = request.header("x-amz-security-token", token);
+    }
     let answer = request.body(format!("Action={call}")).send().await?;
     Ok(Answer(answer.status().as_u16(), answer.text().await?))
 }
