@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Kept free at the end for writing the report: log lines of ten thousand instances on a small function.
@@ -60,6 +61,20 @@ impl Deadline {
             return Err(TooLate);
         }
         timeout(self.at.saturating_duration_since(Instant::now()), call).await.map_err(|_| TooLate)
+    }
+
+    /// Makes a call as soon as the gate has room for it, if there is time for one then.
+    ///
+    /// # Errors
+    /// [`TooLate`], as for [`call`](Self::call).
+    pub async fn call_through<F: Future>(
+        &self,
+        gate: &Semaphore,
+        call: impl FnOnce() -> F,
+    ) -> Result<F::Output, TooLate> {
+        let _room = self.call(gate.acquire()).await?;
+        // Thousands may wait here: what a call needs is allocated when its turn comes.
+        self.call(Box::pin(call())).await
     }
 
     /// Waits, but not so long that no call could follow.

@@ -27,7 +27,7 @@ use crate::ec2::Aws;
 use crate::event::{Event, unwrap};
 use crate::report::{Report, Target, Verdict};
 use crate::request::{Refused, Regions, Request};
-use crate::targets::Worked;
+use crate::targets::{Home, Worked};
 
 /// An invocation that did not do all that it should: Lambda retries it, the dead-letter queue and the alarms hear of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,20 +77,14 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
     let report = if late > request.max_delay {
         Report::of_stale(&request, late, begun.elapsed())
     } else {
-        let account = account(&context.invoked_function_arn);
-        let tell = |worked: &Worked| telemetry::tell_target(&request, &Target::new(account, worked));
-        let run = targets::run(&request, &aws, deadline, as_of, tell).await;
-        Report::of_run(&request, account, &run, begun.elapsed())
+        let home = Home::of(&context.invoked_function_arn);
+        let tell = |worked: &Worked| telemetry::tell_target(&request, &Target::new(worked));
+        let run = targets::run(&request, &aws, &home, deadline, as_of, tell).await;
+        Report::of_run(&request, &run, begun.elapsed())
     };
     telemetry::tell_metrics(&report);
     telemetry::tell(&report);
     verdict(report)
-}
-
-/// Gives the account of a function's ARN, `arn:aws:lambda:us-east-1:123456789012:function:curfew`.
-fn account(arn: &str) -> &str {
-    let account = arn.split(':').nth(4).unwrap_or_default();
-    if account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()) { account } else { "unknown" }
 }
 
 /// Succeeds only if nothing that should have changed is left.
@@ -128,8 +122,10 @@ mod tests {
     }
 
     #[test]
-    fn the_account_comes_from_the_arn_in_any_partition() {
-        assert_eq!(account("arn:aws-cn:lambda:cn-north-1:123456789012:function:curfew:live"), "123456789012");
-        assert_eq!(account("No header lambda-runtime-invoked-function-arn found."), "unknown");
+    fn account_and_partition_come_from_the_arn() {
+        let home = Home::of("arn:aws-cn:lambda:cn-north-1:123456789012:function:curfew:live");
+        assert_eq!((home.account.as_str(), home.partition.as_str()), ("123456789012", "aws-cn"));
+        let home = Home::of("No header lambda-runtime-invoked-function-arn found.");
+        assert_eq!((home.account.as_str(), home.partition.as_str()), ("unknown", "aws"));
     }
 }

@@ -150,9 +150,9 @@ fn is_zero(n: &usize) -> bool {
 impl Target {
     /// Puts what became of a target's instances into its lists.
     #[must_use]
-    pub fn new(account: &str, worked: &Worked) -> Self {
+    pub fn new(worked: &Worked) -> Self {
         let mut target = Self {
-            account: account.to_owned(),
+            account: worked.account.clone(),
             region: worked.region.clone(),
             error: worked
                 .error
@@ -200,8 +200,8 @@ impl Target {
 impl Report {
     /// Reports a run.
     #[must_use]
-    pub fn of_run(request: &Request, account: &str, run: &Run, duration: Duration) -> Self {
-        let targets: Vec<Target> = run.targets.iter().map(|worked| Target::new(account, worked)).collect();
+    pub fn of_run(request: &Request, run: &Run, duration: Duration) -> Self {
+        let targets: Vec<Target> = run.targets.iter().map(Target::new).collect();
         let mut report = Self::empty(request, duration);
         for target in &targets {
             report.summary.changed += target.changed.len();
@@ -304,10 +304,14 @@ impl Report {
             let named = unfinished.map(|left| format!("{} ({})", label(&left.id, &left.name), left.reason));
             parts.push(format!("{} unfinished: {}", summary.unfinished, some(named, summary.unfinished)));
         }
+        let place = |target: &Target| match request.accounts.len() {
+            1 => target.region.clone(),
+            _ => format!("{} {}", target.account, target.region),
+        };
         let errors: Vec<String> = self
             .targets
             .iter()
-            .filter_map(|target| Some(format!("{} ({})", target.region, target.error.as_ref()?.code)))
+            .filter_map(|target| Some(format!("{} ({})", place(target), target.error.as_ref()?.code)))
             .collect();
         if !errors.is_empty() {
             let count = errors.len();
@@ -366,9 +370,10 @@ fn nothing_matched(request: &Request, run: &Run, look: &Result<SecondLook, Error
         (0, true) => {
             let regions: Vec<&str> =
                 run.targets.iter().filter(|it| it.note.is_none()).map(|it| it.region.as_str()).collect();
-            let place = match regions.as_slice() {
-                [one] => (*one).to_owned(),
-                many => format!("{} regions", many.len()),
+            let place = match (request.accounts.len(), regions.as_slice()) {
+                (1, [one]) => (*one).to_owned(),
+                (1, many) => format!("{} regions", many.len()),
+                (accounts, _) => format!("{accounts} accounts"),
             };
             let selection = clip(&request.selection.to_string(), MAX_QUOTED_SELECTION);
             format!("no instance in {place} has {selection}; is that what was meant?")

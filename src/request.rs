@@ -67,6 +67,10 @@ pub struct Request {
     pub except_tags: TagPatterns,
     /// In which regions.
     pub regions: Regions,
+    /// In which accounts.
+    pub accounts: Vec<Account>,
+    /// The role to assume in accounts other than the function's own.
+    pub role: Option<String>,
     /// For real, or to see what would happen.
     pub mode: Mode,
     /// Mark what is stopped; start only what is marked.
@@ -131,6 +135,15 @@ pub enum Regions {
     All,
     /// These.
     Named(Vec<String>),
+}
+
+/// An account to work in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// The function's own.
+    Own,
+    /// One by its id of twelve digits; it may turn out to be the function's own.
+    Id(String),
 }
 
 /// A request that is not carried out: everything that is wrong with it.
@@ -214,6 +227,8 @@ impl Reader {
         let selection = self.selection(&misspelt);
         let except_tags = TagPatterns(self.patterns("except_tags", Self::tag_key));
         let regions = self.regions();
+        let accounts = self.accounts();
+        let role = self.role(&accounts);
         if selection.ids_alone() && !selection.ids.is_empty() {
             let many = match &regions {
                 Regions::Own => false,
@@ -222,6 +237,9 @@ impl Reader {
             };
             if many {
                 self.problem("instance_ids: alone they need exactly one region, an id lives in one; write one in \"regions\", or add \"tags\"");
+            }
+            if accounts.len() > 1 {
+                self.problem("instance_ids: alone they need exactly one account, an id lives in one; write one in \"accounts\", or add \"tags\"");
             }
         }
         let max_changes = self.whole_number("max_changes", 0, u64::MAX);
@@ -253,6 +271,8 @@ impl Reader {
             selection,
             except_tags,
             regions,
+            accounts,
+            role,
             mode,
             remember,
             max_changes,
@@ -299,12 +319,7 @@ impl Reader {
     }
 
     fn not_supported_yet(&mut self) {
-        for (field, instead) in [
-            ("accounts", "leave it out to work in the function's own account"),
-            ("role", "leave it out to work in the function's own account"),
-            ("hours", "it goes with \"reconcile\""),
-            ("holidays", "it goes with \"reconcile\""),
-        ] {
+        for (field, instead) in [("hours", "it goes with \"reconcile\""), ("holidays", "it goes with \"reconcile\"")] {
             if self.fields.remove(field).is_some() {
                 self.problem(format!("{field}: not supported yet; {instead}"));
             }
@@ -387,6 +402,44 @@ impl Reader {
             }
         }
         Regions::Named(names.into_iter().map(|(_, name)| name).collect())
+    }
+
+    fn accounts(&mut self) -> Vec<Account> {
+        if !self.fields.contains_key("accounts") {
+            return vec![Account::Own];
+        }
+        let mut accounts = Vec::new();
+        for (path, text) in self.texts("accounts", "like [\"self\", \"111122223333\"]") {
+            match text.as_str() {
+                "self" => accounts.push(Account::Own),
+                id if id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit()) => accounts.push(Account::Id(text)),
+                _ => self.problem(format!(
+                    "{path}: {} is not an account, write its id of twelve digits, or \"self\" for the function's own",
+                    quote_str(&text)
+                )),
+            }
+        }
+        accounts
+    }
+
+    fn role(&mut self, accounts: &[Account]) -> Option<String> {
+        let others = accounts.iter().any(|account| *account != Account::Own);
+        let given = self.fields.contains_key("role");
+        let role = self.text("role", "like \"curfew-member\"");
+        match &role {
+            None if others && !given => self.problem(
+                "role: missing, \"accounts\" names others, where a role has to be assumed; write it like \"curfew-member\"",
+            ),
+            Some(_) if !others && !self.problems.iter().any(|problem| problem.starts_with("accounts")) => self.problem(
+                "role: goes with other accounts, and \"accounts\" names none; name them, or leave it out",
+            ),
+            Some(role) if !is_role(role) => self.problem(format!(
+                "role: {} is not the name of a role, the same in each account; write it like \"curfew-member\"",
+                quote_str(role)
+            )),
+            _ => {}
+        }
+        role
     }
 
     fn scheduled_time(&mut self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
@@ -595,6 +648,13 @@ fn is_region(text: &str) -> bool {
         }
         _ => false,
     }
+}
+
+/// Tells whether a text is a role's name, with its path if it has one (IAM user guide, "IAM and STS quotas").
+fn is_role(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
+    let name = |part: &str| (1..=64).contains(&part.len()) && part.chars().all(allowed);
+    text.len() <= 512 && text.split('/').all(name)
 }
 
 /// Writes the AWS CLI's list of filters as the maps that Curfew reads: tags apart, and no state.

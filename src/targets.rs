@@ -3,7 +3,7 @@
 //! All targets are planned before any is acted on, because `max_changes` counts over all of them; and all at once,
 //! because one whose EC2 is unwell must not cost the others their night.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::ec2::{Aws, Ec2, Error, ErrorKind, TIMEOUT};
 use crate::execute::{Class, Outcome, Outcomes, classify, decided_already, execute, may_pass};
 use crate::instance::{Instance, State};
 use crate::plan::{Plan, is_selected, plan, states};
-use crate::request::{Action, Regions, Request};
+use crate::request::{Account, Action, Regions, Request};
 use crate::select::Filters;
 
 /// Pauses before EC2 is asked again for its instances; the SDK has repeated each call before.
@@ -48,9 +48,34 @@ pub struct SecondLook {
     pub others: BTreeMap<String, usize>,
 }
 
+/// Where the function itself lives, as its ARN says.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// Its account; `unknown` where a host gives no ARN (`cargo lambda watch` doesn't).
+    pub account: String,
+    /// Its partition: `aws`, `aws-cn`, `aws-us-gov`.
+    pub partition: String,
+}
+
+impl Home {
+    /// Reads an ARN like `arn:aws:lambda:us-east-1:123456789012:function:curfew`.
+    #[must_use]
+    pub fn of(arn: &str) -> Self {
+        let parts: Vec<&str> = arn.split(':').collect();
+        match parts.as_slice() {
+            ["arn", partition, _, _, account, ..] if account.len() == 12 => {
+                Self { account: (*account).to_owned(), partition: (*partition).to_owned() }
+            }
+            _ => Self { account: "unknown".to_owned(), partition: "aws".to_owned() },
+        }
+    }
+}
+
 /// What became of one account and region.
 #[derive(Debug)]
 pub struct Worked {
+    /// The account.
+    pub account: String,
     /// The region.
     pub region: String,
     /// What was planned: empty if it could not be.
@@ -64,8 +89,9 @@ pub struct Worked {
 }
 
 impl Worked {
-    fn planned(region: String, planned: Result<Plan, Error>, every_region: bool) -> Self {
-        let worked = Self { region, plan: Plan::default(), outcomes: Outcomes::new(), error: None, note: None };
+    fn planned(account: &str, region: String, planned: Result<Plan, Error>, every_region: bool) -> Self {
+        let (account, plan) = (account.to_owned(), Plan::default());
+        let worked = Self { account, region, plan, outcomes: Outcomes::new(), error: None, note: None };
         match planned {
             Ok(plan) => Self { plan, ..worked },
             // Who asks for every region means those that the organization lets him use.
@@ -84,6 +110,9 @@ impl Worked {
     }
 }
 
+/// A target, and the way to it if there is one.
+type Target = (Option<Ec2>, Worked);
+
 fn is_denied_by_organization(error: &Error) -> bool {
     classify(error) == Class::OneOrAll && error.message.contains("service control policy")
 }
@@ -92,28 +121,16 @@ fn is_denied_by_organization(error: &Error) -> bool {
 pub async fn run(
     request: &Request,
     aws: &Aws,
+    home: &Home,
     deadline: Deadline,
     as_of: DateTime<Utc>,
     tell: impl Fn(&Worked),
 ) -> Run {
-    // A region that doesn't answer at all must leave the others time to be worked on.
+    // One that doesn't answer at all must leave the others time to be worked on.
     let planning = deadline.first_half();
-    let regions = match regions(request, aws, planning).await {
-        Ok(regions) => regions,
-        Err((region, error)) => {
-            let worked = Worked::planned(region, Err(error), false);
-            tell(&worked);
-            return Run { targets: vec![worked], ..Run::default() };
-        }
-    };
-    let every_region = request.regions == Regions::All;
-    let mut targets: Vec<(Ec2, Worked)> = join_all(regions.into_iter().map(|region| async move {
-        let mut ec2 = aws.ec2(&region, planning);
-        let planned = select(&ec2, request, as_of).await;
-        ec2.deadline = deadline;
-        (ec2, Worked::planned(region, planned, every_region))
-    }))
-    .await;
+    let accounts = accounts(request, home);
+    let planned = accounts.iter().map(|account| plan_account(request, aws, home, account, planning, as_of));
+    let mut targets: Vec<Target> = join_all(planned).await.into_iter().flatten().collect();
 
     let changes: usize = targets.iter().map(|(_, worked)| worked.plan.changes()).sum();
     let matched: usize = targets.iter().map(|(_, worked)| worked.plan.matched()).sum();
@@ -121,14 +138,14 @@ pub async fn run(
     join_all(targets.iter_mut().map(|(ec2, worked)| {
         let tell = &tell;
         async move {
-            worked.outcomes = match too_many_changes {
-                true => not_carried_out(&worked.plan),
-                false => {
-                    let (outcomes, error) = execute(ec2, request, as_of, &worked.plan).await;
-                    worked.error = worked.error.take().or(error);
-                    outcomes
-                }
-            };
+            if too_many_changes {
+                worked.outcomes = not_carried_out(&worked.plan);
+            } else if let Some(ec2) = ec2 {
+                ec2.deadline = deadline;
+                let (outcomes, error) = execute(ec2, request, as_of, &worked.plan).await;
+                worked.outcomes = outcomes;
+                worked.error = worked.error.take().or(error);
+            }
             tell(worked);
         }
     }))
@@ -140,17 +157,64 @@ pub async fn run(
     Run { targets: targets.into_iter().map(|(_, worked)| worked).collect(), too_many_changes, second_look }
 }
 
-/// Finds the regions to work in; an error belongs to the region that was asked.
-async fn regions(request: &Request, aws: &Aws, deadline: Deadline) -> Result<Vec<String>, (String, Error)> {
-    let own = aws.own_region().unwrap_or_default().to_owned();
-    match &request.regions {
-        Regions::Own => Ok(vec![own]),
-        Regions::Named(names) => Ok(names.clone()),
-        Regions::All => {
-            let ec2 = aws.ec2(&own, deadline);
-            patiently(deadline, || ec2.regions()).await.map_err(|error| (own, error))
+/// Lists the accounts to work in, each once: the function's own may be named by its id too.
+fn accounts(request: &Request, home: &Home) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let ids = request.accounts.iter().map(|account| match account {
+        Account::Own => home.account.clone(),
+        Account::Id(id) => id.clone(),
+    });
+    ids.filter(|id| seen.insert(id.clone())).collect()
+}
+
+/// Plans every region of an account; what goes wrong belongs to the account and region that was asked.
+async fn plan_account(
+    request: &Request,
+    aws: &Aws,
+    home: &Home,
+    account: &str,
+    planning: Deadline,
+    as_of: DateTime<Utc>,
+) -> Vec<Target> {
+    let own_region = aws.own_region().unwrap_or_default().to_owned();
+    let failed = |region: String, error| (None, Worked::planned(account, region, Err(error), false));
+    let assumed = match &request.role {
+        Some(role) if account != home.account => {
+            let arn = format!("arn:{}:iam::{account}:role/{role}", home.partition);
+            patiently(planning, || aws.assume(account, &arn, &request.name, planning)).await
         }
-    }
+        _ => Ok(aws.clone()),
+    };
+    let aws = match assumed {
+        Ok(aws) => aws,
+        Err(error) => {
+            let regions = match &request.regions {
+                Regions::Named(names) => names.clone(),
+                Regions::Own | Regions::All => vec![own_region],
+            };
+            return regions.into_iter().map(|region| failed(region, error.clone())).collect();
+        }
+    };
+    let regions = match &request.regions {
+        Regions::Own => vec![own_region],
+        Regions::Named(names) => names.clone(),
+        Regions::All => {
+            let ec2 = aws.ec2(&own_region, planning);
+            match patiently(planning, || ec2.regions()).await {
+                Ok(regions) => regions,
+                Err(error) => return vec![failed(own_region, error)],
+            }
+        }
+    };
+    let every_region = request.regions == Regions::All;
+    join_all(regions.into_iter().map(|region| {
+        let ec2 = aws.ec2(&region, planning);
+        async move {
+            let planned = select(&ec2, request, as_of).await;
+            (Some(ec2), Worked::planned(account, region, planned, every_region))
+        }
+    }))
+    .await
 }
 
 /// Asks EC2 for what the request selects, and plans.
@@ -190,9 +254,10 @@ async fn matching(ec2: &Ec2, filters: &Filters) -> Result<Vec<Instance>, Error> 
 }
 
 /// Asks again without the state.
-async fn look_at_every_state(request: &Request, targets: &[(Ec2, Worked)]) -> Result<SecondLook, Error> {
+async fn look_at_every_state(request: &Request, targets: &[Target]) -> Result<SecondLook, Error> {
     let mut look = SecondLook::default();
-    for (ec2, _) in targets.iter().filter(|(_, worked)| worked.note.is_none()) {
+    let asked = targets.iter().filter(|(_, worked)| worked.note.is_none());
+    for ec2 in asked.filter_map(|(ec2, _)| ec2.as_ref()) {
         for filters in request.selection.calls(&[]) {
             for instance in matching(ec2, &filters).await?.iter().filter(|instance| is_selected(request, instance)) {
                 match (request.action, &instance.state) {

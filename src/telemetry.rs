@@ -89,11 +89,11 @@ pub fn tell_target(request: &Request, target: &Target) {
             action,
             code,
             error = problem.message,
-            "{region}: could not be worked on, {code}"
+            "{account} {region}: could not be worked on, {code}"
         );
     }
     if let Some(note) = &target.note {
-        warn!(account, region, schedule, action, "{region}: {note}");
+        warn!(account, region, schedule, action, "{account} {region}: {note}");
     }
 }
 

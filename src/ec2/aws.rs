@@ -1,5 +1,8 @@
-//! The adapter: the only file that names the EC2 SDK.
+//! The adapter: the only file that names the AWS SDK.
 
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -8,11 +11,14 @@ use aws_sdk_ec2::config::Builder;
 use aws_sdk_ec2::config::interceptors::AfterDeserializationInterceptorContextRef;
 use aws_sdk_ec2::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
-use aws_sdk_ec2::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_ec2::config::{
+    ConfigBag, Credentials, IdentityCache, Intercept, RuntimeComponents, SharedCredentialsProvider,
+};
 use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
 use aws_sdk_ec2::types::{self, Filter, InstanceStateChange, Tag};
 use chrono::DateTime;
+use tokio::sync::Semaphore;
 
 use super::{Change, Error, ErrorKind, Limits, PAGE, TIMEOUT, Verb};
 use crate::deadline::{Deadline, TooLate};
@@ -29,17 +35,82 @@ const BROKEN_ANSWER: &str = "BrokenAnswer";
 /// Attempts of the SDK's standard retries of whatever only looks or tags: throttling, 5xx, time-outs and resets.
 const ATTEMPTS: u32 = 3;
 
+/// Calls in flight to one host, of all accounts together: with the 34 regions of today, a connection each, they stay
+/// below the 1,024 files that Lambda lets a function open.
+const CALLS_AT_ONCE: usize = 24;
+/// Characters in a session's name (STS API reference, AssumeRole).
+const MAX_SESSION_NAME: usize = 64;
+
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).build()
+}
+
 /// The way to AWS: credentials, connections, the function's own region.
 #[derive(Clone, Debug)]
 pub struct Aws {
     config: SdkConfig,
+    sts: aws_sdk_sts::Client,
     limits: Limits,
+    /// Whose credentials these are, where they aren't the function's own.
+    account: String,
+    gates: Gates,
+}
+
+/// Bounds the calls in flight, host by host: one that hangs keeps no other's from going out.
+#[derive(Clone, Debug, Default)]
+struct Gates(Arc<Mutex<HashMap<String, Arc<Semaphore>>>>);
+
+impl Gates {
+    fn of(&self, host: &str) -> Arc<Semaphore> {
+        let mut gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(gates.entry(host.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(CALLS_AT_ONCE))))
+    }
 }
 
 impl Aws {
     /// Reads credentials and region from the environment, as the platform sets them.
     pub async fn from_env(limits: Limits) -> Self {
-        Self { config: aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await, limits }
+        let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
+        let sts = aws_sdk_sts::config::Builder::from(&config)
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .timeout_config(timeouts());
+        let sts = aws_sdk_sts::Client::from_conf(sts.build());
+        Self { config, sts, limits, account: String::new(), gates: Gates::default() }
+    }
+
+    /// Assumes a role in another account, for an hour: longer than any invocation lives. CloudTrail shows the schedule's
+    /// name in the session's.
+    ///
+    /// # Errors
+    /// STS refused, or did not answer in time.
+    pub async fn assume(
+        &self,
+        account: &str,
+        role_arn: &str,
+        schedule: &str,
+        deadline: Deadline,
+    ) -> Result<Self, Error> {
+        let session: String = format!("curfew-{schedule}").chars().take(MAX_SESSION_NAME).collect();
+        let call = self.sts.assume_role().role_arn(role_arn).role_session_name(session);
+        let answer = deadline.call_through(&self.gates.of("sts"), || call.send()).await??;
+        let Some(keys) = answer.credentials() else {
+            return Err(Error {
+                code: BROKEN_ANSWER.to_owned(),
+                message: "STS said yes, and gave no credentials".to_owned(),
+                kind: ErrorKind::NoAnswer,
+            });
+        };
+        let keys = Credentials::new(
+            keys.access_key_id(),
+            keys.secret_access_key(),
+            Some(keys.session_token().to_owned()),
+            None,
+            "AssumeRole",
+        );
+        let config = self.config.to_builder().credentials_provider(SharedCredentialsProvider::new(keys));
+        // They live as long as this run: a cache would keep them for ever.
+        let config = config.identity_cache(IdentityCache::no_cache()).build();
+        Ok(Self { config, account: account.to_owned(), ..self.clone() })
     }
 
     /// Gives the function's own region, if the environment names one.
@@ -54,14 +125,12 @@ impl Aws {
         let config = Builder::from(&self.config)
             .region(Region::new(region.to_owned()))
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-            // The SDK would share one bucket of retries among all regions.
-            .retry_partition(RetryPartition::new(format!("ec2-{region}")))
+            // The SDK would share one bucket of retries among all accounts.
+            .retry_partition(RetryPartition::new(format!("ec2-{}-{region}", self.account)))
             .interceptor(Whole)
-            .timeout_config(
-                TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).build(),
-            )
+            .timeout_config(timeouts())
             .build();
-        Ec2 { client: Client::from_conf(config), limits: self.limits, deadline }
+        Ec2 { client: Client::from_conf(config), gate: self.gates.of(region), limits: self.limits, deadline }
     }
 }
 
@@ -69,6 +138,7 @@ impl Aws {
 #[derive(Debug)]
 pub struct Ec2 {
     client: Client,
+    gate: Arc<Semaphore>,
     /// How much may be asked for at once, and by the second.
     pub limits: Limits,
     /// When to stop asking.
@@ -76,12 +146,16 @@ pub struct Ec2 {
 }
 
 impl Ec2 {
+    async fn through<F: Future>(&self, call: impl FnOnce() -> F) -> Result<F::Output, TooLate> {
+        self.deadline.call_through(&self.gate, call).await
+    }
+
     /// Lists the regions enabled for the account, by name.
     ///
     /// # Errors
     /// EC2 refused, or did not answer in time.
     pub async fn regions(&self) -> Result<Vec<String>, Error> {
-        let answer = self.deadline.call(self.client.describe_regions().send()).await??;
+        let answer = self.through(|| self.client.describe_regions().send()).await??;
         let mut names: Vec<String> =
             answer.regions().iter().filter_map(|region| region.region_name().map(str::to_owned)).collect();
         names.sort();
@@ -117,12 +191,12 @@ impl Ec2 {
         let call = self.client.describe_instances().set_filters(Some(filters.to_vec())).max_results(PAGE);
         let call = call.set_next_token(token);
         for _ in 1..ATTEMPTS {
-            match self.deadline.call(call.clone().send()).await?.map_err(Error::from) {
+            match self.through(|| call.clone().send()).await?.map_err(Error::from) {
                 Err(error) if error.code == BROKEN_ANSWER => {}
                 answer => return answer,
             }
         }
-        Ok(self.deadline.call(call.send()).await??)
+        Ok(self.through(|| call.send()).await??)
     }
 
     /// Looks at instances by id: at most [`MAX_IDS`](super::MAX_IDS), and at least one.
@@ -135,7 +209,7 @@ impl Ec2 {
             return Ok(Vec::new());
         }
         let call = self.client.describe_instances().set_instance_ids(Some(texts(ids)));
-        let page = self.deadline.call(call.send()).await??;
+        let page = self.through(|| call.send()).await??;
         Ok(page.reservations().iter().flat_map(|reservation| reservation.instances()).filter_map(instance).collect())
     }
 
@@ -155,12 +229,12 @@ impl Ec2 {
             Verb::Mark(at) => {
                 let tag = Tag::builder().key(STOPPED_AT_TAG).value(rfc3339(at)).build();
                 let call = client.create_tags().set_resources(ids).tags(tag).dry_run(dry_run);
-                self.deadline.call(call.send()).await?.map(|_| Vec::new()).map_err(Error::from)
+                self.through(|| call.send()).await?.map(|_| Vec::new()).map_err(Error::from)
             }
             Verb::Unmark => {
                 let tag = Tag::builder().key(STOPPED_AT_TAG).build();
                 let call = client.delete_tags().set_resources(ids).tags(tag).dry_run(dry_run);
-                self.deadline.call(call.send()).await?.map(|_| Vec::new()).map_err(Error::from)
+                self.through(|| call.send()).await?.map(|_| Vec::new()).map_err(Error::from)
             }
             Verb::Stop { hibernate } => {
                 let call = client
@@ -168,12 +242,12 @@ impl Ec2 {
                     .set_instance_ids(ids)
                     .set_hibernate(hibernate.then_some(true))
                     .dry_run(dry_run);
-                let answer = self.deadline.call(call.customize().config_override(once).send()).await?;
+                let answer = self.through(|| call.customize().config_override(once).send()).await?;
                 answer.map(|answer| changes(answer.stopping_instances())).map_err(Error::from)
             }
             Verb::Start => {
                 let call = client.start_instances().set_instance_ids(ids).dry_run(dry_run);
-                let answer = self.deadline.call(call.customize().config_override(once).send()).await?;
+                let answer = self.through(|| call.customize().config_override(once).send()).await?;
                 answer.map(|answer| changes(answer.starting_instances())).map_err(Error::from)
             }
         };
@@ -294,7 +368,7 @@ where
                 (None, 200..=299) => no_answer(BROKEN_ANSWER, &error),
                 (code, status) => Self {
                     code: code.map_or_else(|| format!("Http{status}"), str::to_owned),
-                    message: answer.err().message().unwrap_or("EC2 gave no message").to_owned(),
+                    message: answer.err().message().unwrap_or("AWS gave no message").to_owned(),
                     kind: ErrorKind::Refused { status },
                 },
             },

@@ -4,6 +4,7 @@
 
 mod world;
 
+mod accounts;
 mod cargo_lambda;
 mod errors;
 mod mark;

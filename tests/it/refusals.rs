@@ -40,7 +40,6 @@ const MALFORMED: &[&str] = &[
     r#"{"action": "start", "tags": {"curfew": "yes"}, "hibernate": true}"#,
     r#"{"action": "reconcile", "tags": {"curfew": "yes"}, "hours": {"office": "Mo-Fr 08:00-19:00"}, "holidays": "DE"}"#,
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "hours": {"office": "24/7"}}"#,
-    r#"{"action": "stop", "tags": {"curfew": "yes"}, "accounts": ["111122223333"], "role": "curfew-member"}"#,
     // The selection
     r#"{"action": "stop"}"#,
     r#"{"action": "stop", "tags": {}}"#,
@@ -69,6 +68,14 @@ const MALFORMED: &[&str] = &[
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "regions": []}"#,
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "regions": null}"#,
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "regions": ["us-east-1", 3, "", "eu-west"]}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "accounts": ["111122223333"]}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "role": "curfew-member"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "accounts": "self", "role": "curfew-member"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "accounts": [111122223333, "1111", "all"], "role": "arn:aws:iam::111122223333:role/curfew-member"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "accounts": [], "role": "curfew-member"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "accounts": ["self", "self"]}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "accounts": ["111122223333"], "role": ""}"#,
+    r#"{"action": "stop", "instance_ids": "i-0abc12345678def00", "accounts": ["self", "111122223333"], "role": "curfew-member"}"#,
     // How and when
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "dry_run": "true"}"#,
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "dryRun": true}"#,
