@@ -39,7 +39,7 @@ lint: check $(VENV)-checkov/ready ## formatting, warnings, the template
 	LOG_LEVEL=ERROR $(VENV)-checkov/bin/checkov --quiet --compact --framework cloudformation --file $(TARGET)/rendered/curfew.yaml
 
 build: $(VENV)/ready ## the function's zip, as it is deployed
-	PATH="$(abspath $(VENV))/bin:$$PATH" cargo lambda build --release --locked --bin ec2-curfew --output-format zip \
+	AWS_LC_SYS_NO_JITTER_ENTROPY=1 PATH="$(abspath $(VENV))/bin:$$PATH" cargo lambda build --release --locked --bin ec2-curfew --output-format zip \
 	  $(if $(filter arm64 aarch64,$(ARCH)),--arm64,--x86-64)
 
 # Before minutes of building.

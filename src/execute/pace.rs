@@ -186,7 +186,7 @@ mod tests {
         for (buckets, instances) in [(STOP, 5000), (START, 1500)] {
             let (took, throttled) = send(buckets, &batches(instances), 0.8);
             let ratio = took.as_secs_f64() / bound(buckets, instances);
-            assert!((1.25..1.35).contains(&ratio), "{ratio} with {throttled} throttled");
+            assert!((1.25..1.3).contains(&ratio) && throttled <= 20, "{ratio} with {throttled} throttled");
         }
     }
 

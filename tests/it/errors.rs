@@ -256,6 +256,17 @@ async fn under_token_buckets_the_same_batches_are_repeated_and_all_end_well() {
 }
 
 #[tokio::test]
+async fn a_bucket_that_others_have_emptied_is_not_hammered() {
+    let mut world = World::new().await;
+    world.sim.add_many(460, |n| ours(&format!("web-{n}")));
+    world.sim.settings(|settings| (settings.throttle, settings.throttle_size) = (true, 0.2)); // 200 instances at once
+    let told = world.invoke(stop()).await;
+    assert_eq!((told.verdict().as_str(), &told.report["summary"]["changed"]), ("complete", &json!(460)));
+    let throttled = world.sim.calls().iter().filter(|call| call.code == "RequestLimitExceeded").count();
+    assert!((1..=8).contains(&throttled), "{throttled} throttled answers for eight batches");
+}
+
+#[tokio::test]
 async fn every_way_to_say_throttled_is_waited_for() {
     for (code, status) in [
         ("Throttling", 400),
