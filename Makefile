@@ -11,6 +11,7 @@ export LIVE YES
 ARCH         = $(shell $(STACK_PY) architecture)
 STACK_PY    := $(VENV)/bin/python infra/stack.py
 SAM         := SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam
+TEMPLATES   := $(addprefix $(TARGET)/rendered/,curfew.yaml organization.yaml member-role.yaml)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test soak lint check build deploy pause resume invoke logs undeploy
@@ -31,12 +32,12 @@ soak: $(VENV)/ready ## thousands of random nights and soups, from a seed that is
 	CURFEW_SEED=$${SEED:-$$(date +%s)} CURFEW_CASES=$(or $(CASES),3000) \
 	  cargo test $(CARGO_FLAGS) -- --nocapture model:: soup::
 
-lint: check $(VENV)-checkov/ready ## formatting, warnings, the template
+lint: check $(VENV)-checkov/ready ## formatting, warnings, the templates
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) -- -D warnings
-	$(VENV)/bin/cfn-lint $(TARGET)/rendered/curfew.yaml
-	AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint --template-file $(TARGET)/rendered/curfew.yaml
-	LOG_LEVEL=ERROR $(VENV)-checkov/bin/checkov --quiet --compact --framework cloudformation --file $(TARGET)/rendered/curfew.yaml
+	$(VENV)/bin/cfn-lint $(TEMPLATES)
+	$(foreach it,$(TEMPLATES),AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint --template-file $(it) &&) true
+	LOG_LEVEL=ERROR $(VENV)-checkov/bin/checkov --quiet --compact --framework cloudformation --file $(TEMPLATES)
 
 build: $(VENV)/ready ## the function's zip, as it is deployed
 	AWS_LC_SYS_NO_JITTER_ENTROPY=1 PATH="$(abspath $(VENV))/bin:$$PATH" cargo lambda build --release --locked --bin ec2-curfew --output-format zip \

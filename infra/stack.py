@@ -39,16 +39,18 @@ class Wrong(Exception):
 # ---- The template -------------------------------------------------------------------------------------------------
 
 
-def render(values: dict[str, str]) -> str:
+def render(template: Path, values: dict[str, str]) -> str:
     """The template, with what it names in texts like "@policy/execution-role.json" put in."""
-    return re.sub(r'"@([^"]+)"', lambda it: json.dumps(insertion(it[1], values)), TEMPLATE.read_text())
+    return re.sub(r'"@([^"]+)"', lambda it: json.dumps(insertion(it[1], values)), template.read_text())
 
 
 def render_all(folder: Path) -> None:
-    """Writes what linters and tests read: the template, and the policies as an account would have them."""
+    """Writes what linters and tests read: the templates, and the policies as an account would have them."""
     values = parameters()
     (folder / "policy").mkdir(parents=True, exist_ok=True)
-    (folder / "curfew.yaml").write_text(render(values))
+    (folder / "curfew.yaml").write_text(render(TEMPLATE, values))
+    for template in ("organization.yaml", "member-role.yaml"):
+        (folder / template).write_text(render(ROOT / "infra" / template, values))
     key, _, value = values["ManagedTag"].partition("=")
     account = {
         "AWS::Partition": "aws",
@@ -60,8 +62,11 @@ def render_all(folder: Path) -> None:
         "KmsKeys": "arn:aws:kms:us-east-1:111122223333:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f",
         "DeadLetters.Arn": f"arn:aws:sqs:us-east-1:111122223333:{STACK}-DeadLetters",
         "Function.Arn": f"arn:aws:lambda:us-east-1:111122223333:function:{STACK}",
+        "Curfew": STACK,
         "CurfewAccount": "444455556666",
+        "ExecutionRole": f"{STACK}-ExecutionRole-0A1B2C3D4E5F",
         "OrganizationId": "o-0a1b2c3d4e",
+        "StateMachine": f"arn:aws:states:us-east-1:111122223333:stateMachine:{STACK}-organization",
     }
     for policy in sorted((ROOT / "policy").glob("*.json")):
         filled = re.sub(r"\$\{([^}]+)\}", lambda it: account[it[1]], policy.read_text())
@@ -75,6 +80,10 @@ def insertion(what: str, values: dict[str, str]) -> str | int:
         return max(delay(path) for path in what.removeprefix("delay of ").split(" and "))
     if what.startswith("silence of "):
         return silence(values[what.removeprefix("silence of ")])
+    if what.startswith("value of "):
+        return values[what.removeprefix("value of ")]
+    if what.endswith(".yaml"):
+        return render(ROOT / what, values)
     if what.startswith("infra/events/"):
         return event(what.removesuffix(" of a rule"), by_rule=what.endswith(" of a rule"))
     return compact(read_json(what))
@@ -197,7 +206,7 @@ def bad_cron(cron: str) -> str | None:
 def deploy() -> None:
     values = parameters()
     template = TARGET / "curfew.yaml"
-    template.write_text(render(values))
+    template.write_text(render(TEMPLATE, values))
     built = architecture_of(TARGET / "lambda/ec2-curfew/bootstrap.zip")
     if built != values["Architecture"]:
         raise Wrong(f"Architecture: {values['Architecture']!r}, but the function is built for {built}, write `make build`")

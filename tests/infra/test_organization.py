@@ -1,0 +1,411 @@
+"""The organization's state machine, executed: whom it passes on, what it repeats, when it gives up.
+
+By two interpreters. moto's, in this process, has an organization to list and ends what takes too long; MiniStack's has
+the template deployed, and the schedule really starts it. Where they differ from AWS: moto's pages hold 100 accounts,
+AWS's 20; it brings no engine for JSONata, so it gets MiniStack's; it runs no function without Docker, so a scripted one
+answers in its place. MiniStack's Step Functions can't call Organizations and knows no TimeoutSeconds, its
+CloudFormation knows no StackSet. Neither holds a payload to 256 KB.
+"""
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from datetime import datetime, timedelta, timezone
+from itertools import count
+from types import SimpleNamespace
+
+import boto3
+import pytest
+from conftest import ROOT, Cloud, until
+from jsonata import Jsonata
+from ministack.core.iam_evaluator import EvalContext, evaluate_trust_policy
+from moto import mock_aws
+from moto.awslambda_simple.models import LambdaSimpleBackend
+from moto.organizations.models import FakeAccount
+from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
+from moto.stepfunctions.parser.asl.jsonata import jsonata as engine
+from samcli.yamlhelper import yaml_parse
+
+# moto's own, in which everything here runs.
+ACCOUNT = "123456789012"
+REQUEST = {"action": "stop", "name": "office", "tags": {"curfew": "yes"}}
+DUE = "2026-11-20T19:00:00Z"
+PAYLOAD = 256 * 1024
+
+
+def template(rendered, name: str = "organization") -> dict:
+    return yaml_parse((rendered / f"{name}.yaml").read_text())
+
+
+def filled(text: dict, account: str = ACCOUNT) -> str:
+    """What Fn::Sub makes of a text."""
+    values = {"AWS::Partition": "aws", "AWS::AccountId": account, "Curfew": "curfew"}
+    return re.sub(r"\$\{([^}]+)\}", lambda it: values[it[1]], text["Fn::Sub"])
+
+
+@pytest.fixture
+def definition(rendered) -> dict:
+    return json.loads(filled(template(rendered)["Resources"]["StateMachine"]["Properties"]["DefinitionString"]))
+
+
+# ---- By moto ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def organization(monkeypatch):
+    """The management account, and 120 that joined: two pages."""
+    with mock_aws(config={"stepfunctions": {"execute_state_machine": True}, "lambda": {"use_docker": False}}):
+        monkeypatch.setattr(engine, "_eval_jsonata", lambda expression: Jsonata.jsonata(expression).evaluate(None))
+        it = boto3.client("organizations", "us-east-1")
+        it.create_organization(FeatureSet="ALL")
+        created = [it.create_account(Email=f"{n}@example.com", AccountName=f"{n}") for n in range(120)]
+        yield SimpleNamespace(client=it, members=[one["CreateAccountStatus"]["AccountId"] for one in created])
+
+
+@pytest.fixture
+def execute(organization, definition, monkeypatch):
+    """Executes the state machine; its function ends once with each word, and with the last for ever."""
+    names = (f"run-{n}" for n in count())
+
+    def execute(request: dict, *words: str, machine: dict = definition, sleep=None):
+        events, waits = [], []
+
+        def invoke(_, function_name, qualifier, body, headers, response_headers):
+            assert function_name == "curfew"
+            events.append(json.loads(body))
+            word = words[min(len(events), len(words)) - 1]
+            if word == "complete":
+                return json.dumps({"outcome": word}).encode()
+            response_headers["x-amz-function-error"] = "Unhandled"
+            return json.dumps({"errorType": word, "errorMessage": "office: …"}).encode()
+
+        monkeypatch.setattr(LambdaSimpleBackend, "invoke", invoke)
+        monkeypatch.setattr(retrier_decl, "time", SimpleNamespace(sleep=sleep or waits.append))
+        sfn = boto3.client("stepfunctions", "us-east-1")
+        name = next(names)
+        role = f"arn:aws:iam::{ACCOUNT}:role/state-machine"
+        arn = sfn.create_state_machine(name=name, definition=json.dumps(machine), roleArn=role)["stateMachineArn"]
+        started = sfn.start_execution(stateMachineArn=arn, name=name, input=json.dumps(request))["executionArn"]
+        while (it := sfn.describe_execution(executionArn=started))["status"] == "RUNNING":
+            time.sleep(0.05)
+        history = sfn.get_execution_history(executionArn=started)["events"]
+        visited = [step["stateEnteredEventDetails"]["name"] for step in history if "stateEnteredEventDetails" in step]
+        return SimpleNamespace(
+            status=it["status"],
+            error=it.get("error"),
+            output=json.loads(it.get("output", "null")),
+            started=it["startDate"],
+            events=events,
+            waits=waits,
+            visited=visited,
+        )
+
+    return execute
+
+
+def test_the_active_accounts_of_all_pages_are_passed_on_and_no_suspended_one(organization, execute):
+    first, last = organization.members[7], organization.members[-1]
+    for closed in (first, last):
+        organization.client.close_account(AccountId=closed)
+    run = execute(REQUEST, "complete")
+    assert (run.status, run.visited.count("ListAccounts")) == ("SUCCEEDED", 2)
+    [event] = run.events
+    assert event["accounts"] == [ACCOUNT] + [it for it in organization.members if it not in (first, last)]
+    assert event | REQUEST == event, "the request itself is passed on as it is"
+    assert event["role"] == "curfew-member"
+
+
+@pytest.mark.parametrize("retired", ["State", "Status"])
+def test_an_account_is_active_by_its_state_and_by_its_status_where_there_is_no_state(organization, execute, monkeypatch, retired):
+    """AWS has called it State since 2025 and announced that Status ends in September 2026."""
+    organization.client.close_account(AccountId=organization.members[0])
+    whole = FakeAccount.describe
+    monkeypatch.setattr(FakeAccount, "describe", lambda it: {key: value for key, value in whole(it).items() if key != retired})
+    [event] = execute(REQUEST, "complete").events
+    assert event["accounts"] == [ACCOUNT, *organization.members[1:]]
+
+
+def test_one_active_account_is_still_a_list(organization, execute):
+    for member in organization.members:
+        organization.client.close_account(AccountId=member)
+    assert execute(REQUEST, "complete").events[0]["accounts"] == [ACCOUNT]
+
+
+def test_from_a_delegated_administrator_the_management_account_is_left_out(rendered, organization, execute):
+    """StackSets give it no role."""
+    text = template(rendered)["Resources"]["StateMachine"]["Properties"]["DefinitionString"]
+    run = execute(REQUEST, "complete", machine=json.loads(filled(text, organization.members[0])))
+    assert run.events[0]["accounts"] == organization.members
+
+
+@pytest.mark.parametrize("given", [["self", "111122223333"], "self", []])
+def test_accounts_in_the_request_are_taken_as_they_are_and_none_is_listed(execute, given):
+    run = execute(REQUEST | {"accounts": given}, "complete")
+    assert "ListAccounts" not in run.visited
+    assert run.events[0]["accounts"] == given
+
+
+def test_what_is_unfinished_is_repeated_with_the_same_event_until_it_is_done(execute):
+    run = execute(REQUEST | {"scheduled_time": DUE}, "Unfinished", "Unfinished", "complete")
+    assert (run.status, run.output) == ("SUCCEEDED", {"outcome": "complete"})
+    assert run.waits == [30, 60]
+    assert len(run.events) == 3 and run.events[0] == run.events[1] == run.events[2]
+    assert run.visited.count("ListAccounts") == 2, "listed once, page by page: a retry meets the accounts of the first run"
+
+
+@pytest.mark.parametrize("error", ["Incomplete", "TooManyChanges", "InvalidRequest", "Internal"])
+def test_what_a_retry_does_not_help_is_not_repeated_and_ends_failed(execute, error):
+    run = execute(REQUEST, error, "complete")
+    assert (run.status, run.error, len(run.events)) == ("FAILED", error, 1)
+
+
+def test_unfinished_first_and_then_incomplete_ends_failed(execute):
+    run = execute(REQUEST, "Unfinished", "Incomplete", "complete")
+    assert (run.status, run.error, len(run.events)) == ("FAILED", "Incomplete", 2)
+
+
+@pytest.mark.parametrize("error", ["Lambda.TooManyRequestsException", "Lambda.ServiceException", "Sandbox.Timedout"])
+def test_a_run_that_lambda_refused_or_lost_is_repeated_but_not_for_ever(execute, error):
+    assert execute(REQUEST, error, "Unfinished", error, "complete").status == "SUCCEEDED"
+    run = execute(REQUEST, error)
+    assert (run.status, run.error, len(run.events)) == ("FAILED", error, 7)
+
+
+def test_the_time_limit_ends_it(execute, definition):
+    definition["TimeoutSeconds"] = 2
+    run = execute(REQUEST, "Unfinished", sleep=lambda _: time.sleep(0.2))
+    assert run.status == "TIMED_OUT"
+    assert len(run.events) > 2
+
+
+def test_it_is_the_time_limit_that_ends_it_and_not_the_number_of_retries(execute, definition):
+    """Even if each run ends at once."""
+    run = execute(REQUEST, "Unfinished")
+    assert sum(run.waits) > definition["TimeoutSeconds"]
+    assert max(run.waits) == 300
+
+
+def test_no_retry_comes_too_late_for_its_event(rendered, definition, execute):
+    """A run that finds itself stale succeeds, with work left."""
+    resources = template(rendered)["Resources"]
+    schedules = [it["Properties"]["Target"]["RetryPolicy"] for it in resources.values() if it["Type"] == "AWS::Scheduler::Schedule"]
+    assert len(schedules) == 2
+    [event] = execute(REQUEST | {"max_delay_minutes": 5}, "complete").events
+    for schedule in schedules:
+        # A minute is Scheduler's precision.
+        latest = 60 + schedule["MaximumEventAgeInSeconds"] + definition["TimeoutSeconds"]
+        assert latest < event["max_delay_minutes"] * 60
+
+
+def test_all_retries_are_judged_as_of_one_moment(execute):
+    """Else a retry would stop at 10 PM what somebody started at 9."""
+    given = execute(REQUEST | {"scheduled_time": DUE}, "complete")
+    assert given.events[0]["scheduled_time"] == DUE
+    for unfilled in ({}, {"scheduled_time": "<aws.scheduler.scheduled-time>"}):
+        run = execute(REQUEST | unfilled, "Unfinished", "complete")
+        [moment] = {it["scheduled_time"] for it in run.events}
+        assert abs(datetime.fromisoformat(moment) - run.started) < timedelta(milliseconds=1)
+
+
+def test_ten_thousand_accounts_fit_into_a_payload(execute):
+    accounts = [f"{n:012}" for n in range(10_000)]
+    [event] = execute(REQUEST | {"accounts": accounts}, "complete").events
+    assert event["accounts"] == accounts
+    assert len(json.dumps(event, separators=(",", ":"))) < PAYLOAD * 0.6
+
+
+# ---- The roles --------------------------------------------------------------------------------------------------------
+
+
+def test_the_state_machine_may_call_what_it_calls_and_nothing_else_but_its_log(definition):
+    called = {re.sub(r"^arn:aws:states:::(aws-sdk:)?", "", it["Resource"]) for it in definition["States"].values() if "Resource" in it}
+    assert called == {"lambda:invoke", "organizations:listAccounts"}
+    statements = json.loads((ROOT / "policy/organization-role.json").read_text())["Statement"]
+    allowed = {action for it in statements for action in ([it["Action"]] if isinstance(it["Action"], str) else it["Action"])}
+    assert {it for it in allowed if not it.startswith("logs:")} == {"lambda:InvokeFunction", "organizations:ListAccounts"}
+
+
+def test_every_account_gets_the_role_of_the_policy_folder(rendered):
+    member = template(rendered, "member-role")
+    stack_set = template(rendered)["Resources"]["MemberRoles"]["Properties"]
+    assert yaml_parse(stack_set["TemplateBody"]) == member
+    assert {it["ParameterKey"] for it in stack_set["Parameters"]} == set(member["Parameters"])
+    role = member["Resources"]["Member"]["Properties"]
+    policy = lambda name: json.loads((ROOT / "policy" / f"{name}.json").read_text())  # noqa: E731
+    assert json.loads(role["AssumeRolePolicyDocument"]["Fn::Sub"]) == policy("member-role-trust")
+    [inline] = role["Policies"]
+    assert json.loads(inline["PolicyDocument"]["Fn::Sub"][0]) == policy("member-role")
+
+
+def test_the_role_is_called_the_same_where_it_is_made_assumed_and_allowed(rendered, execute):
+    made = filled(template(rendered, "member-role")["Resources"]["Member"]["Properties"]["RoleName"])
+    assert execute(REQUEST | {"accounts": "self"}, "complete").events[0]["role"] == made
+    allowed = template(rendered)["Resources"]["ExecutionAccountsPolicy"]["Properties"]["PolicyDocument"]
+    [statement] = json.loads(filled(allowed))["Statement"]
+    assert statement["Resource"] == f"arn:aws:iam::*:role/{made}"
+
+
+@pytest.mark.parametrize(
+    ("account", "role", "organization", "trusted"),
+    [
+        ("444455556666", "curfew-ExecutionRole-0A1B2C3D4E5F", "o-0a1b2c3d4e", True),
+        ("444455556666", "curfew-ExecutionRole-0A1B2C3D4E5F", "o-ffffffffff", False),
+        ("444455556666", "curfew-ExecutionRole-FFFFFFFFFFFF", "o-0a1b2c3d4e", False),
+        ("444455556666", "admin", "o-0a1b2c3d4e", False),
+        ("999999999999", "curfew-ExecutionRole-0A1B2C3D4E5F", "o-0a1b2c3d4e", False),
+    ],
+)
+def test_only_the_functions_own_role_from_its_own_organization_may_assume_a_member_role(rendered, account, role, organization, trusted):
+    caller = f"arn:aws:iam::{account}:role/{role}"
+    asked = EvalContext(
+        principal_arn=caller,
+        principal_type="AssumedRole",
+        principal_account=account,
+        action="sts:AssumeRole",
+        resource_arn="*",
+        region="us-east-1",
+        service_context={"aws:principalarn": caller, "aws:principalorgid": organization},
+    )
+    trust = json.loads((rendered / "policy/member-role-trust.json").read_text())
+    # The account's root stands for all who are of it.
+    assert evaluate_trust_policy(trust, f"arn:aws:iam::{account}:root", asked) == trusted
+
+
+# ---- By MiniStack, deployed ---------------------------------------------------------------------------------------------
+
+# What the function's zip has in its place: a bootstrap that writes down each event and ends with the next word. The built
+# zip, TARGET/lambda/ec2-curfew/bootstrap.zip, goes in without another change here.
+SCRIPTED = """#!/usr/bin/env python3
+import json, os
+from urllib.request import Request, urlopen
+
+invocation = f"http://{os.environ['AWS_LAMBDA_RUNTIME_API']}/2018-06-01/runtime/invocation"
+for word in os.environ["WORDS"].split():
+    with urlopen(f"{invocation}/next") as it:
+        id, event = it.headers["Lambda-Runtime-Aws-Request-Id"], json.load(it)
+    print(json.dumps(event), flush=True)
+    done = word == "complete"
+    answer = {"outcome": word} if done else {"errorType": word, "errorMessage": "office: …"}
+    path = f"{invocation}/{id}/{'response' if done else 'error'}"
+    urlopen(Request(path, json.dumps(answer).encode(), method="POST"))
+"""
+
+
+def scripted() -> bytes:
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as it:
+        bootstrap = zipfile.ZipInfo("bootstrap")
+        bootstrap.external_attr = 0o755 << 16
+        it.writestr(bootstrap, SCRIPTED)
+    return zipped.getvalue()
+
+
+def rendered_with_accounts(folder, accounts: list[str]) -> str:
+    """As who gives the role to some units only has it: the accounts stand in the event."""
+    for part in ("infra", "policy"):
+        shutil.copytree(ROOT / part, folder / part)
+    event = folder / "infra/events/stop-7pm.json"
+    event.write_text(json.dumps(json.loads(event.read_text()) | {"accounts": accounts}))
+    subprocess.run([sys.executable, folder / "infra/stack.py", "render", folder / "rendered"], check=True)
+    text = (folder / "rendered/organization.yaml").read_text()
+    return re.sub(r"^  MemberRoles:.*?(?=^  \w)", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory):
+    """Beside what Curfew's own stack has: the function, its role and the topic. It stops at the next minute."""
+    cloud = Cloud(tmp_path_factory.mktemp("organization"), SFN_WAIT_SCALE="0.02")
+    try:
+        role = cloud.client("iam").create_role(RoleName="curfew-ExecutionRole-1", AssumeRolePolicyDocument="{}")["Role"]
+        topic = cloud.client("sns").create_topic(Name="curfew-Alarms-1")["TopicArn"]
+        cloud.client("lambda").create_function(
+            FunctionName="curfew",
+            Runtime="provided.al2023",
+            Handler="bootstrap",
+            Role=role["Arn"],
+            Timeout=900,
+            Code={"ZipFile": scripted()},
+            Environment={"Variables": {"WORDS": "Unfinished Unfinished complete"}},
+        )
+        at = datetime.now(timezone.utc) + timedelta(seconds=80)
+        parameters = {
+            "ExecutionRole": role["RoleName"],
+            "Alarms": topic,
+            "OrganizationId": "o-0a1b2c3d4e",
+            "Targets": "ou-0a1b-2c3d4e5f",
+            "StopAt": f"cron({at.minute} {at.hour} {at.day} {at.month} ? {at.year})",
+        }
+        cloud.client("cloudformation").create_stack(
+            StackName="curfew-organization",
+            TemplateBody=rendered_with_accounts(tmp_path_factory.mktemp("project"), ["self", "444455556666"]),
+            Capabilities=["CAPABILITY_IAM"],
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+        )
+        cloud.client("cloudformation").get_waiter("stack_create_complete").wait(
+            StackName="curfew-organization", WaiterConfig={"Delay": 1}
+        )
+        yield cloud, topic
+    finally:
+        cloud.end()
+
+
+def test_deployed_its_schedule_starts_it_and_it_repeats_the_function_until_it_is_done(deployed):
+    cloud, _ = deployed
+    sfn = cloud.client("stepfunctions")
+    [machine] = sfn.list_state_machines()["stateMachines"]
+    assert machine["type"] == "STANDARD"
+
+    def ended():
+        executions = sfn.list_executions(stateMachineArn=machine["stateMachineArn"])["executions"]
+        return [it for it in executions if it["status"] != "RUNNING"]
+
+    [execution] = until("the schedule has started it, and it ended", 180, ended)
+    assert execution["status"] == "SUCCEEDED"
+    events = until("the function's log", 20, lambda: (them := cloud.lines("curfew")) and len(them) == 3 and them)
+    assert events[0] == events[1] == events[2]
+    shipped = json.loads((ROOT / "infra/events/stop-7pm.json").read_text())
+    given = {"accounts": ["self", "444455556666"], "role": "curfew-member", "max_delay_minutes": 240, "timezone": "UTC"}
+    # A rehearsal, as nobody has said Live. MiniStack fills in no scheduled time: the execution's start it is.
+    assert events[0] == shipped | given | {"dry_run": True, "scheduled_time": events[0]["scheduled_time"]}
+    assert datetime.fromisoformat(events[0]["scheduled_time"]) == execution["startDate"]
+
+
+def test_deployed_what_runs_unattended_is_heard(deployed):
+    cloud, topic = deployed
+    alarms = cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    assert all(it["AlarmActions"] == [topic] for it in alarms)
+    [machine] = cloud.client("stepfunctions").list_state_machines()["stateMachines"]
+    heard = {(it["MetricName"], *sorted(one["Value"] for one in it["Dimensions"])) for it in alarms}
+    assert heard == {
+        ("ExecutionsFailed", machine["stateMachineArn"]),
+        ("ExecutionsTimedOut", machine["stateMachineArn"]),
+        ("InvocationDroppedCount", "curfew-organization"),
+        ("duration", "office", "stop"),
+        ("duration", "office", "start"),
+    }
+
+
+def test_deployed_the_functions_role_may_assume_the_member_role(deployed):
+    cloud, _ = deployed
+    policy = cloud.client("iam").get_role_policy(RoleName="curfew-ExecutionRole-1", PolicyName="curfew-accounts")
+    [statement] = policy["PolicyDocument"]["Statement"]
+    assert (statement["Action"], statement["Resource"]) == ("sts:AssumeRole", "arn:aws:iam::*:role/curfew-member")
+
+
+def test_undeployed_nothing_of_it_is_left(deployed):
+    cloud, _ = deployed
+    cloud.client("cloudformation").delete_stack(StackName="curfew-organization")
+    cloud.client("cloudformation").get_waiter("stack_delete_complete").wait(
+        StackName="curfew-organization", WaiterConfig={"Delay": 1}
+    )
+    iam = cloud.client("iam")
+    assert iam.list_role_policies(RoleName="curfew-ExecutionRole-1")["PolicyNames"] == []
+    assert [it["RoleName"] for it in iam.list_roles()["Roles"] if it["RoleName"].startswith("curfew")] == ["curfew-ExecutionRole-1"]
+    assert cloud.client("stepfunctions").list_state_machines()["stateMachines"] == []
+    assert cloud.client("scheduler").list_schedules()["Schedules"] == []
+    assert cloud.client("cloudwatch").describe_alarms()["MetricAlarms"] == []
