@@ -14,7 +14,7 @@ SAM         := SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam
 TEMPLATES   := $(addprefix $(TARGET)/rendered/,curfew.yaml organization.yaml member-role.yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint check build deploy pause resume invoke logs undeploy
+.PHONY: help run test soak bench lint check build deploy pause resume invoke logs undeploy
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,11 @@ test: $(VENV)/ready ## see it proven, deployment included
 soak: $(VENV)/ready ## thousands of random nights and soups, from a seed that is printed (CASES=3000)
 	CURFEW_SEED=$${SEED:-$$(date +%s)} CURFEW_CASES=$(or $(CASES),3000) \
 	  cargo test $(CARGO_FLAGS) -- --nocapture model:: soup::
+
+bench: $(VENV)-bench/ready ## measure it against boto3 and EC2's limits (BENCH="--only start --runs 50")
+	$(MAKE) build ARCH=$$(uname -m)
+	cargo run --release --locked --package curfew-bench -- --python $(VENV)-bench/bin/python3 \
+	  --binary $(TARGET)/$$(uname -m)-unknown-linux-gnu/release/ec2-curfew $(BENCH)
 
 lint: check $(VENV)-checkov/ready ## formatting, warnings, the templates
 	cargo fmt --all --check
@@ -68,7 +73,8 @@ undeploy: $(VENV)/ready ## remove all that deploy made
 # What a Rust toolchain doesn't bring, pinned, in folders of their own.
 $(VENV)/ready: tests/requirements.txt
 $(VENV)-checkov/ready: tests/requirements-checkov.txt
-$(VENV)/ready $(VENV)-checkov/ready:
+$(VENV)-bench/ready: tests/requirements-bench.txt
+$(VENV)/ready $(VENV)-checkov/ready $(VENV)-bench/ready:
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@

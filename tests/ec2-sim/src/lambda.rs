@@ -131,6 +131,11 @@ impl Host {
         Invocation { outcome, logs, took }
     }
 
+    /// The process between two invocations, as the kernel numbers it; none if the last one is gone.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().and_then(Process::pid)
+    }
+
     /// Kills the process between two invocations; the next one starts another.
     pub async fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -50,6 +50,10 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Leaves an event for when the process asks.
     pub(super) fn hand_over(&self, event: Event) {
         self.events.send(event).expect("the server holds the other end until this is dropped");

@@ -1,0 +1,105 @@
+//! Switching more than EC2's token buckets hold, alone and beside another client.
+
+use std::time::Duration;
+
+use ec2_sim::Sim;
+
+use super::{Measured, tell};
+use crate::Bench;
+use crate::cloud::{self, Buckets, START, STOP, Way};
+use crate::other::{Other, SHARE};
+use crate::table::Row;
+
+/// How long a start takes here; AWS's tens of seconds would come on top of the buckets' time.
+const START_TAKES: Duration = Duration::from_millis(100);
+
+/// One action, and as many instances as make it wait for tokens.
+struct Job {
+    what: &'static str,
+    way: Way,
+    count: usize,
+    buckets: Buckets,
+}
+
+const JOBS: [Job; 2] = [
+    Job { what: "stop 5,000 in one region", way: Way::Stop, count: 5000, buckets: STOP },
+    Job { what: "start 1,500 in one region", way: Way::Start, count: 1500, buckets: START },
+];
+
+/// Alone.
+pub(crate) async fn buckets(bench: &Bench) -> Measured {
+    let mut rows = Vec::new();
+    for job in &JOBS {
+        for _ in 0..bench.runs(1) {
+            let sim = job.cloud(bench).await;
+            let took = job.run(bench, &sim).await?;
+            rows.push(Row::times(format!("{}, against the bucket bound", job.what), took, job.bound(bench), 1.05));
+            rows.push(Row::at_most("the same, throttled answers", throttled(&sim, None), 0, |calls| calls.to_string()));
+        }
+    }
+    Ok(rows)
+}
+
+/// While another client takes a fifth of what comes into the buckets.
+pub(crate) async fn shared(bench: &Bench) -> Measured {
+    let mut rows = Vec::new();
+    for job in &JOBS {
+        for _ in 0..bench.runs(1) {
+            let sim = job.cloud(bench).await;
+            let other = Other::join(&sim, job.way, job.buckets, bench.scale);
+            let took = tokio::select! {
+                took = job.run(bench, &sim) => took?,
+                stopped = other.run() => return Err(format!("the other client gave up: {stopped:?}")),
+            };
+            let part = other.instances() as f64 / (job.buckets.instances.1 * bench.scale * took.as_secs_f64());
+            rows.push(Row::times(format!("{}, another client takes a fifth", job.what), took, job.bound(bench), 1.35));
+            rows.push(Row::stated(
+                "the same, the other's part of the refill",
+                format!("{:.1} %", part * 100.0),
+                format!("{:.0} %", SHARE * 100.0),
+            ));
+            let throttled = throttled(&sim, Some(&other));
+            rows.push(Row::stated("the same, throttled answers", throttled.to_string(), ""));
+        }
+    }
+    Ok(rows)
+}
+
+impl Job {
+    async fn cloud(&self, bench: &Bench) -> Sim {
+        let sim = cloud::cloud(self.count, self.way).await;
+        sim.settings(|settings| {
+            settings.throttle = true;
+            settings.throttle_refill = bench.scale;
+            settings.start_takes = START_TAKES;
+        });
+        sim
+    }
+
+    /// Runs the function, checks that nothing was lost, and gives the time from event to answer.
+    async fn run(&self, bench: &Bench, sim: &Sim) -> Result<Duration, String> {
+        let taken = bench.ours.run(sim, &cloud::aws_limits(bench.scale), &self.way.event()).await?;
+        tell(self.count, &bench.ours.name, &taken);
+        cloud::check(sim, self.way, &taken)?;
+        Ok(taken.event)
+    }
+
+    /// The time that nobody can beat: what the full bucket does not hold has to come in first.
+    fn bound(&self, bench: &Bench) -> Duration {
+        let (size, refill) = self.buckets.instances;
+        Duration::from_secs_f64((self.count as f64 - size) / (refill * bench.scale))
+    }
+}
+
+/// Counts what EC2 refused to the function for its buckets' sake, and says on stderr what and when.
+fn throttled(sim: &Sim, other: Option<&Other>) -> usize {
+    let calls = sim.calls();
+    let begun = calls.first().map(|call| call.at);
+    let refused = calls.iter().filter(|call| call.code == "RequestLimitExceeded");
+    let refused: Vec<_> = refused.filter(|call| !other.is_some_and(|other| other.made(&call.ids))).collect();
+    for call in &refused {
+        let seconds = begun.map_or(0.0, |begun| (call.at - begun).as_seconds_f64());
+        eprintln!("throttled at {seconds:.1} s: {} of {} instances", call.action, call.ids.len());
+    }
+    refused.len()
+}
