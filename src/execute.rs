@@ -3,6 +3,8 @@
 //! Knows EC2's ways; has no opinion on who should be switched.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -10,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::ec2::{Ec2, Error};
 use crate::instance::{Instance, InstanceId, State, StateReason};
-use crate::plan::{Decision, Plan, Skip};
+use crate::plan::{Decision, Plan, Reason, Skip};
 use crate::request::{Action, Mode, Request};
 
 mod batch;
@@ -45,7 +47,7 @@ pub enum Outcome {
     /// EC2 said that it would.
     WouldChange { from: State, to: State },
     /// Left alone.
-    Skipped(Skip),
+    Skipped(Box<Skip>),
     /// EC2 said no.
     Failed {
         /// EC2's code.
@@ -61,6 +63,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    fn skipped(reason: Reason) -> Self {
+        Self::Skipped(Skip::because(reason).into())
+    }
+
     fn refused(error: &Error) -> Self {
         Self::Failed { code: error.code.clone(), message: error.message.clone() }
     }
@@ -90,8 +96,8 @@ pub async fn execute(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>, plan: &
     };
     let mut ready = Vec::new();
     for (instance, decision) in &plan.decided {
-        let id = instance.id.clone();
-        execution.known.insert(id.clone(), instance.clone());
+        let id = instance.id;
+        execution.known.insert(id, Known::Planned(instance));
         match decision {
             Decision::Switch => ready.push(id),
             // What it is waiting for will not come in a dry run; the permission is the same.
@@ -112,13 +118,15 @@ pub fn decided_already(plan: &Plan) -> Outcomes {
         let outcome = match decision {
             Decision::Switch | Decision::WaitThenSwitch | Decision::Follow => return None,
             Decision::Skip(skip) => Outcome::Skipped(skip.clone()),
-            Decision::Fail { code, message } => Outcome::Failed { code: (*code).to_owned(), message: message.clone() },
+            Decision::Fail { code, message } => {
+                Outcome::Failed { code: (*code).to_owned(), message: message.to_string() }
+            }
         };
-        Some((instance.id.clone(), outcome))
+        Some((instance.id, outcome))
     });
     let absent = plan.absent.iter().map(|id| {
         let message = format!("EC2 knows no instance {id} here; is it another region's, or gone?");
-        (id.clone(), Outcome::Failed { code: "InvalidInstanceID.NotFound".to_owned(), message })
+        (*id, Outcome::Failed { code: "InvalidInstanceID.NotFound".to_owned(), message })
     });
     decided.chain(absent).collect()
 }
@@ -129,12 +137,12 @@ struct Execution<'a> {
     request: &'a Request,
     as_of: DateTime<Utc>,
     /// Each instance as EC2 showed it last, before it was switched.
-    known: BTreeMap<InstanceId, Instance>,
+    known: BTreeMap<InstanceId, Known<'a>>,
     outcomes: Outcomes,
     /// The code that stood in an instance's way last.
     last_error: BTreeMap<InstanceId, String>,
     /// Kinds of which the account may run no more, with EC2's words.
-    limited: BTreeMap<(String, bool), Error>,
+    limited: BTreeMap<(Arc<str>, bool), Error>,
     /// Refused, but perhaps carried out before.
     doubted: BTreeSet<InstanceId>,
     /// Refused, and carrying this run's mark.
@@ -145,6 +153,23 @@ struct Execution<'a> {
     pace: Pace,
     /// What EC2 refuses to the account or in the region as a whole.
     target_error: Option<Error>,
+}
+
+/// An instance as it was planned, or as it was seen since.
+enum Known<'a> {
+    Planned(&'a Instance),
+    Seen(Box<Instance>),
+}
+
+impl Deref for Known<'_> {
+    type Target = Instance;
+
+    fn deref(&self) -> &Instance {
+        match self {
+            Self::Planned(instance) => instance,
+            Self::Seen(instance) => instance,
+        }
+    }
 }
 
 /// Why an instance is looked at until it settles.
@@ -250,7 +275,7 @@ impl Execution<'_> {
     fn watch(&mut self, id: &InstanceId, why: Why) {
         // What stood in its way no longer does.
         self.last_error.remove(id);
-        self.watched.insert(id.clone(), Watched { why, seen_pending: why == Why::Followed });
+        self.watched.insert(*id, Watched { why, seen_pending: why == Why::Followed });
     }
 
     /// Gives the state in which the action ends well.
@@ -266,7 +291,7 @@ impl Execution<'_> {
         for id in self.known.keys() {
             if !self.outcomes.contains_key(id) {
                 let reason = self.last_error.get(id).map_or("deadline", String::as_str).to_owned();
-                self.outcomes.insert(id.clone(), Outcome::Unfinished { reason });
+                self.outcomes.insert(*id, Outcome::Unfinished { reason });
             }
         }
         (self.outcomes, self.target_error)

@@ -2,25 +2,30 @@
 //!
 //! Must not know how EC2 is asked, what the request wants, or what time it is.
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use chrono::{
     DateTime, MappedLocalTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeDelta, TimeZone, Timelike, Utc,
 };
 use chrono_tz::Tz;
+use serde::{Serialize, Serializer};
 
 /// The mark: when Curfew stopped the instance, RFC 3339.
 pub const STOPPED_AT_TAG: &str = "curfew:stopped-at";
 /// The exemption: left alone always, or until a moment.
 pub const EXEMPT_TAG: &str = "curfew:exempt";
+/// The name that people gave it.
+const NAME_TAG: &str = "Name";
 /// The instance's own running hours; only `reconcile` reads what they say.
 pub const HOURS_TAG: &str = "curfew:hours";
 
 /// An instance's id: `i-` and 8 or 17 hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-#[serde(transparent)]
-pub struct InstanceId(String);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId {
+    /// Its characters; after a short one, zeros.
+    text: [u8; 19],
+}
 
 impl InstanceId {
     /// Takes a text that has an id's shape.
@@ -28,7 +33,9 @@ impl InstanceId {
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix("i-")?;
         let hex = digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        (hex && matches!(digits.len(), 8 | 17)).then(|| Self(text.to_owned()))
+        let mut id = Self { text: [0; 19] };
+        id.text.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+        (hex && matches!(digits.len(), 8 | 17)).then_some(id)
     }
 
     /// Finds the ids in a text, as EC2's error messages name them.
@@ -40,13 +47,66 @@ impl InstanceId {
     /// Gives it as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        let length = if self.text[10] == 0 { 10 } else { 19 };
+        std::str::from_utf8(&self.text[..length]).unwrap_or_default()
     }
 }
 
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for InstanceId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// An instance's tags, in one piece of memory: a hundred thousand instances are held at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tags {
+    /// Each key and each value, followed by a NUL, which no tag has: neither EC2 nor XML allows one.
+    text: Box<str>,
+}
+
+impl Tags {
+    /// Gives the tags, key and value.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut parts = self.text.split_terminator('\0');
+        std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
+    }
+
+    /// Gives a tag's value.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.iter().find(|(it, _)| *it == key).map(|(_, value)| value)
+    }
+
+    /// Tells whether there is such a tag.
+    #[must_use]
+    pub fn contains_key(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+}
+
+impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for Tags {
+    fn from_iter<T: IntoIterator<Item = (K, V)>>(tags: T) -> Self {
+        let mut text = String::new();
+        for (key, value) in tags {
+            for part in [key.as_ref(), value.as_ref()] {
+                text.extend(part.chars().map(|c| if c == '\0' { char::REPLACEMENT_CHARACTER } else { c }));
+                text.push('\0');
+            }
+        }
+        Self { text: text.into() }
     }
 }
 
@@ -61,7 +121,7 @@ pub enum State {
     ShuttingDown,
     Terminated,
     /// One that this version doesn't know: to be left alone.
-    Unknown(String),
+    Unknown(Box<str>),
 }
 
 impl State {
@@ -75,7 +135,7 @@ impl State {
             "stopped" => Self::Stopped,
             "shutting-down" => Self::ShuttingDown,
             "terminated" => Self::Terminated,
-            other => Self::Unknown(other.to_owned()),
+            other => Self::Unknown(other.into()),
         }
     }
 
@@ -97,6 +157,12 @@ impl State {
     #[must_use]
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::ShuttingDown | Self::Terminated)
+    }
+}
+
+impl Serialize for State {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -147,17 +213,17 @@ pub struct Instance {
     /// Its id.
     pub id: InstanceId,
     /// All its tags.
-    pub tags: BTreeMap<String, String>,
+    pub tags: Tags,
     /// Its state.
     pub state: State,
     /// Why it is in that state, if EC2 says.
-    pub state_reason: Option<StateReason>,
+    pub state_reason: Option<Box<StateReason>>,
     /// When it was last started; every start renews it, a reboot does not.
     pub launch_time: DateTime<Utc>,
     /// Its instance type, like `t3.micro`.
-    pub instance_type: String,
+    pub instance_type: Arc<str>,
     /// Its availability zone, like `us-east-1a`.
-    pub zone: String,
+    pub zone: Arc<str>,
     /// What its root volume is.
     pub root_device: RootDevice,
     /// Whether it is a Spot Instance.
@@ -165,19 +231,26 @@ pub struct Instance {
     /// Whether it was launched with hibernation configured.
     pub hibernation: bool,
     /// The AWS service that manages it, if EC2 says that one does.
-    pub operator: Option<String>,
+    pub operator: Option<Box<str>>,
 }
 
 impl Instance {
     /// Gives the `Name` tag, if it has one that says something.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
-        self.tags.get("Name").map(String::as_str).filter(|name| !name.is_empty())
+        self.tags.get(NAME_TAG).filter(|name| !name.is_empty())
+    }
+
+    /// Forgets the tags that nobody asks for once it is decided what becomes of it.
+    #[must_use]
+    pub fn without_other_tags(self) -> Self {
+        let kept = |(key, _): &(&str, &str)| matches!(*key, NAME_TAG | STOPPED_AT_TAG);
+        Self { tags: self.tags.iter().filter(kept).collect(), ..self }
     }
 
     /// Gives what the account's limits tell apart: the instance type, and whether it is a Spot Instance.
     #[must_use]
-    pub fn kind(&self) -> (String, bool) {
+    pub fn kind(&self) -> (Arc<str>, bool) {
         (self.instance_type.clone(), self.spot)
     }
 
@@ -203,10 +276,10 @@ impl Instance {
     /// Finds who else switches it: an AWS service, or another controller.
     #[must_use]
     pub fn controller(&self) -> Option<&str> {
-        let by_tag = |(key, _): (&String, &String)| {
+        let by_tag = |(key, _): (&str, &str)| {
             CONTROLLER_TAGS.iter().find(|(tag, _)| match tag.strip_suffix('*') {
                 Some(prefix) => key.starts_with(prefix),
-                None => key == tag,
+                None => key == *tag,
             })
         };
         self.operator.as_deref().or_else(|| self.tags.iter().find_map(by_tag).map(|(_, who)| *who))

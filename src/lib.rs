@@ -25,7 +25,7 @@ use lambda_runtime::{Context, Diagnostic, LambdaEvent};
 use crate::deadline::Deadline;
 use crate::ec2::Aws;
 use crate::event::{Event, unwrap};
-use crate::report::{Report, Target, Verdict};
+use crate::report::{Report, Verdict};
 use crate::request::{Refused, Regions, Request};
 use crate::targets::{Home, Worked};
 
@@ -78,7 +78,7 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
         Report::of_stale(&request, late, begun.elapsed())
     } else {
         let home = Home::of(&context.invoked_function_arn);
-        let tell = |worked: &Worked| telemetry::tell_target(&request, &Target::new(worked));
+        let tell = |worked: &Worked| telemetry::tell_target(&request, worked);
         let run = targets::run(&request, &aws, &home, deadline, as_of, tell).await;
         Report::of_run(&request, &run, begun.elapsed())
     };

@@ -51,17 +51,21 @@ pub enum Decision {
     /// It is being started already: see whether it arrives.
     Follow,
     /// Leave it alone.
-    Skip(Skip),
+    Skip(Box<Skip>),
     /// It was named, and can't be switched.
     Fail {
         /// The code that EC2 would answer.
         code: &'static str,
         /// The sentence for people.
-        message: String,
+        message: Box<str>,
     },
 }
 
 impl Decision {
+    fn skip(reason: Reason) -> Self {
+        Self::Skip(Skip::because(reason).into())
+    }
+
     fn changes(&self) -> bool {
         match self {
             Self::Switch | Self::WaitThenSwitch => true,
@@ -154,23 +158,30 @@ pub fn states(action: Action) -> &'static [State] {
 /// `as_of` is the moment the run stands for: its scheduled time, or when it began.
 #[must_use]
 pub fn plan(request: &Request, instances: Vec<Instance>, as_of: DateTime<Utc>) -> Plan {
-    let ids_alone = request.selection.ids_alone();
+    plan_of(request, instances.into_iter().filter_map(|instance| consider(request, instance, as_of)).collect())
+}
+
+/// Decides about an instance that EC2 showed, if the request selects it.
+#[must_use]
+pub fn consider(request: &Request, instance: Instance, as_of: DateTime<Utc>) -> Option<(Instance, Decision)> {
+    // EC2 has filtered already. Once more here, so that nothing between us and EC2 can widen a selection.
+    let selected = is_selected(request, &instance)
+        && (request.selection.ids_alone()
+            || states(request.action).contains(&instance.state)
+            || matches!(instance.state, State::Unknown(_)));
+    selected.then(|| {
+        let decision = decide(request, &instance, as_of);
+        (instance, decision)
+    })
+}
+
+/// Makes a plan of what was decided, each instance once.
+#[must_use]
+pub fn plan_of(request: &Request, mut decided: Vec<(Instance, Decision)>) -> Plan {
     let mut seen = BTreeSet::new();
-    let decided: Vec<_> = instances
-        .into_iter()
-        // EC2 has filtered already. Once more here, so that nothing between us and EC2 can widen a selection.
-        .filter(|instance| is_selected(request, instance))
-        .filter(|instance| {
-            ids_alone || states(request.action).contains(&instance.state) || matches!(instance.state, State::Unknown(_))
-        })
-        // A page may repeat what the one before showed.
-        .filter(|instance| seen.insert(instance.id.clone()))
-        .map(|instance| {
-            let decision = decide(request, &instance, as_of);
-            (instance, decision)
-        })
-        .collect();
-    let absent = match ids_alone {
+    // A page may repeat what the one before showed.
+    decided.retain(|(instance, _)| seen.insert(instance.id));
+    let absent = match request.selection.ids_alone() {
         true => request.selection.ids.difference(&seen).cloned().collect(),
         false => Vec::new(),
     };
@@ -189,7 +200,7 @@ pub fn is_selected(request: &Request, instance: &Instance) -> bool {
 pub fn decide_again(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> Decision {
     match is_selected(request, instance) {
         true => decide(request, instance, as_of),
-        false => Decision::Skip(Skip::saying(Reason::Exempt, "its tags no longer match the request".to_owned())),
+        false => Decision::Skip(Skip::saying(Reason::Exempt, "its tags no longer match the request".to_owned()).into()),
     }
 }
 
@@ -200,20 +211,16 @@ pub fn decide(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> D
         return decision;
     }
     if let Some(skip) = leave_alone(request, instance, as_of) {
-        return Decision::Skip(skip);
+        return Decision::Skip(skip.into());
     }
     match (request.action, &instance.state) {
-        (Action::Stop { .. }, _) if has_started_since(request, instance, as_of) => {
-            Decision::Skip(Skip::because(Reason::StartedSince))
-        }
+        (Action::Stop { .. }, _) if has_started_since(request, instance, as_of) => Decision::skip(Reason::StartedSince),
         (Action::Stop { .. }, State::Pending) => Decision::WaitThenSwitch,
         // Nothing will be followed in a dry run, and to start it there is nothing to do.
-        (Action::Start, State::Pending) if request.mode == Mode::DryRun => {
-            Decision::Skip(Skip::because(Reason::AlreadyDone))
-        }
+        (Action::Start, State::Pending) if request.mode == Mode::DryRun => Decision::skip(Reason::AlreadyDone),
         (Action::Start, State::Pending) => Decision::Follow,
         (Action::Start, _) if request.remember && !is_remembered(request, instance) => {
-            Decision::Skip(Skip::because(Reason::NotMarked))
+            Decision::skip(Reason::NotMarked)
         }
         (Action::Start, State::Stopping) => Decision::WaitThenSwitch,
         (Action::Stop { .. } | Action::Start, _) => Decision::Switch,
@@ -224,13 +231,14 @@ fn nothing_to_do(action: Action, state: &State) -> Option<Decision> {
     match (action, state) {
         (_, State::Unknown(name)) => {
             let message = format!("EC2 calls its state {name:?}, which this version doesn't know");
-            Some(Decision::Skip(Skip::saying(Reason::UnknownState, message)))
+            Some(Decision::Skip(Skip::saying(Reason::UnknownState, message).into()))
         }
-        (_, State::ShuttingDown | State::Terminated) => {
-            Some(Decision::Fail { code: "IncorrectInstanceState", message: format!("it is {state}: gone for good") })
-        }
+        (_, State::ShuttingDown | State::Terminated) => Some(Decision::Fail {
+            code: "IncorrectInstanceState",
+            message: format!("it is {state}: gone for good").into(),
+        }),
         (Action::Stop { .. }, State::Stopping | State::Stopped) | (Action::Start, State::Running) => {
-            Some(Decision::Skip(Skip::because(Reason::AlreadyDone)))
+            Some(Decision::skip(Reason::AlreadyDone))
         }
         (Action::Stop { .. }, State::Pending | State::Running)
         | (Action::Start, State::Pending | State::Stopping | State::Stopped) => None,

@@ -9,14 +9,16 @@ use serde::Serialize;
 
 use crate::ec2::Error;
 use crate::execute::Outcome;
-use crate::instance::{InstanceId, rfc3339};
-use crate::plan::Reason;
+use crate::instance::{InstanceId, State, rfc3339};
+use crate::plan::{Reason, Skip};
 use crate::request::{Action, Mode, Request, clip};
 use crate::targets::{Run, SecondLook, Worked};
 
 /// Bytes of the answer and of its log line: a CloudWatch event and a Step Functions state hold 256 KB, and the
 /// caller's own wrapping needs room.
 const MAX_BYTES: usize = 195_000;
+/// Entries of a target's list: more than ever fit into the bytes.
+const MAX_LISTED: usize = 4000;
 /// Instances that the sentence names; the lists have the rest.
 const NAMED: usize = 3;
 /// Characters of a selection that the sentence quotes.
@@ -122,8 +124,8 @@ pub struct Unfinished {
 pub struct Changed {
     pub id: InstanceId,
     pub name: Option<String>,
-    pub from: String,
-    pub to: String,
+    pub from: State,
+    pub to: State,
 }
 
 /// An instance left alone.
@@ -137,9 +139,6 @@ pub struct Skipped {
     pub until: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// What its tag says can't be read: somebody should correct it.
-    #[serde(skip)]
-    pub wants_attention: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -168,26 +167,18 @@ impl Target {
         };
         let names = worked.plan.names();
         for (id, outcome) in &worked.outcomes {
-            let name = names.get(id).map(|name| (*name).to_owned());
-            let id = id.clone();
-            match outcome.clone() {
-                Outcome::Changed { from, to } => {
-                    target.changed.push(Changed { id, name, from: from.to_string(), to: to.to_string() });
+            let (id, name) = (*id, names.get(id).map(|name| (*name).to_owned()));
+            let listed = match outcome.clone() {
+                Outcome::Changed { from, to } => list(&mut target.changed, Changed { id, name, from, to }),
+                Outcome::WouldChange { from, to } => list(&mut target.would_change, Changed { id, name, from, to }),
+                Outcome::Skipped(skip) => {
+                    let Skip { reason, until, message, .. } = *skip;
+                    list(&mut target.skipped, Skipped { id, name, reason, until: until.map(rfc3339), message })
                 }
-                Outcome::WouldChange { from, to } => {
-                    target.would_change.push(Changed { id, name, from: from.to_string(), to: to.to_string() });
-                }
-                Outcome::Skipped(skip) => target.skipped.push(Skipped {
-                    id,
-                    name,
-                    reason: skip.reason,
-                    until: skip.until.map(rfc3339),
-                    message: skip.message,
-                    wants_attention: skip.wants_attention,
-                }),
-                Outcome::Failed { code, message } => target.failed.push(Failed { id, name, code, message }),
-                Outcome::Unfinished { reason } => target.unfinished.push(Unfinished { id, name, reason }),
-            }
+                Outcome::Failed { code, message } => list(&mut target.failed, Failed { id, name, code, message }),
+                Outcome::Unfinished { reason } => list(&mut target.unfinished, Unfinished { id, name, reason }),
+            };
+            target.truncated += usize::from(!listed);
         }
         target
     }
@@ -203,15 +194,18 @@ impl Report {
     pub fn of_run(request: &Request, run: &Run, duration: Duration) -> Self {
         let targets: Vec<Target> = run.targets.iter().map(Target::new).collect();
         let mut report = Self::empty(request, duration);
-        for target in &targets {
-            report.summary.changed += target.changed.len();
-            report.summary.would_change += target.would_change.len();
-            report.summary.skipped += target.skipped.len();
-            report.summary.failed += target.failed.len();
-            report.summary.unfinished += target.unfinished.len();
-            for skipped in &target.skipped {
-                *report.skipped_by.entry(skipped.reason.as_str()).or_default() += 1;
-            }
+        for outcome in run.targets.iter().flat_map(|worked| worked.outcomes.values()) {
+            let count = match outcome {
+                Outcome::Changed { .. } => &mut report.summary.changed,
+                Outcome::WouldChange { .. } => &mut report.summary.would_change,
+                Outcome::Skipped(skip) => {
+                    *report.skipped_by.entry(skip.reason.as_str()).or_default() += 1;
+                    &mut report.summary.skipped
+                }
+                Outcome::Failed { .. } => &mut report.summary.failed,
+                Outcome::Unfinished { .. } => &mut report.summary.unfinished,
+            };
+            *count += 1;
         }
         report.summary.matched = run.targets.iter().map(|worked| worked.plan.matched()).sum();
         report.outcome = if run.too_many_changes {
@@ -383,6 +377,15 @@ fn nothing_matched(request: &Request, run: &Run, look: &Result<SecondLook, Error
         (n, true) => format!("all {n} are already {done}"),
         (n, false) => format!("{n} already {done}, {}", others.join(", ")),
     }
+}
+
+/// Adds to a list, unless it is long enough.
+fn list<T>(list: &mut Vec<T>, item: T) -> bool {
+    let room = list.len() < MAX_LISTED;
+    if room {
+        list.push(item);
+    }
+    room
 }
 
 /// Drops items from the end until the excess is gone.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::instance::{InstanceId, State};
+use crate::instance::{InstanceId, State, Tags};
 
 /// Filters a call may carry (EC2 API reference, DescribeInstances).
 pub const MAX_FILTERS: usize = 50;
@@ -78,18 +78,18 @@ pub struct TagPatterns(pub BTreeMap<String, Vec<Pattern>>);
 impl TagPatterns {
     /// Finds a tag that matches: its key, with any of the key's values.
     #[must_use]
-    pub fn any_match<'a>(&'a self, tags: &BTreeMap<String, String>) -> Option<&'a str> {
+    pub fn any_match<'a>(&'a self, tags: &Tags) -> Option<&'a str> {
         self.0.iter().find(|(key, values)| matches_one(tags, key, values)).map(|(key, _)| key.as_str())
     }
 
     /// Tells whether every key matches with one of its values.
     #[must_use]
-    pub fn all_match(&self, tags: &BTreeMap<String, String>) -> bool {
+    pub fn all_match(&self, tags: &Tags) -> bool {
         self.0.iter().all(|(key, values)| matches_one(tags, key, values))
     }
 }
 
-fn matches_one(tags: &BTreeMap<String, String>, key: &str, values: &[Pattern]) -> bool {
+fn matches_one(tags: &Tags, key: &str, values: &[Pattern]) -> bool {
     tags.get(key).is_some_and(|value| values.iter().any(|pattern| pattern.matches(value)))
 }
 

@@ -14,9 +14,8 @@ use crate::deadline::Deadline;
 use crate::ec2::{Aws, Ec2, Error, ErrorKind, TIMEOUT};
 use crate::execute::{Class, Outcome, Outcomes, classify, decided_already, execute, may_pass};
 use crate::instance::{Instance, State};
-use crate::plan::{Plan, is_selected, plan, states};
+use crate::plan::{Plan, consider, is_selected, plan_of, states};
 use crate::request::{Account, Action, Regions, Request};
-use crate::select::Filters;
 
 /// Pauses before EC2 is asked again for its instances; the SDK has repeated each call before.
 const PAUSES: [Duration; 6] = [
@@ -221,11 +220,16 @@ async fn plan_account(
 async fn select(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>) -> Result<Plan, Error> {
     // Who names instances wants to hear of each, whatever its state.
     let states = if request.selection.ids_alone() { &[] } else { states(request.action) };
-    let mut instances = Vec::new();
+    let keep = |instance| {
+        let (instance, decision) = consider(request, instance, as_of)?;
+        Some((instance.without_other_tags(), decision))
+    };
+    let mut decided = Vec::new();
     for filters in request.selection.calls(states) {
-        instances.extend(matching(ec2, &filters).await?);
+        let more = patiently(ec2.deadline, || ec2.matching(&filters, keep)).await?;
+        if decided.is_empty() { decided = more } else { decided.extend(more) }
     }
-    Ok(plan(request, instances, as_of))
+    Ok(plan_of(request, decided))
 }
 
 /// Asks EC2, and again where it is throttled or unwell; the error is then the last that EC2 or the network gave.
@@ -248,19 +252,15 @@ where
     answer
 }
 
-/// Asks EC2 for what matches.
-async fn matching(ec2: &Ec2, filters: &Filters) -> Result<Vec<Instance>, Error> {
-    patiently(ec2.deadline, || ec2.matching(filters)).await
-}
-
 /// Asks again without the state.
 async fn look_at_every_state(request: &Request, targets: &[Target]) -> Result<SecondLook, Error> {
     let mut look = SecondLook::default();
     let asked = targets.iter().filter(|(_, worked)| worked.note.is_none());
     for ec2 in asked.filter_map(|(ec2, _)| ec2.as_ref()) {
         for filters in request.selection.calls(&[]) {
-            for instance in matching(ec2, &filters).await?.iter().filter(|instance| is_selected(request, instance)) {
-                match (request.action, &instance.state) {
+            let keep = |instance: Instance| is_selected(request, &instance).then_some(instance.state);
+            for state in patiently(ec2.deadline, || ec2.matching(&filters, keep)).await? {
+                match (request.action, state) {
                     (Action::Stop { .. }, State::Stopping | State::Stopped) | (Action::Start, State::Running) => {
                         look.done += 1;
                     }
@@ -277,7 +277,7 @@ fn not_carried_out(plan: &Plan) -> Outcomes {
     let mut outcomes = decided_already(plan);
     for (instance, _) in &plan.decided {
         let unfinished = || Outcome::Unfinished { reason: "too_many_changes".to_owned() };
-        outcomes.entry(instance.id.clone()).or_insert_with(unfinished);
+        outcomes.entry(instance.id).or_insert_with(unfinished);
     }
     outcomes
 }

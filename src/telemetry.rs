@@ -14,9 +14,12 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::execute::Outcome;
+use crate::instance::rfc3339;
 use crate::plan::Reason;
-use crate::report::{Report, Target, Verdict};
+use crate::report::{Report, Verdict};
 use crate::request::Request;
+use crate::targets::Worked;
 
 /// Begins logging at the level that Lambda's `AWS_LAMBDA_LOG_LEVEL` names: INFO if it names none.
 ///
@@ -48,36 +51,40 @@ pub fn init(level: Option<&str>) {
 }
 
 /// Tells what became of each instance of a target: switched, failed, unfinished, or skipped for a reason worth reading.
-pub fn tell_target(request: &Request, target: &Target) {
+pub fn tell_target(request: &Request, target: &Worked) {
     let (account, region) = (target.account.as_str(), target.region.as_str());
     let (schedule, action, done) = (request.name.as_str(), request.action.as_str(), request.action.past());
-    macro_rules! tell {
-        ($level:ident, $it:ident, [$($fields:tt)*], $($message:tt)*) => {{
-            let (id, name) = ($it.id.as_str(), $it.name.as_deref());
-            let label = name.unwrap_or(id);
-            $level!(id, name, account, region, schedule, action, $($fields)*, "{label}: {}", format_args!($($message)*))
-        }};
-    }
-    for it in &target.changed {
-        tell!(info, it, [from = it.from, to = it.to], "{done}, {} → {}", it.from, it.to);
-    }
-    for it in &target.would_change {
-        tell!(info, it, [from = it.from, to = it.to, dry_run = true], "would {action}, {} → {}", it.from, it.to);
-    }
-    for it in &target.failed {
-        tell!(error, it, [code = it.code, error = it.message], "failed to {action}, {}", it.code);
-    }
-    for it in &target.unfinished {
-        tell!(warn, it, [reason = it.reason], "unfinished, {}", it.reason);
-    }
-    for it in target.skipped.iter().filter(|it| it.reason != Reason::AlreadyDone) {
-        let reason = it.reason.as_str();
-        let until = it.until.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
-        let detail = it.message.as_ref().map(|message| format!(", {message}")).unwrap_or_default();
-        if it.wants_attention {
-            tell!(warn, it, [reason], "left alone, {reason}{until}{detail}");
-        } else {
-            tell!(info, it, [reason, until = it.until], "left alone, {reason}{until}{detail}");
+    let names = target.plan.names();
+    for (id, outcome) in &target.outcomes {
+        let (name, id) = (names.get(id).copied(), id.as_str());
+        let label = name.unwrap_or(id);
+        macro_rules! tell {
+            ($level:ident, [$($fields:tt)*], $($message:tt)*) => {
+                $level!(id, name, account, region, schedule, action, $($fields)*, "{label}: {}", format_args!($($message)*))
+            };
+        }
+        match outcome {
+            Outcome::Changed { from, to } => {
+                tell!(info, [from = from.as_str(), to = to.as_str()], "{done}, {from} → {to}");
+            }
+            Outcome::WouldChange { from, to } => {
+                tell!(info, [from = from.as_str(), to = to.as_str(), dry_run = true], "would {action}, {from} → {to}");
+            }
+            Outcome::Failed { code, message } => {
+                tell!(error, [code = code, error = message], "failed to {action}, {code}");
+            }
+            Outcome::Unfinished { reason } => tell!(warn, [reason = reason], "unfinished, {reason}"),
+            Outcome::Skipped(skip) if skip.reason == Reason::AlreadyDone => {}
+            Outcome::Skipped(skip) => {
+                let (reason, moment) = (skip.reason.as_str(), skip.until.map(rfc3339));
+                let until = moment.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
+                let detail = skip.message.as_ref().map(|message| format!(", {message}")).unwrap_or_default();
+                if skip.wants_attention {
+                    tell!(warn, [reason], "left alone, {reason}{until}{detail}");
+                } else {
+                    tell!(info, [reason, until = moment], "left alone, {reason}{until}{detail}");
+                }
+            }
         }
     }
     if let Some(problem) = &target.error {

@@ -1,6 +1,6 @@
 //! The adapter: the only file that names the AWS SDK.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,11 +12,15 @@ use aws_sdk_ec2::config::interceptors::AfterDeserializationInterceptorContextRef
 use aws_sdk_ec2::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::config::{
-    ConfigBag, Credentials, IdentityCache, Intercept, RuntimeComponents, SharedCredentialsProvider,
+    ConfigBag, Credentials, IdentityCache, Intercept, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
 };
 use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
 use aws_sdk_ec2::types::{self, Filter, InstanceStateChange, Tag};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::{Builder as HttpClient, ConnectorBuilder};
 use chrono::DateTime;
 use tokio::sync::Semaphore;
 
@@ -45,6 +49,18 @@ fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).build()
 }
 
+/// The SDK's own HTTP client, but one for all: else each of two thousand EC2 clients would have connections and root
+/// certificates of its own.
+fn http_client() -> SharedHttpClient {
+    HttpClient::new().build_with_connector_fn(|settings, components| {
+        let mut connector = ConnectorBuilder::default().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+        connector.set_connector_settings(settings.cloned());
+        connector.set_proxy_config(Some(ProxyConfig::from_env()));
+        connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
+        connector.build()
+    })
+}
+
 /// The way to AWS: credentials, connections, the function's own region.
 #[derive(Clone, Debug)]
 pub struct Aws {
@@ -70,7 +86,7 @@ impl Gates {
 impl Aws {
     /// Reads credentials and region from the environment, as the platform sets them.
     pub async fn from_env(limits: Limits) -> Self {
-        let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
+        let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http_client()).load().await;
         let sts = aws_sdk_sts::config::Builder::from(&config)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             .timeout_config(timeouts());
@@ -162,26 +178,24 @@ impl Ec2 {
         Ok(names)
     }
 
-    /// Lists the instances that match, over all pages.
+    /// Reads the instances that match, over all pages, and keeps of each what `keep` gives.
     ///
     /// # Errors
     /// EC2 refused a page, or did not answer in time.
-    pub async fn matching(&self, filters: &Filters) -> Result<Vec<Instance>, Error> {
+    pub async fn matching<T>(&self, filters: &Filters, keep: impl Fn(Instance) -> Option<T>) -> Result<Vec<T>, Error> {
         let filters: Vec<Filter> = filters
             .iter()
             .map(|(name, values)| Filter::builder().name(name).set_values(Some(values.clone())).build())
             .collect();
-        let mut instances = Vec::new();
+        let (mut kept, mut words) = (Vec::new(), Words::default());
         let mut next_token = None;
         loop {
             let page = self.page(&filters, next_token).await?;
-            instances.extend(
-                page.reservations().iter().flat_map(|reservation| reservation.instances()).filter_map(instance),
-            );
+            kept.extend(instances(&page, &mut words).filter_map(&keep));
             // A short page, even an empty one, is not the last: only the token tells.
             next_token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
             if next_token.is_none() {
-                return Ok(instances);
+                return Ok(kept);
             }
         }
     }
@@ -210,7 +224,7 @@ impl Ec2 {
         }
         let call = self.client.describe_instances().set_instance_ids(Some(texts(ids)));
         let page = self.through(|| call.send()).await??;
-        Ok(page.reservations().iter().flat_map(|reservation| reservation.instances()).filter_map(instance).collect())
+        Ok(instances(&page, &mut Words::default()).collect())
     }
 
     /// Makes a call that changes something, or with [`Mode::DryRun`] asks whether it would be let.
@@ -303,29 +317,43 @@ fn state(state: Option<&types::InstanceState>) -> State {
     State::parse(state.and_then(|state| state.name()).map_or("", |name| name.as_str()))
 }
 
+/// Words that many instances share, each kept once.
+#[derive(Default)]
+struct Words(HashSet<Arc<str>>);
+
+impl Words {
+    fn get(&mut self, word: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(word) {
+            return Arc::clone(known);
+        }
+        let word = Arc::from(word);
+        self.0.insert(Arc::clone(&word));
+        word
+    }
+}
+
+fn instances<'a>(page: &'a DescribeInstancesOutput, words: &'a mut Words) -> impl Iterator<Item = Instance> + 'a {
+    let shown = page.reservations().iter().flat_map(|reservation| reservation.instances());
+    shown.filter_map(|shown| instance(shown, words))
+}
+
 /// Reads an instance; one without an id could not be switched anyway.
-fn instance(shown: &types::Instance) -> Option<Instance> {
+fn instance(shown: &types::Instance, words: &mut Words) -> Option<Instance> {
     Some(Instance {
         id: InstanceId::parse(shown.instance_id()?)?,
-        tags: shown
-            .tags()
-            .iter()
-            .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned())))
-            .collect(),
+        tags: shown.tags().iter().filter_map(|tag| Some((tag.key()?, tag.value().unwrap_or_default()))).collect(),
         state: state(shown.state()),
         state_reason: shown.state_reason().and_then(|reason| {
-            Some(StateReason {
-                code: reason.code()?.to_owned(),
-                message: reason.message().unwrap_or_default().to_owned(),
-            })
+            let message = reason.message().unwrap_or_default().to_owned();
+            Some(StateReason { code: reason.code()?.to_owned(), message }.into())
         }),
         // Without a launch time it counts as just started: not stopped, and no mark counts.
         launch_time: shown
             .launch_time()
             .and_then(|at| DateTime::from_timestamp(at.secs(), at.subsec_nanos()))
             .unwrap_or(DateTime::<chrono::Utc>::MAX_UTC),
-        instance_type: shown.instance_type().map_or("", |kind| kind.as_str()).to_owned(),
-        zone: shown.placement().and_then(|placement| placement.availability_zone()).unwrap_or_default().to_owned(),
+        instance_type: words.get(shown.instance_type().map_or("", |kind| kind.as_str())),
+        zone: words.get(shown.placement().and_then(|placement| placement.availability_zone()).unwrap_or_default()),
         root_device: match shown.root_device_type().map(|kind| kind.as_str()) {
             Some("instance-store") => RootDevice::InstanceStore,
             _ => RootDevice::Ebs,
@@ -335,7 +363,7 @@ fn instance(shown: &types::Instance) -> Option<Instance> {
         operator: shown
             .operator()
             .filter(|operator| operator.managed() == Some(true))
-            .map(|operator| operator.principal().unwrap_or("an AWS service").to_owned()),
+            .map(|operator| operator.principal().unwrap_or("an AWS service").into()),
     })
 }
 

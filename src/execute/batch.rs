@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use super::{Class, Execution, Outcome, Why, classify};
 use crate::ec2::{Change, Error, MAX_IDS, Verb};
 use crate::instance::{Instance, InstanceId, STOPPED_AT_TAG, State};
-use crate::plan::{Decision, Reason, Skip, decide_again};
+use crate::plan::{Decision, Reason, decide_again};
 use crate::request::{Action, Mode};
 
 /// Instances in one StopInstances or StartInstances call.
@@ -88,7 +88,7 @@ impl Work {
     fn take(&mut self, id: &InstanceId) -> Option<Group> {
         let group = self.parts.iter_mut().chain(&mut self.batches).find(|group| group.ids.contains(id))?;
         group.ids.retain(|other| other != id);
-        Some(group.part(vec![id.clone()]))
+        Some(group.part(vec![*id]))
     }
 
     /// Lets the batch in hand wait until the others were asked for.
@@ -277,7 +277,7 @@ impl Execution<'_> {
         part.doubtful |= class == Class::Unwell;
         if class != Class::TooLate {
             for id in &part.ids {
-                self.last_error.insert(id.clone(), error.code.clone());
+                self.last_error.insert(*id, error.code.clone());
             }
         }
         class
@@ -290,7 +290,7 @@ impl Execution<'_> {
         }
         group.seen = Instant::now();
         let shown: BTreeMap<InstanceId, Instance> =
-            self.show(&group.ids).await.into_iter().map(|instance| (instance.id.clone(), instance)).collect();
+            self.show(&group.ids).await.into_iter().map(|instance| (instance.id, instance)).collect();
         let mut wanted = Vec::new();
         for id in std::mem::take(&mut group.ids) {
             // Where no look is had, EC2's answer to the call will tell.
@@ -316,10 +316,10 @@ impl Execution<'_> {
                     continue;
                 }
                 Decision::Skip(skip) => Outcome::Skipped(skip),
-                Decision::Fail { code, message } => Outcome::Failed { code: code.to_owned(), message },
+                Decision::Fail { code, message } => Outcome::Failed { code: code.to_owned(), message: message.into() },
             };
             if group.marked {
-                self.wrongly_marked.push(id.clone());
+                self.wrongly_marked.push(id);
             }
             self.settle(id, outcome);
         }
@@ -393,16 +393,15 @@ impl Execution<'_> {
         if self.request.mode == Mode::DryRun {
             for id in &group.ids {
                 let from = self.known[id].state.clone();
-                self.settle(id.clone(), Outcome::WouldChange { from, to: self.goal() });
+                self.settle(*id, Outcome::WouldChange { from, to: self.goal() });
             }
             return Vec::new();
         }
-        let answers: BTreeMap<InstanceId, Change> =
-            changes.into_iter().map(|change| (change.id.clone(), change)).collect();
+        let answers: BTreeMap<InstanceId, Change> = changes.into_iter().map(|change| (change.id, change)).collect();
         let mut unanswered = Vec::new();
         for id in &group.ids {
             let Some(change) = answers.get(id) else {
-                unanswered.push(id.clone());
+                unanswered.push(*id);
                 continue;
             };
             match (group.verb, &change.from, &change.to) {
@@ -410,16 +409,16 @@ impl Execution<'_> {
                 (Verb::Stop { .. }, State::Stopping | State::Stopped, _) | (Verb::Start, State::Running, _)
                     if !group.asked_before =>
                 {
-                    self.settle(id.clone(), Outcome::Skipped(Skip::because(Reason::AlreadyDone)));
+                    self.settle(*id, Outcome::skipped(Reason::AlreadyDone));
                 }
                 (Verb::Start, State::Pending, _) if !group.asked_before => self.watch(id, Why::Followed),
                 (Verb::Start, ..) => self.watch(id, Why::Started),
                 (_, _, State::Stopping | State::Stopped) => {
                     let from = self.known[id].state.clone();
-                    self.settle(id.clone(), Outcome::Changed { from, to: change.to.clone() });
+                    self.settle(*id, Outcome::Changed { from, to: change.to.clone() });
                 }
                 // Said yes, and shows a state that is no stop: it has to be asked again.
-                _ => unanswered.push(id.clone()),
+                _ => unanswered.push(*id),
             }
         }
         unanswered
@@ -436,9 +435,8 @@ impl Execution<'_> {
                 ("OperationNotPermitted", Verb::Stop { .. }) if says("disableApiStop") => Some(Reason::StopProtected),
                 _ => None,
             };
-            let outcome =
-                skip.map_or_else(|| Outcome::refused(error), |reason| Outcome::Skipped(Skip::because(reason)));
-            self.settle(id.clone(), outcome);
+            let outcome = skip.map_or_else(|| Outcome::refused(error), Outcome::skipped);
+            self.settle(*id, outcome);
         }
         if self.request.mode == Mode::Live {
             if group.doubtful {
@@ -498,7 +496,7 @@ impl Execution<'_> {
         let mut places: BTreeMap<(&str, &str), Vec<InstanceId>> = BTreeMap::new();
         for id in &group.ids {
             let instance = &self.known[id];
-            places.entry((&instance.zone, &instance.instance_type)).or_default().push(id.clone());
+            places.entry((&instance.zone, &instance.instance_type)).or_default().push(*id);
         }
         if places.len() == 1 {
             self.set_aside.push(group);

@@ -5,10 +5,10 @@
 
 use tracing::debug;
 
-use super::{Execution, Outcome, Why, failed_start};
+use super::{Execution, Known, Outcome, Why, failed_start};
 use crate::ec2::{Error, MAX_IDS};
 use crate::instance::{Instance, InstanceId, STOPPED_AT_TAG, State};
-use crate::plan::{Decision, Reason, Skip, decide_again, is_remembered};
+use crate::plan::{Decision, Reason, decide_again, is_remembered};
 
 /// What a look told about an instance.
 enum Seen {
@@ -25,13 +25,13 @@ impl Execution<'_> {
         let watched: Vec<InstanceId> = self.watched.keys().cloned().collect();
         for instance in self.show(&watched).await {
             let Some(why) = self.watched.get(&instance.id).map(|watched| watched.why) else { continue };
-            let id = instance.id.clone();
+            let id = instance.id;
             let outcome = match self.judge(&instance) {
                 Seen::Moving => continue,
                 Seen::Runs => {
                     running.push(instance.clone());
                     match why {
-                        Why::Followed => Some(Outcome::Skipped(Skip::because(Reason::AlreadyDone))),
+                        Why::Followed => Some(Outcome::skipped(Reason::AlreadyDone)),
                         Why::Started | Why::ToSwitch => {
                             Some(Outcome::Changed { from: self.known[&id].state.clone(), to: State::Running })
                         }
@@ -39,20 +39,20 @@ impl Execution<'_> {
                 }
                 Seen::FellBack => {
                     if self.wants_new_mark(why, &instance) {
-                        fallen.push(id.clone());
+                        fallen.push(id);
                     }
-                    Some(failed_start(instance.state_reason.as_ref()))
+                    Some(failed_start(instance.state_reason.as_deref()))
                 }
                 Seen::Decided(Decision::Skip(skip)) => Some(Outcome::Skipped(skip)),
                 Seen::Decided(Decision::Fail { code, message }) => {
-                    Some(Outcome::Failed { code: code.to_owned(), message })
+                    Some(Outcome::Failed { code: code.to_owned(), message: message.into() })
                 }
                 Seen::Decided(Decision::Follow) => {
                     self.watch(&id, Why::Followed);
                     continue;
                 }
                 Seen::Decided(Decision::Switch | Decision::WaitThenSwitch) => {
-                    ready.push(id.clone());
+                    ready.push(id);
                     None
                 }
             };
@@ -60,7 +60,7 @@ impl Execution<'_> {
             match outcome {
                 Some(outcome) => self.settle(id, outcome),
                 None => {
-                    self.known.insert(id, instance);
+                    self.known.insert(id, Known::Seen(instance.into()));
                 }
             }
         }
@@ -143,9 +143,5 @@ fn without_named(ids: &[InstanceId], error: &Error) -> Option<Vec<InstanceId>> {
 }
 
 fn marked(instances: &[Instance]) -> Vec<InstanceId> {
-    instances
-        .iter()
-        .filter(|instance| instance.tags.contains_key(STOPPED_AT_TAG))
-        .map(|instance| instance.id.clone())
-        .collect()
+    instances.iter().filter(|instance| instance.tags.contains_key(STOPPED_AT_TAG)).map(|instance| instance.id).collect()
 }

@@ -23,7 +23,7 @@ fn instances() -> impl Strategy<Value = Vec<Instance>> {
         1 => Just(State::Stopping),
         1 => Just(State::ShuttingDown),
         1 => Just(State::Terminated),
-        1 => Just(State::Unknown("odd".to_owned())),
+        1 => Just(State::Unknown("odd".into())),
     ];
     let tag = |key: &'static str, values: &'static [&'static str]| {
         proptest::option::weighted(0.4, proptest::sample::select(values))
@@ -47,10 +47,10 @@ fn instances() -> impl Strategy<Value = Vec<Instance>> {
                     id: InstanceId::parse("i-00000000").unwrap(),
                     tags: [a, b, c, d, e, f].into_iter().flatten().collect(),
                     state,
-                    state_reason: Some(StateReason { code: code.to_owned(), message: String::new() }),
+                    state_reason: Some(StateReason { code: code.to_owned(), message: String::new() }.into()),
                     launch_time: noon() + TimeDelta::minutes(minutes),
-                    instance_type: "t3.micro".to_owned(),
-                    zone: "us-east-1a".to_owned(),
+                    instance_type: "t3.micro".into(),
+                    zone: "us-east-1a".into(),
                     root_device: if instance_store { RootDevice::InstanceStore } else { RootDevice::Ebs },
                     spot,
                     hibernation: false,
@@ -102,7 +102,7 @@ fn selected(request: &Value, instance: &Instance) -> bool {
             instance.tags.get(key).is_some_and(|tag| {
                 values.iter().any(|value| match value.strip_suffix('*') {
                     Some(prefix) => tag.starts_with(prefix),
-                    None => tag == value,
+                    None => tag == *value,
                 })
             })
         })
@@ -136,7 +136,7 @@ proptest! {
             if !matches!(decision, Decision::Switch | Decision::WaitThenSwitch) {
                 continue;
             }
-            let tag = |key: &str| instance.tags.get(key).map(String::as_str);
+            let tag = |key: &str| instance.tags.get(key);
             prop_assert!(!matches!(tag("curfew:exempt"), Some("" | "true" | "false" | "2026-11-20T12:30:00Z")));
             prop_assert!(tag("aws:autoscaling:groupName").is_none());
             prop_assert!(tag("curfew:hours").is_none() || request["instance_ids"].is_array());
@@ -162,7 +162,9 @@ proptest! {
                 continue;
             }
             let mut stopped = instance.clone();
-            stopped.tags.insert("curfew:stopped-at".to_owned(), rfc3339(noon()));
+            let others = instance.tags.iter().filter(|(key, _)| *key != "curfew:stopped-at");
+            let mark = rfc3339(noon());
+            stopped.tags = others.chain([("curfew:stopped-at", mark.as_str())]).collect();
             stopped.state = State::Stopped;
             prop_assert!(stopped.is_marked(), "stopped, and could not be started again: {instance:?}");
             let mut touched = stopped.clone();
@@ -195,12 +197,12 @@ fn an_unknown_state_is_left_alone_whatever_else_is_true_of_it() {
     let request = parse(&json!({"action": "stop", "tags": {"curfew": "yes"}}));
     let instance = Instance {
         id: InstanceId::parse("i-00000000").unwrap(),
-        tags: [("curfew".to_owned(), "yes".to_owned())].into(),
+        tags: [("curfew", "yes")].into_iter().collect(),
         state: State::parse("defragmenting"),
         state_reason: None,
         launch_time: noon() - TimeDelta::days(1),
-        instance_type: String::new(),
-        zone: String::new(),
+        instance_type: "".into(),
+        zone: "".into(),
         root_device: RootDevice::Ebs,
         spot: false,
         hibernation: false,

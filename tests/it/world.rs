@@ -182,6 +182,7 @@ impl World {
         let policy = include_str!("../../policy/execution-role.json");
         for call in self.sim.calls() {
             if call.action == "AssumeRole" {
+                assert!(include_str!("../../policy/execution-role-accounts.json").contains("\"sts:AssumeRole\""));
                 continue;
             }
             assert!(policy.contains(&format!("\"ec2:{}\"", call.action)), "the policy doesn't allow {}", call.action);
