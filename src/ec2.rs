@@ -9,6 +9,7 @@ use crate::instance::{InstanceId, State};
 use crate::request::Action;
 
 mod aws;
+mod page;
 
 pub use aws::{Aws, Ec2};
 

@@ -1,6 +1,6 @@
 //! The adapter: the only file that names the AWS SDK.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,25 +8,30 @@ use std::time::Duration;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::Builder;
-use aws_sdk_ec2::config::interceptors::AfterDeserializationInterceptorContextRef;
+use aws_sdk_ec2::config::interceptors::{
+    AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextMut,
+};
 use aws_sdk_ec2::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::config::{
     ConfigBag, Credentials, IdentityCache, Intercept, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
 };
 use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
-use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
+use aws_sdk_ec2::operation::describe_instances::builders::DescribeInstancesFluentBuilder;
 use aws_sdk_ec2::types::{self, Filter, InstanceStateChange, Tag};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::{Builder as HttpClient, ConnectorBuilder};
-use chrono::DateTime;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
+use super::page::{self, Page, Words};
 use super::{Change, Error, ErrorKind, Limits, PAGE, TIMEOUT, Verb};
 use crate::deadline::{Deadline, TooLate};
-use crate::instance::{Instance, InstanceId, RootDevice, STOPPED_AT_TAG, State, StateReason, rfc3339};
+use crate::instance::{Instance, InstanceId, STOPPED_AT_TAG, State, rfc3339};
 use crate::request::Mode;
 use crate::select::Filters;
 
@@ -110,11 +115,7 @@ impl Aws {
         let call = self.sts.assume_role().role_arn(role_arn).role_session_name(session);
         let answer = deadline.call_through(&self.gates.of("sts"), || call.send()).await??;
         let Some(keys) = answer.credentials() else {
-            return Err(Error {
-                code: BROKEN_ANSWER.to_owned(),
-                message: "STS said yes, and gave no credentials".to_owned(),
-                kind: ErrorKind::NoAnswer,
-            });
+            return Err(broken("STS said yes, and gave no credentials".to_owned()));
         };
         let keys = Credentials::new(
             keys.access_key_id(),
@@ -188,29 +189,17 @@ impl Ec2 {
             .map(|(name, values)| Filter::builder().name(name).set_values(Some(values.clone())).build())
             .collect();
         let (mut kept, mut words) = (Vec::new(), Words::default());
+        let call = self.client.describe_instances().set_filters(Some(filters)).max_results(PAGE);
         let mut next_token = None;
         loop {
-            let page = self.page(&filters, next_token).await?;
-            kept.extend(instances(&page, &mut words).filter_map(&keep));
+            let page = self.page(&call.clone().set_next_token(next_token), &mut words).await?;
+            kept.extend(page.instances.into_iter().filter_map(&keep));
             // A short page, even an empty one, is not the last: only the token tells.
-            next_token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            next_token = page.next_token;
             if next_token.is_none() {
                 return Ok(kept);
             }
         }
-    }
-
-    /// Asks for one page; and again if the answer can't be read, which the SDK doesn't repeat by itself.
-    async fn page(&self, filters: &[Filter], token: Option<String>) -> Result<DescribeInstancesOutput, Error> {
-        let call = self.client.describe_instances().set_filters(Some(filters.to_vec())).max_results(PAGE);
-        let call = call.set_next_token(token);
-        for _ in 1..ATTEMPTS {
-            match self.through(|| call.clone().send()).await?.map_err(Error::from) {
-                Err(error) if error.code == BROKEN_ANSWER => {}
-                answer => return answer,
-            }
-        }
-        Ok(self.through(|| call.send()).await??)
     }
 
     /// Looks at instances by id: at most [`MAX_IDS`](super::MAX_IDS), and at least one.
@@ -223,8 +212,25 @@ impl Ec2 {
             return Ok(Vec::new());
         }
         let call = self.client.describe_instances().set_instance_ids(Some(texts(ids)));
-        let page = self.through(|| call.send()).await??;
-        Ok(instances(&page, &mut Words::default()).collect())
+        Ok(self.page(&call, &mut Words::default()).await?.instances)
+    }
+
+    /// Asks for one page; and again if the answer can't be read, which the SDK doesn't repeat.
+    async fn page(&self, call: &DescribeInstancesFluentBuilder, words: &mut Words) -> Result<Page, Error> {
+        let ask = || async {
+            let unread = Unread::default();
+            call.clone().customize().interceptor(unread.clone()).send().await?;
+            unread.body().await
+        };
+        let mut attempt = 1;
+        loop {
+            let answer = self.through(ask).await?;
+            match answer.and_then(|answer| page::read(answer.as_ref(), words).map_err(|page::Broken(why)| broken(why)))
+            {
+                Err(error) if error.code == BROKEN_ANSWER && attempt < ATTEMPTS => attempt += 1,
+                page => return page,
+            }
+        }
     }
 
     /// Makes a call that changes something, or with [`Mode::DryRun`] asks whether it would be let.
@@ -273,6 +279,53 @@ impl Ec2 {
     }
 }
 
+fn broken(message: String) -> Error {
+    Error { code: BROKEN_ANSWER.to_owned(), message, kind: ErrorKind::NoAnswer }
+}
+
+/// What the SDK reads in an answer's place: a list of nothing.
+const PLACEHOLDER: &str = "<DescribeInstancesResponse/>";
+
+/// Keeps DescribeInstances's answer from the SDK, to read it in its place.
+#[derive(Clone, Debug, Default)]
+struct Unread(Arc<Mutex<Option<SdkBody>>>);
+
+impl Unread {
+    async fn body(&self) -> Result<impl AsRef<[u8]> + use<>, Error> {
+        let body = self.0.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_else(SdkBody::empty);
+        match timeout(ATTEMPT, ByteStream::new(body).collect()).await {
+            Ok(Ok(body)) => Ok(body.into_bytes()),
+            Ok(Err(error)) => Err(broken(chain(&error))),
+            Err(_) => Err(Error {
+                code: TIMEOUT.to_owned(),
+                message: format!("the answer took longer than {} s", ATTEMPT.as_secs()),
+                kind: ErrorKind::NoAnswer,
+            }),
+        }
+    }
+}
+
+impl Intercept for Unread {
+    fn name(&self) -> &'static str {
+        "Unread"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let answer = context.response_mut();
+        // What says no the SDK reads for its code.
+        if answer.status().is_success() {
+            let body = std::mem::replace(answer.body_mut(), SdkBody::from(PLACEHOLDER));
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        }
+        Ok(())
+    }
+}
+
 /// Refuses an answer that was cut short: to the SDK, half a list of instances is a list of half the instances.
 #[derive(Debug)]
 struct Whole;
@@ -291,7 +344,8 @@ impl Intercept for Whole {
         let answer = context.response();
         let whole = answer.body().bytes().is_none_or(|body| {
             let last_tag = body.iter().rposition(|byte| *byte == b'<').map_or(&[][..], |at| &body[at..]);
-            last_tag.starts_with(b"</") && last_tag.trim_ascii_end().ends_with(b"Response>")
+            last_tag == PLACEHOLDER.as_bytes()
+                || (last_tag.starts_with(b"</") && last_tag.trim_ascii_end().ends_with(b"Response>"))
         });
         // What says no is read for its code, whole or not.
         if answer.status().is_success() && !whole { Err("the answer is cut short".into()) } else { Ok(()) }
@@ -315,56 +369,6 @@ fn changes(answer: &[InstanceStateChange]) -> Vec<Change> {
 
 fn state(state: Option<&types::InstanceState>) -> State {
     State::parse(state.and_then(|state| state.name()).map_or("", |name| name.as_str()))
-}
-
-/// Words that many instances share, each kept once.
-#[derive(Default)]
-struct Words(HashSet<Arc<str>>);
-
-impl Words {
-    fn get(&mut self, word: &str) -> Arc<str> {
-        if let Some(known) = self.0.get(word) {
-            return Arc::clone(known);
-        }
-        let word = Arc::from(word);
-        self.0.insert(Arc::clone(&word));
-        word
-    }
-}
-
-fn instances<'a>(page: &'a DescribeInstancesOutput, words: &'a mut Words) -> impl Iterator<Item = Instance> + 'a {
-    let shown = page.reservations().iter().flat_map(|reservation| reservation.instances());
-    shown.filter_map(|shown| instance(shown, words))
-}
-
-/// Reads an instance; one without an id could not be switched anyway.
-fn instance(shown: &types::Instance, words: &mut Words) -> Option<Instance> {
-    Some(Instance {
-        id: InstanceId::parse(shown.instance_id()?)?,
-        tags: shown.tags().iter().filter_map(|tag| Some((tag.key()?, tag.value().unwrap_or_default()))).collect(),
-        state: state(shown.state()),
-        state_reason: shown.state_reason().and_then(|reason| {
-            let message = reason.message().unwrap_or_default().to_owned();
-            Some(StateReason { code: reason.code()?.to_owned(), message }.into())
-        }),
-        // Without a launch time it counts as just started: not stopped, and no mark counts.
-        launch_time: shown
-            .launch_time()
-            .and_then(|at| DateTime::from_timestamp(at.secs(), at.subsec_nanos()))
-            .unwrap_or(DateTime::<chrono::Utc>::MAX_UTC),
-        instance_type: words.get(shown.instance_type().map_or("", |kind| kind.as_str())),
-        zone: words.get(shown.placement().and_then(|placement| placement.availability_zone()).unwrap_or_default()),
-        root_device: match shown.root_device_type().map(|kind| kind.as_str()) {
-            Some("instance-store") => RootDevice::InstanceStore,
-            _ => RootDevice::Ebs,
-        },
-        spot: shown.instance_lifecycle().is_some_and(|lifecycle| lifecycle.as_str() == "spot"),
-        hibernation: shown.hibernation_options().and_then(|options| options.configured()).unwrap_or(false),
-        operator: shown
-            .operator()
-            .filter(|operator| operator.managed() == Some(true))
-            .map(|operator| operator.principal().unwrap_or("an AWS service").into()),
-    })
 }
 
 impl From<TooLate> for Error {
