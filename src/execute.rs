@@ -22,7 +22,7 @@ mod verify;
 
 pub use refusal::{Class, classify, may_pass};
 
-use batch::{Next, Work};
+use batch::{Group, Next, Work};
 use pace::Pace;
 
 /// Pause before a call is repeated that was throttled or got no answer; it grows each time.
@@ -77,8 +77,15 @@ pub type Outcomes = BTreeMap<InstanceId, Outcome>;
 
 /// Carries a plan out, and tells what became of every instance in it.
 ///
-/// The error is one of the whole account or region that stood in the way.
-pub async fn execute(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>, plan: &Plan) -> (Outcomes, Option<Error>) {
+/// `seen` is when EC2 was asked for what the plan is of. The error is one of the whole account or region that stood in the
+/// way.
+pub async fn execute(
+    ec2: &Ec2,
+    request: &Request,
+    as_of: DateTime<Utc>,
+    plan: &Plan,
+    seen: Instant,
+) -> (Outcomes, Option<Error>) {
     let mut execution = Execution {
         ec2,
         request,
@@ -107,7 +114,8 @@ pub async fn execute(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>, plan: &
             Decision::Skip(_) | Decision::Fail { .. } => {}
         }
     }
-    execution.carry_out(ready).await;
+    let groups = execution.groups(ready, seen);
+    execution.carry_out(groups).await;
     execution.finish()
 }
 
@@ -149,7 +157,7 @@ struct Execution<'a> {
     wrongly_marked: Vec<InstanceId>,
     watched: BTreeMap<InstanceId, Watched>,
     /// Groups for which EC2 had no room, to be tried again.
-    set_aside: Vec<batch::Group>,
+    set_aside: Vec<Group>,
     pace: Pace,
     /// What EC2 refuses to the account or in the region as a whole.
     target_error: Option<Error>,
@@ -220,14 +228,18 @@ impl Again {
 impl Execution<'_> {
     /// Does what is due next — a call, a look, another try where there was no room — until nothing is left, or the time
     /// is over. What waits for EC2's buckets keeps nobody from looking after what was started.
-    async fn carry_out(&mut self, ready: Vec<InstanceId>) {
-        let mut work = Work::of(self.groups(ready));
+    async fn carry_out(&mut self, groups: Vec<Group>) {
+        let mut work = Work::default();
+        work.add(groups);
         let mut calls = Again::after(FIRST_PAUSE, LONGEST_PAUSE);
         let mut looks = Again::after(FIRST_LOOK, LONGEST_LOOK);
         let mut rooms = Again::after(FIRST_SHORTAGE_PAUSE, LONGEST_SHORTAGE_PAUSE);
         looks.reset();
         loop {
             let now = Instant::now();
+            if self.request.mode == Mode::Live && self.pace.lacks(work.instances(), now) {
+                work.let_others_go_first();
+            }
             let call = work.next().map(|group| calls.at.max(now + self.pace.wait(self.touched(group), now)));
             let look = (!self.watched.is_empty()).then_some(looks.at);
             let room = (!self.set_aside.is_empty()).then_some(rooms.at);
@@ -237,13 +249,11 @@ impl Execution<'_> {
             }
             if Instant::now() < due {
                 // The time is over before it is due: one last look.
-                let ready = self.look().await;
-                work.add(self.groups(ready));
+                work.add(self.look().await);
                 break;
             }
             if look == Some(due) {
-                let ready = self.look().await;
-                work.add(self.groups(ready));
+                work.add(self.look().await);
                 looks.again();
             } else if room == Some(due) {
                 work.add(std::mem::take(&mut self.set_aside));

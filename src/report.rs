@@ -2,7 +2,7 @@
 //!
 //! Must not know how it came about, nor how it is told. Its fields and names are a contract.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -298,7 +298,7 @@ impl Report {
             let named = unfinished.map(|left| format!("{} ({})", label(&left.id, &left.name), left.reason));
             parts.push(format!("{} unfinished: {}", summary.unfinished, some(named, summary.unfinished)));
         }
-        let place = |target: &Target| match request.accounts.len() {
+        let place = |target: &Target| match accounts(run) {
             1 => target.region.clone(),
             _ => format!("{} {}", target.account, target.region),
         };
@@ -340,6 +340,10 @@ impl Report {
     }
 }
 
+fn accounts(run: &Run) -> usize {
+    run.targets.iter().map(|worked| worked.account.as_str()).collect::<BTreeSet<_>>().len()
+}
+
 /// Names the first few, and counts the others.
 fn some(items: impl Iterator<Item = String>, count: usize) -> String {
     let mut named: Vec<String> = items.take(NAMED).collect();
@@ -364,7 +368,7 @@ fn nothing_matched(request: &Request, run: &Run, look: &Result<SecondLook, Error
         (0, true) => {
             let regions: Vec<&str> =
                 run.targets.iter().filter(|it| it.note.is_none()).map(|it| it.region.as_str()).collect();
-            let place = match (request.accounts.len(), regions.as_slice()) {
+            let place = match (accounts(run), regions.as_slice()) {
                 (1, [one]) => (*one).to_owned(),
                 (1, many) => format!("{} regions", many.len()),
                 (accounts, _) => format!("{accounts} accounts"),

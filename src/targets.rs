@@ -8,7 +8,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
+use tokio::time::Instant;
 
 use crate::deadline::Deadline;
 use crate::ec2::{Aws, Ec2, Error, ErrorKind, TIMEOUT};
@@ -85,12 +86,14 @@ pub struct Worked {
     pub error: Option<Error>,
     /// Why it was passed over, if that is no error.
     pub note: Option<String>,
+    /// When EC2 was asked for what was planned.
+    seen: Instant,
 }
 
 impl Worked {
-    fn planned(account: &str, region: String, planned: Result<Plan, Error>, every_region: bool) -> Self {
+    fn planned(account: &str, region: String, seen: Instant, planned: Result<Plan, Error>, every_region: bool) -> Self {
         let (account, plan) = (account.to_owned(), Plan::default());
-        let worked = Self { account, region, plan, outcomes: Outcomes::new(), error: None, note: None };
+        let worked = Self { account, region, plan, outcomes: Outcomes::new(), error: None, note: None, seen };
         match planned {
             Ok(plan) => Self { plan, ..worked },
             // Who asks for every region means those that the organization lets him use.
@@ -141,7 +144,7 @@ pub async fn run(
                 worked.outcomes = not_carried_out(&worked.plan);
             } else if let Some(ec2) = ec2 {
                 ec2.deadline = deadline;
-                let (outcomes, error) = execute(ec2, request, as_of, &worked.plan).await;
+                let (outcomes, error) = execute(ec2, request, as_of, &worked.plan, worked.seen).await;
                 worked.outcomes = outcomes;
                 worked.error = worked.error.take().or(error);
             }
@@ -176,7 +179,7 @@ async fn plan_account(
     as_of: DateTime<Utc>,
 ) -> Vec<Target> {
     let own_region = aws.own_region().unwrap_or_default().to_owned();
-    let failed = |region: String, error| (None, Worked::planned(account, region, Err(error), false));
+    let failed = |region, error| (None, Worked::planned(account, region, Instant::now(), Err(error), false));
     let assumed = match &request.role {
         Some(role) if account != home.account => {
             let arn = format!("arn:{}:iam::{account}:role/{role}", home.partition);
@@ -209,8 +212,9 @@ async fn plan_account(
     join_all(regions.into_iter().map(|region| {
         let ec2 = aws.ec2(&region, planning);
         async move {
+            let seen = Instant::now();
             let planned = select(&ec2, request, as_of).await;
-            (Some(ec2), Worked::planned(account, region, planned, every_region))
+            (Some(ec2), Worked::planned(account, region, seen, planned, every_region))
         }
     }))
     .await
@@ -254,22 +258,25 @@ where
 
 /// Asks again without the state.
 async fn look_at_every_state(request: &Request, targets: &[Target]) -> Result<SecondLook, Error> {
+    let asked = targets.iter().filter(|(_, worked)| worked.note.is_none()).filter_map(|(ec2, _)| ec2.as_ref());
+    let states = asked.map(|ec2| states_of_all(request, ec2));
     let mut look = SecondLook::default();
-    let asked = targets.iter().filter(|(_, worked)| worked.note.is_none());
-    for ec2 in asked.filter_map(|(ec2, _)| ec2.as_ref()) {
-        for filters in request.selection.calls(&[]) {
-            let keep = |instance: Instance| is_selected(request, &instance).then_some(instance.state);
-            for state in patiently(ec2.deadline, || ec2.matching(&filters, keep)).await? {
-                match (request.action, state) {
-                    (Action::Stop { .. }, State::Stopping | State::Stopped) | (Action::Start, State::Running) => {
-                        look.done += 1;
-                    }
-                    (_, other) => *look.others.entry(other.to_string()).or_default() += 1,
-                }
-            }
+    for state in try_join_all(states).await?.into_iter().flatten() {
+        match (request.action, state) {
+            (Action::Stop { .. }, State::Stopping | State::Stopped) | (Action::Start, State::Running) => look.done += 1,
+            (_, other) => *look.others.entry(other.to_string()).or_default() += 1,
         }
     }
     Ok(look)
+}
+
+async fn states_of_all(request: &Request, ec2: &Ec2) -> Result<Vec<State>, Error> {
+    let keep = |instance: Instance| is_selected(request, &instance).then_some(instance.state);
+    let mut states = Vec::new();
+    for filters in request.selection.calls(&[]) {
+        states.extend(patiently(ec2.deadline, || ec2.matching(&filters, keep)).await?);
+    }
+    Ok(states)
 }
 
 /// Books a plan that was larger than `max_changes`.

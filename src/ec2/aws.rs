@@ -77,7 +77,7 @@ pub struct Aws {
     gates: Gates,
 }
 
-/// Bounds the calls in flight, host by host: one that hangs keeps no other's from going out.
+/// Bounds the calls in flight, region by region: one that hangs keeps no other region's from going out.
 #[derive(Clone, Debug, Default)]
 struct Gates(Arc<Mutex<HashMap<String, Arc<Semaphore>>>>);
 
@@ -296,11 +296,7 @@ impl Unread {
         match timeout(ATTEMPT, ByteStream::new(body).collect()).await {
             Ok(Ok(body)) => Ok(body.into_bytes()),
             Ok(Err(error)) => Err(broken(chain(&error))),
-            Err(_) => Err(Error {
-                code: TIMEOUT.to_owned(),
-                message: format!("the answer took longer than {} s", ATTEMPT.as_secs()),
-                kind: ErrorKind::NoAnswer,
-            }),
+            Err(_) => Err(broken(format!("the answer took longer than {} s", ATTEMPT.as_secs()))),
         }
     }
 }

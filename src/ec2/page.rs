@@ -183,6 +183,10 @@ fn texts<'a, const N: usize>(xml: &mut Xml<'a>, names: [&str; N]) -> Result<[Opt
 
 fn text<'a>(xml: &mut Xml<'a>, start: &BytesStart<'a>) -> Result<Cow<'a, str>, Broken> {
     let raw = xml.read_text(start.name())?.into_inner();
+    // A comment or a CDATA section, which EC2 doesn't write: better no answer than half a text.
+    if raw.contains('<') {
+        return Err(Broken("a text in the answer is more than text".to_owned()));
+    }
     match raw {
         Cow::Borrowed(raw) => Ok(unescape(raw)?),
         Cow::Owned(raw) => Ok(Cow::Owned(unescape(&raw)?.into_owned())),
@@ -262,6 +266,14 @@ mod tests {
             assert!(read(&ANSWER.as_bytes()[..cut], &mut Words::default()).is_err(), "{}", &ANSWER[..cut]);
         }
         assert!(read(&ANSWER.as_bytes()[..end], &mut Words::default()).is_ok());
+    }
+
+    #[test]
+    fn a_text_that_is_more_than_text_is_not_guessed_at() {
+        for odd in ["<![CDATA[curfew:exempt]]>", "curfew:exempt<!-- x -->", "<b>curfew:exempt</b>", "&unknown;"] {
+            let answer = ANSWER.replace("<key>empty</key>", &format!("<key>{odd}</key>"));
+            assert!(read(answer.as_bytes(), &mut Words::default()).is_err(), "{odd}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Class, Execution, Outcome, Why, classify};
+use super::{Class, Execution, Known, Outcome, Why, classify};
 use crate::ec2::{Change, Error, MAX_IDS, Verb};
 use crate::instance::{Instance, InstanceId, STOPPED_AT_TAG, State};
 use crate::plan::{Decision, Reason, decide_again};
@@ -52,51 +52,67 @@ impl Group {
 /// What is left to do.
 #[derive(Default)]
 pub(super) struct Work {
-    /// Batches that were not begun, or that have to wait.
-    batches: VecDeque<Group>,
-    /// What is left of the batch in hand, next first.
+    /// The one in hand first.
+    batches: VecDeque<Batch>,
+    /// EC2 accepted a call: what it refuses it does not refuse to all.
+    any_accepted: bool,
+}
+
+/// Instances that were to be switched in one call, as far as they are left.
+struct Batch {
+    /// The call's group, or what it was taken apart into.
     parts: VecDeque<Group>,
-    /// EC2 accepted a part of that batch.
+    /// EC2 accepted a part of it.
     accepted: bool,
     /// Instances of it that EC2 refused each by itself, for a reason that may hold for all.
     refused: usize,
 }
 
-impl Work {
-    pub(super) fn of(batches: Vec<Group>) -> Self {
-        Self { batches: batches.into(), ..Self::default() }
+impl Batch {
+    fn of(group: Group) -> Self {
+        Self { parts: [group].into(), accepted: false, refused: 0 }
     }
+}
 
-    pub(super) fn add(&mut self, batches: Vec<Group>) {
-        self.batches.extend(batches);
+impl Work {
+    pub(super) fn add(&mut self, groups: Vec<Group>) {
+        self.batches.extend(groups.into_iter().map(Batch::of));
     }
 
     /// Shows what comes next.
-    pub(super) fn next(&self) -> Option<&Group> {
-        self.parts.front().or(self.batches.front())
+    pub(super) fn next(&mut self) -> Option<&Group> {
+        while self.batches.front().is_some_and(|batch| batch.parts.is_empty()) {
+            self.batches.pop_front();
+        }
+        self.batches.front()?.parts.front()
     }
 
-    /// Takes what comes next.
-    fn take_next(&mut self) -> Option<Group> {
-        self.parts.pop_front().or_else(|| {
-            (self.accepted, self.refused) = (false, 0);
-            self.batches.pop_front()
-        })
+    /// Counts the instances that are left.
+    pub(super) fn instances(&self) -> usize {
+        self.batches.iter().flat_map(|batch| &batch.parts).map(|part| part.ids.len()).sum()
     }
 
-    /// Takes one instance out of whatever is left.
-    fn take(&mut self, id: &InstanceId) -> Option<Group> {
-        let group = self.parts.iter_mut().chain(&mut self.batches).find(|group| group.ids.contains(id))?;
-        group.ids.retain(|other| other != id);
-        Some(group.part(vec![*id]))
+    /// Lets what was not begun go before a batch that has to be taken apart, where EC2's tokens don't suffice for all.
+    pub(super) fn let_others_go_first(&mut self) {
+        let begun = |batch: &Batch| batch.parts.front().is_some_and(|part| part.asked_before);
+        if self.any_accepted
+            && let Some(at) = self.batches.iter().position(|batch| !begun(batch))
+        {
+            self.batches.rotate_left(at);
+        }
     }
 
-    /// Lets the batch in hand wait until the others were asked for.
-    fn put_back(&mut self, part: Group) -> Next {
-        self.parts.push_front(part);
-        self.batches.append(&mut self.parts);
-        Next::Slowly
+    /// Takes whatever is left.
+    fn take_all(&mut self) -> impl Iterator<Item = Group> {
+        std::mem::take(&mut self.batches).into_iter().flat_map(|batch| batch.parts)
     }
+}
+
+/// Takes one instance out of its group.
+fn take<'a>(mut groups: impl Iterator<Item = &'a mut Group>, id: InstanceId) -> Option<Group> {
+    let group = groups.find(|group| group.ids.contains(&id))?;
+    group.ids.retain(|other| *other != id);
+    Some(group.part(vec![id]))
 }
 
 /// How to go on after a call.
@@ -121,7 +137,7 @@ impl Execution<'_> {
     }
 
     /// Cuts a list into batches; Spot Instances and hibernation, which EC2 refuses for reasons of their own, apart.
-    pub(super) fn groups(&self, ids: Vec<InstanceId>) -> Vec<Group> {
+    pub(super) fn groups(&self, ids: Vec<InstanceId>, seen: Instant) -> Vec<Group> {
         let mut kinds: BTreeMap<(bool, bool), Vec<InstanceId>> = BTreeMap::new();
         for id in ids {
             let instance = &self.known[&id];
@@ -140,7 +156,7 @@ impl Execution<'_> {
                 let group = move |ids: &[InstanceId]| Group {
                     ids: ids.to_vec(),
                     verb,
-                    seen: Instant::now(),
+                    seen,
                     marked: false,
                     asked_before: false,
                     doubtful: false,
@@ -152,44 +168,71 @@ impl Execution<'_> {
 
     /// Makes the next call: accepted, put back, or taken apart down to those that EC2 refuses.
     pub(super) async fn step(&mut self, work: &mut Work) -> Next {
-        let Some(part) = work.take_next() else { return Next::On };
-        let Some(part) = self.without_limited(part) else { return Next::On };
-        let Some(mut part) = self.still_wanted(part).await else { return Next::On };
+        let Some(mut batch) = work.batches.pop_front() else { return Next::On };
+        let (next, last) = self.step_of(work, &mut batch).await;
+        match last {
+            true => work.batches.push_back(batch),
+            false => work.batches.push_front(batch),
+        }
+        next
+    }
+
+    /// The same, with the batch in hand; tells too whether the others are next.
+    async fn step_of(&mut self, work: &mut Work, batch: &mut Batch) -> (Next, bool) {
+        let Some(part) = batch.parts.pop_front() else { return (Next::On, false) };
+        let Some(part) = self.without_limited(part) else { return (Next::On, false) };
+        let mut part = match self.still_wanted(part).await {
+            Ok(Some(part)) => part,
+            Ok(None) => return (Next::On, false),
+            Err(part) => {
+                batch.parts.push_front(part);
+                return (Next::Slowly, true);
+            }
+        };
         let error = match self.attempt(&mut part).await {
             Ok(changes) => {
-                work.accepted = true;
+                (batch.accepted, work.any_accepted) = (true, true);
                 let unsaid = self.accept(&part, changes);
                 if unsaid.is_empty() {
-                    return Next::On;
+                    return (Next::On, false);
                 }
-                return work.put_back(Group { asked_before: true, doubtful: true, ..part.part(unsaid) });
+                batch.parts.push_front(Group { asked_before: true, doubtful: true, ..part.part(unsaid) });
+                return (Next::Slowly, true);
             }
             Err(error) => error,
         };
         let class = self.note(&mut part, &error);
         match class {
-            Class::TooLate => return Next::End,
-            Class::Throttled | Class::Unwell => return work.put_back(part),
+            Class::TooLate => return (Next::End, false),
+            // The others would be throttled as well.
+            Class::Throttled => {
+                batch.parts.push_front(part);
+                return (Next::Slowly, false);
+            }
+            Class::Unwell => {
+                batch.parts.push_front(part);
+                return (Next::Slowly, true);
+            }
             Class::Target => {
-                work.parts.push_front(part);
-                for part in work.parts.drain(..).chain(work.batches.drain(..)) {
+                batch.parts.push_front(part);
+                for part in batch.parts.drain(..).chain(work.take_all()) {
                     self.refuse(&part, &part.ids, &error);
                 }
                 self.target_error = Some(error);
             }
-            Class::Capacity => self.by_place(part, &mut work.parts),
+            Class::Capacity => self.by_place(part, &mut batch.parts),
             Class::Instance | Class::Limit | Class::OneOrAll => {
-                self.isolate(work, part, class, &error);
-                if work.refused >= ENOUGH_REFUSED && !work.accepted {
-                    self.probe(work, &error).await;
+                self.isolate(batch, part, class, &error);
+                if batch.refused >= ENOUGH_REFUSED && !batch.accepted {
+                    self.probe(work, batch, &error).await;
                 }
             }
         }
-        Next::On
+        (Next::On, false)
     }
 
     /// Takes out of a refused part the ones that EC2 names, or halves it.
-    fn isolate(&mut self, work: &mut Work, part: Group, class: Class, error: &Error) {
+    fn isolate(&mut self, batch: &mut Batch, part: Group, class: Class, error: &Error) {
         let named = InstanceId::all_in(&error.message);
         let (bad, rest): (Vec<_>, Vec<_>) = match part.ids.len() {
             1 => (part.ids.clone(), Vec::new()),
@@ -199,70 +242,82 @@ impl Execution<'_> {
         let left_over = |ids: &[InstanceId]| Group { doubtful: true, ..part.part(ids.to_vec()) };
         if bad.is_empty() {
             let (left, right) = rest.split_at(rest.len() / 2);
-            work.parts.push_front(left_over(right));
-            work.parts.push_front(left_over(left));
+            batch.parts.push_front(left_over(right));
+            batch.parts.push_front(left_over(left));
             return;
         }
         match class {
-            Class::OneOrAll => work.refused += bad.len(),
+            Class::OneOrAll => batch.refused += bad.len(),
             Class::Limit => self.limited.extend(bad.iter().map(|id| (self.known[id].kind(), error.clone()))),
             _ => {}
         }
         self.refuse(&part, &bad, error);
         if !rest.is_empty() {
-            work.parts.push_front(left_over(&rest));
+            batch.parts.push_front(left_over(&rest));
         }
     }
 
     /// Asks for a few single instances, spread over all that is left: if none is accepted, the rest isn't asked.
     ///
     /// A missing permission refuses a thousand as it refuses one; a refused group alone proves nothing.
-    async fn probe(&mut self, work: &mut Work, error: &Error) {
-        let left: Vec<InstanceId> =
-            work.parts.iter().chain(&work.batches).flat_map(|group| group.ids.iter().cloned()).collect();
+    async fn probe(&mut self, work: &mut Work, batch: &mut Batch, error: &Error) {
+        let groups = batch.parts.iter().chain(work.batches.iter().flat_map(|batch| &batch.parts));
+        let left: Vec<InstanceId> = groups.flat_map(|group| group.ids.iter().copied()).collect();
         // So few are asked one by one anyway.
         if left.len() <= 2 * PROBES {
             return;
         }
-        let mut probes: Vec<Group> = (0..PROBES).filter_map(|n| work.take(&left[n * left.len() / PROBES])).collect();
+        let mut probes = Vec::new();
+        for id in (0..PROBES).map(|n| left[n * left.len() / PROBES]) {
+            let groups = batch.parts.iter_mut().chain(work.batches.iter_mut().flat_map(|batch| &mut batch.parts));
+            let Some(probe) = take(groups, id) else { continue };
+            match self.still_wanted(probe).await {
+                Ok(probe) => probes.extend(probe),
+                Err(probe) => batch.parts.push_back(probe),
+            }
+        }
         let unmarked: Vec<InstanceId> =
-            probes.iter().filter(|probe| !probe.marked).flat_map(|probe| probe.ids.iter().cloned()).collect();
+            probes.iter().filter(|probe| !probe.marked).flat_map(|probe| probe.ids.iter().copied()).collect();
         // One mark for all of them, where one is due; if that fails, each meets the reason by itself.
         if self.marks() && !unmarked.is_empty() && self.mark(&unmarked).await.is_ok() {
             probes.iter_mut().for_each(|probe| probe.marked = true);
         }
-        let asked = probes.len() + work.refused;
+        let asked = probes.len() + batch.refused;
+        // Without probes, or if they meet another trouble, nothing is known of the rest.
+        let mut all_refused = !probes.is_empty();
         for mut probe in probes {
-            if work.accepted {
-                work.parts.push_back(probe);
+            if !all_refused {
+                batch.parts.push_back(probe);
                 continue;
             }
             match self.attempt(&mut probe).await {
                 Ok(changes) => {
-                    work.accepted = true;
+                    all_refused = false;
+                    (batch.accepted, work.any_accepted) = (true, true);
                     let unsaid = self.accept(&probe, changes);
                     if !unsaid.is_empty() {
-                        work.parts.push_back(Group { asked_before: true, doubtful: true, ..probe });
+                        batch.parts.push_back(Group { asked_before: true, doubtful: true, ..probe });
                     }
                 }
                 Err(error) if self.note(&mut probe, &error) == Class::OneOrAll => {
                     self.refuse(&probe, &probe.ids, &error);
                 }
-                // Another trouble: to be met on the usual way, which knows what to do about it.
+                // To be met on the usual way, which knows what to do about it.
                 Err(_) => {
-                    work.parts.push_back(probe);
-                    work.accepted = true;
+                    all_refused = false;
+                    batch.accepted = true;
+                    batch.parts.push_back(probe);
                 }
             }
         }
-        if work.accepted {
+        if !all_refused {
             return;
         }
         let error = Error {
             message: format!("{} (said of each of {asked} others; not asked for this one)", error.message),
             ..error.clone()
         };
-        for group in work.parts.drain(..).chain(work.batches.drain(..)) {
+        for group in batch.parts.drain(..).chain(work.take_all()) {
             self.refuse(&group, &group.ids, &error);
         }
     }
@@ -275,36 +330,51 @@ impl Execution<'_> {
         let was_out = !self.marks() || part.marked;
         part.asked_before |= was_out && class != Class::Throttled;
         part.doubtful |= class == Class::Unwell;
-        if class != Class::TooLate {
-            for id in &part.ids {
-                self.last_error.insert(*id, error.code.clone());
-            }
-        }
+        self.note_waiting(part, error);
         class
     }
 
-    /// Leaves out what is no longer to be switched, where the last look is too old to act on.
-    async fn still_wanted(&mut self, mut group: Group) -> Option<Group> {
-        if self.request.mode == Mode::DryRun || group.seen.elapsed() < LOOK_LASTS {
-            return Some(group);
+    /// Remembers what keeps a group waiting, for the report.
+    fn note_waiting(&mut self, group: &Group, error: &Error) {
+        if classify(error) != Class::TooLate {
+            self.last_error.extend(group.ids.iter().map(|id| (*id, error.code.clone())));
         }
-        group.seen = Instant::now();
-        let shown: BTreeMap<InstanceId, Instance> =
-            self.show(&group.ids).await.into_iter().map(|instance| (instance.id, instance)).collect();
+    }
+
+    /// Leaves out what is no longer to be switched, where the last look is too old to act on; without an answer to
+    /// another one the group has to wait.
+    async fn still_wanted(&mut self, mut group: Group) -> Result<Option<Group>, Group> {
+        if self.request.mode == Mode::DryRun || group.seen.elapsed() < LOOK_LASTS {
+            return Ok(Some(group));
+        }
+        let now = Instant::now();
+        let shown = match self.show_some(&group.ids).await {
+            Ok(shown) => shown,
+            Err(error) => {
+                self.note_waiting(&group, &error);
+                return Err(group);
+            }
+        };
+        group.seen = now;
+        let mut shown: BTreeMap<InstanceId, Instance> =
+            shown.into_iter().map(|instance| (instance.id, instance)).collect();
         let mut wanted = Vec::new();
         for id in std::mem::take(&mut group.ids) {
-            // Where no look is had, EC2's answer to the call will tell.
-            let Some(instance) = shown.get(&id) else {
+            // One that EC2 doesn't know at the moment: its answer to the call will tell.
+            let Some(instance) = shown.remove(&id) else {
                 wanted.push(id);
                 continue;
             };
-            if group.asked_before && self.may_be_our_doing(instance) {
+            if group.asked_before && self.may_be_our_doing(&instance) {
                 wanted.push(id);
                 continue;
             }
-            let outcome = match decide_again(self.request, instance, self.as_of) {
+            let outcome = match decide_again(self.request, &instance, self.as_of) {
                 Decision::Switch => {
                     wanted.push(id);
+                    if !group.asked_before {
+                        self.known.insert(id, Known::Seen(instance.into()));
+                    }
                     continue;
                 }
                 Decision::WaitThenSwitch => {
@@ -318,13 +388,14 @@ impl Execution<'_> {
                 Decision::Skip(skip) => Outcome::Skipped(skip),
                 Decision::Fail { code, message } => Outcome::Failed { code: code.to_owned(), message: message.into() },
             };
-            if group.marked {
+            // What is off, whoever switched it, keeps the mark: another run's, of the same moment, may be its stop.
+            if group.marked && !matches!(instance.state, State::Stopping | State::Stopped) {
                 self.wrongly_marked.push(id);
             }
             self.settle(id, outcome);
         }
         group.ids = wanted;
-        (!group.ids.is_empty()).then_some(group)
+        Ok((!group.ids.is_empty()).then_some(group))
     }
 
     /// Tells whether an instance that was in a call before looks as if the call had been carried out.

@@ -3,9 +3,10 @@
 //! "EC2 accepted the start" is not "it runs": without a grant on its volume's key, an instance goes from
 //! pending back to stopped, and only its StateReason says so.
 
+use tokio::time::Instant;
 use tracing::debug;
 
-use super::{Execution, Known, Outcome, Why, failed_start};
+use super::{Execution, Known, Outcome, Why, batch, failed_start};
 use crate::ec2::{Error, MAX_IDS};
 use crate::instance::{Instance, InstanceId, STOPPED_AT_TAG, State};
 use crate::plan::{Decision, Reason, decide_again, is_remembered};
@@ -20,7 +21,8 @@ enum Seen {
 
 impl Execution<'_> {
     /// Asks EC2 once about everything watched, and acts on what has settled; gives what can be switched now.
-    pub(super) async fn look(&mut self) -> Vec<InstanceId> {
+    pub(super) async fn look(&mut self) -> Vec<batch::Group> {
+        let seen = Instant::now();
         let (mut ready, mut running, mut fallen) = (Vec::new(), Vec::new(), Vec::new());
         let watched: Vec<InstanceId> = self.watched.keys().cloned().collect();
         for instance in self.show(&watched).await {
@@ -66,7 +68,7 @@ impl Execution<'_> {
         }
         self.unmark(&marked(&running)).await;
         self.mark_again(&fallen).await;
-        ready
+        self.groups(ready, seen)
     }
 
     /// Tells whether a start that fell back is to be tried again by a later start with `remember`.
@@ -118,20 +120,24 @@ impl Execution<'_> {
     pub(super) async fn show(&self, ids: &[InstanceId]) -> Vec<Instance> {
         let mut shown = Vec::new();
         for ids in ids.chunks(MAX_IDS) {
-            let answer = match self.ec2.by_id(ids).await {
-                Err(error) => match without_named(ids, &error) {
-                    Some(rest) => self.ec2.by_id(&rest).await,
-                    None => Err(error),
-                },
-                answer => answer,
-            };
-            match answer {
+            match self.show_some(ids).await {
                 Ok(instances) => shown.extend(instances),
                 // The next look asks again.
                 Err(error) => debug!(code = error.code, error = error.message, "a look got no answer"),
             }
         }
         shown
+    }
+
+    /// The same for as many as one call takes; an error means that nothing is known of them.
+    pub(super) async fn show_some(&self, ids: &[InstanceId]) -> Result<Vec<Instance>, Error> {
+        match self.ec2.by_id(ids).await {
+            Err(error) => match without_named(ids, &error) {
+                Some(rest) => self.ec2.by_id(&rest).await,
+                None => Err(error),
+            },
+            answer => answer,
+        }
     }
 }
 

@@ -127,6 +127,87 @@ async fn what_is_exempted_while_ec2_throttles_is_left_alone_and_keeps_no_mark() 
     assert_eq!((world.sim.state("demo").as_str(), world.sim.tag("demo", "curfew:stopped-at")), ("running", None));
 }
 
+/// The first stop takes so long that the plan's look is too old for whatever comes after it.
+fn slow_first_stop() -> Fault {
+    Fault::stall("StopInstances", Duration::from_secs(11)).times(1)
+}
+
+fn exempt(sim: &Sim, name: &str) {
+    sim.edit(name, |machine| drop(machine.tags.insert("curfew:exempt".into(), "true".into())));
+}
+
+#[tokio::test]
+async fn what_somebody_else_stops_while_ec2_throttles_keeps_its_mark() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.sim.fault(slow_first_stop());
+    world.sim.fault(Fault::refuse("StopInstances", "RequestLimitExceeded", "Too many.").status(503).times(1));
+    let off = |sim: &Sim| sim.switch_off("web");
+    let told = world.while_it_runs(with(stop(), json!({"remember": true})), Duration::from_secs(5), off).await;
+    assert_eq!((told.verdict().as_str(), world.sim.state("web").as_str()), ("complete", "stopped"));
+    assert!(world.sim.tag("web", "curfew:stopped-at").is_some(), "another run of the same moment may have stopped it");
+}
+
+#[tokio::test]
+async fn a_region_that_is_slow_to_plan_makes_no_others_look_fresh() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.sim.add(ours("west").region("us-west-2"));
+    world.sim.fault(Fault::stall("DescribeInstances", Duration::from_secs(12)).region("us-west-2").times(1));
+    let event = with(stop(), json!({"regions": ["us-east-1", "us-west-2"]}));
+    let told = world.while_it_runs(event, Duration::from_secs(4), |sim| exempt(sim, "web")).await;
+    assert_eq!((told.reason("web").as_str(), told.names("changed")), ("exempt", names(["west"])));
+}
+
+#[tokio::test]
+async fn what_is_exempted_before_it_is_asked_as_an_example_is_left_alone() {
+    let mut world = World::new().await;
+    world.sim.add_many(140, |n| ours(&format!("web-{n}")));
+    world.sim.fault(slow_first_stop());
+    let first: Vec<String> = (1..=64).map(|n| format!("web-{n}")).collect();
+    world.sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", DENIED).on(first).status(403));
+    let act = |sim: &Sim| (65..=140).for_each(|n| exempt(sim, &format!("web-{n}")));
+    let told = world.while_it_runs(stop(), Duration::from_secs(4), act).await;
+    assert_eq!(told.report["summary"]["changed"], 0, "{}", told.message());
+    assert!(world.sim.machines().iter().all(|machine| machine.state == "running"));
+}
+
+#[tokio::test]
+async fn without_an_answer_to_the_second_look_nothing_is_switched() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.sim.fault(slow_first_stop());
+    world.sim.fault(Fault::refuse("StopInstances", "RequestLimitExceeded", "Too many.").status(503).times(1));
+    let unwell = Fault::refuse("DescribeInstances", "RequestLimitExceeded", "Too many.").status(503);
+    world.sim.fault(unwell.after(1).times(6));
+    let told = world.while_it_runs(stop(), Duration::from_secs(5), |sim| exempt(sim, "web")).await;
+    assert_eq!((told.reason("web").as_str(), world.sim.state("web").as_str()), ("exempt", "running"));
+}
+
+#[tokio::test]
+async fn where_tokens_are_short_the_well_ones_go_before_the_batch_with_the_bad_one() {
+    let mut world = World::new().await;
+    world.sim.settings(|settings| settings.throttle = true);
+    world.sim.add_many(1000, |n| ours(&format!("web-{n:04}")).state("stopped"));
+    let bad = ["web-0010", "web-0070", "web-0140", "web-0200"];
+    world.sim.fault(Fault::refuse("StartInstances", "UnsupportedOperation", "No.").on(bad));
+    let told = world.within(Duration::from_secs(30), start()).await;
+    let changed = told.report["summary"]["changed"].as_u64().unwrap();
+    assert!(changed >= 650, "{changed} of 1000, where batches with a bad one first would leave it at 400");
+}
+
+#[tokio::test]
+async fn a_missing_permission_is_not_hammered_under_throttling_either() {
+    let mut world = a_thousand().await;
+    world.sim.settings(|settings| (settings.throttle, settings.throttle_size) = (true, 0.1));
+    world.sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", DENIED).status(403));
+    let told = world.invoke(stop()).await;
+    assert_eq!((told.verdict().as_str(), &told.report["summary"]["failed"]), ("Incomplete", &json!(1000)));
+    let calls = world.sim.calls();
+    let refused = calls.iter().filter(|call| call.code == "UnauthorizedOperation").count();
+    assert!(refused <= 20 && calls.len() <= 60, "{refused} refused of {} calls", calls.len());
+}
+
 #[tokio::test]
 async fn what_somebody_ends_or_exempts_while_there_is_no_room_is_not_started() {
     let mut world = World::new().await;
