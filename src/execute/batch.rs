@@ -302,10 +302,9 @@ impl Execution<'_> {
                 Err(error) if self.note(&mut probe, &error) == Class::OneOrAll => {
                     self.refuse(&probe, &probe.ids, &error);
                 }
-                // To be met on the usual way, which knows what to do about it.
+                // To be met on the usual way, which knows what to do about it; the next refusal asks others again.
                 Err(_) => {
                     all_refused = false;
-                    batch.accepted = true;
                     batch.parts.push_back(probe);
                 }
             }
