@@ -17,6 +17,7 @@ pub use aws::{Aws, Ec2};
 pub const PAGE: i32 = 1000;
 /// Ids that one DescribeInstances, CreateTags or DeleteTags call takes.
 pub const MAX_IDS: usize = 1000;
+
 /// What a token bucket of EC2's holds, and how many tokens come back a second.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]

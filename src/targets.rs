@@ -86,14 +86,12 @@ pub struct Worked {
     pub error: Option<Error>,
     /// Why it was passed over, if that is no error.
     pub note: Option<String>,
-    /// When EC2 was asked for what was planned.
-    seen: Instant,
 }
 
 impl Worked {
-    fn planned(account: &str, region: String, seen: Instant, planned: Result<Plan, Error>, every_region: bool) -> Self {
+    fn planned(account: &str, region: String, planned: Result<Plan, Error>, every_region: bool) -> Self {
         let (account, plan) = (account.to_owned(), Plan::default());
-        let worked = Self { account, region, plan, outcomes: Outcomes::new(), error: None, note: None, seen };
+        let worked = Self { account, region, plan, outcomes: Outcomes::new(), error: None, note: None };
         match planned {
             Ok(plan) => Self { plan, ..worked },
             // Who asks for every region means those that the organization lets him use.
@@ -112,8 +110,8 @@ impl Worked {
     }
 }
 
-/// A target, and the way to it if there is one.
-type Target = (Option<Ec2>, Worked);
+/// A target, and the way to it if there is one, with the moment at which it was asked for what was planned.
+type Target = (Option<(Ec2, Instant)>, Worked);
 
 fn is_denied_by_organization(error: &Error) -> bool {
     classify(error) == Class::OneOrAll && error.message.contains("service control policy")
@@ -142,9 +140,9 @@ pub async fn run(
         async move {
             if too_many_changes {
                 worked.outcomes = not_carried_out(&worked.plan);
-            } else if let Some(ec2) = ec2 {
+            } else if let Some((ec2, seen)) = ec2 {
                 ec2.deadline = deadline;
-                let (outcomes, error) = execute(ec2, request, as_of, &worked.plan, worked.seen).await;
+                let (outcomes, error) = execute(ec2, request, as_of, &worked.plan, *seen).await;
                 worked.outcomes = outcomes;
                 worked.error = worked.error.take().or(error);
             }
@@ -179,7 +177,7 @@ async fn plan_account(
     as_of: DateTime<Utc>,
 ) -> Vec<Target> {
     let own_region = aws.own_region().unwrap_or_default().to_owned();
-    let failed = |region, error| (None, Worked::planned(account, region, Instant::now(), Err(error), false));
+    let failed = |region, error| (None, Worked::planned(account, region, Err(error), false));
     let assumed = match &request.role {
         Some(role) if account != home.account => {
             let arn = format!("arn:{}:iam::{account}:role/{role}", home.partition);
@@ -214,7 +212,7 @@ async fn plan_account(
         async move {
             let seen = Instant::now();
             let planned = select(&ec2, request, as_of).await;
-            (Some(ec2), Worked::planned(account, region, seen, planned, every_region))
+            (Some((ec2, seen)), Worked::planned(account, region, planned, every_region))
         }
     }))
     .await
@@ -259,7 +257,7 @@ where
 /// Asks again without the state.
 async fn look_at_every_state(request: &Request, targets: &[Target]) -> Result<SecondLook, Error> {
     let asked = targets.iter().filter(|(_, worked)| worked.note.is_none()).filter_map(|(ec2, _)| ec2.as_ref());
-    let states = asked.map(|ec2| states_of_all(request, ec2));
+    let states = asked.map(|(ec2, _)| states_of_all(request, ec2));
     let mut look = SecondLook::default();
     for state in try_join_all(states).await?.into_iter().flatten() {
         match (request.action, state) {

@@ -23,11 +23,11 @@ use crate::request::{Action, Mode};
 const BATCH: usize = 64;
 /// Instances refused by themselves, none accepted, after which a few others are asked before going on.
 const ENOUGH_REFUSED: usize = 2;
-/// How long a look at an instance may be acted on: after pauses people may have exempted it, or switched it themselves.
-const LOOK_LASTS: Duration = Duration::from_secs(10);
 /// How many others: if a tenth of what is left would go through, one of them is accepted in half of all cases;
 /// if half of it would, in 98 of 100.
 const PROBES: usize = 6;
+/// How long a look at an instance may be acted on: after pauses people may have exempted it, or switched it themselves.
+const LOOK_LASTS: Duration = Duration::from_secs(10);
 
 /// Instances to switch in one call.
 pub(super) struct Group {

@@ -117,11 +117,10 @@ async fn what_is_exempted_while_ec2_throttles_is_left_alone_and_keeps_no_mark() 
     let mut world = World::new().await;
     world.sim.add(ours("web"));
     world.sim.add(ours("demo"));
-    world.sim.fault(Fault::stall("StopInstances", Duration::from_secs(11)).times(1));
+    world.sim.fault(slow_first_stop());
     world.sim.fault(Fault::refuse("StopInstances", "RequestLimitExceeded", "Too many.").status(503).times(1));
-    let exempt =
-        |sim: &Sim| sim.edit("demo", |machine| drop(machine.tags.insert("curfew:exempt".into(), "true".into())));
-    let told = world.while_it_runs(with(stop(), json!({"remember": true})), Duration::from_secs(5), exempt).await;
+    let act = |sim: &Sim| exempt(sim, "demo");
+    let told = world.while_it_runs(with(stop(), json!({"remember": true})), Duration::from_secs(5), act).await;
     assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["web"])), "{:#}", told.report);
     assert_eq!(told.reason("demo"), "exempt");
     assert_eq!((world.sim.state("demo").as_str(), world.sim.tag("demo", "curfew:stopped-at")), ("running", None));
@@ -218,7 +217,7 @@ async fn what_somebody_ends_or_exempts_while_there_is_no_room_is_not_started() {
     }
     world.sim.settings(|settings| settings.shortages = vec![Shortage::new("us-east-1a", "t3.micro").times(1)]);
     let act = |sim: &Sim| {
-        sim.edit("demo", |machine| drop(machine.tags.insert("curfew:exempt".into(), "true".into())));
+        exempt(sim, "demo");
         sim.edit("gone", |machine| machine.state = "terminated".to_owned());
     };
     let told = world.while_it_runs(start(), Duration::from_secs(5), act).await;

@@ -104,6 +104,17 @@ async fn starts_that_wait_for_ec2s_bucket_keep_nobody_from_following_the_others(
 }
 
 #[tokio::test]
+async fn a_batch_is_never_larger_than_what_a_bucket_holds() {
+    let lowered = r#"{"StopInstances": {"calls": {"size": 1, "refill": 5}, "instances": {"size": 20, "refill": 20}}}"#;
+    let mut world = World::with_env(&[("CURFEW_EC2_LIMITS", lowered)]).await;
+    world.sim.settings(|settings| (settings.throttle, settings.throttle_size) = (true, 0.02));
+    world.sim.add_many(60, |n| ours(&format!("web-{n}")));
+    let told = world.invoke(stop()).await;
+    assert_eq!((told.verdict().as_str(), &told.report["summary"]["changed"]), ("complete", &json!(60)));
+    assert_eq!(world.count("StopInstances"), 3, "and none throttled");
+}
+
+#[tokio::test]
 async fn limits_that_cannot_be_right_end_the_function_in_words_that_help() {
     for (limits, expected) in [
         (
