@@ -10,9 +10,13 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 import requests
-from conftest import ROOT, Cloud, until
+from conftest import ROOT, TARGET, Cloud, until
 
 PATIENCE = 180
+
+
+def test_the_zip_is_at_most_five_megabytes():
+    assert (TARGET / "lambda/ec2-curfew/bootstrap.zip").stat().st_size <= 5 << 20
 
 
 def run_instances(ec2, count: int, tags: dict[str, str]) -> list[str]:
