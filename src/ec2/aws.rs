@@ -58,7 +58,7 @@ fn timeouts() -> TimeoutConfig {
 /// certificates of its own.
 fn http_client() -> SharedHttpClient {
     HttpClient::new().build_with_connector_fn(|settings, components| {
-        let mut connector = ConnectorBuilder::default().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+        let mut connector = ConnectorBuilder::default().tls_provider(Provider::Rustls(CryptoMode::Ring));
         connector.set_connector_settings(settings.cloned());
         connector.set_proxy_config(Some(ProxyConfig::from_env()));
         connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
