@@ -1,7 +1,8 @@
 # `make help` lists what people type; CI calls the same verbs.
 
-# Always the same packages and features: anything else would compile the AWS SDK anew (minutes, gigabytes).
+# Other features would compile the AWS SDK anew (minutes, gigabytes): `make lint` compares these two, see tests/README.md.
 CARGO_FLAGS := --workspace --all-targets --locked
+RUN_FLAGS   := --package ec2-curfew --package ec2-sim --bins --locked
 TARGET      := $(or $(CARGO_TARGET_DIR),target)
 VENV        := .venv
 # Deploying: another stack is `make deploy STACK=… PARAMETERS=…`.
@@ -11,6 +12,9 @@ export LIVE YES
 ARCH         = $(shell $(STACK_PY) architecture)
 STACK_PY    := $(VENV)/bin/python infra/stack.py
 SAM         := SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam
+# Later than the versions in Cargo.lock, and than the compiler.
+SDK_IS_COMPILED = find $(TARGET)/debug/deps -name 'libaws_sdk_ec2-*.rlib' -newer Cargo.lock \
+                  -newer "$$(rustc --print sysroot)/lib" 2>/dev/null | grep --quiet .
 TEMPLATES   := $(addprefix $(TARGET)/rendered/,curfew.yaml organization.yaml member-role.yaml)
 
 .DEFAULT_GOAL := help
@@ -19,8 +23,9 @@ TEMPLATES   := $(addprefix $(TARGET)/rendered/,curfew.yaml organization.yaml mem
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/ready ## see 7 PM and 8 AM happen, against a pretend EC2 on this machine
-	@cargo build $(CARGO_FLAGS)
+run: $(VENV)/run ## see 7 PM and 8 AM happen, against a pretend EC2 on this machine
+	@$(SDK_IS_COMPILED) || echo "Compiling the AWS SDK: 4 to 8 minutes and 7.5 GB of memory, this first time only."
+	@cargo build $(RUN_FLAGS)
 	@$(TARGET)/debug/ec2-sim demo --binary $(TARGET)/debug/ec2-curfew --cargo-lambda $(VENV)/bin/cargo-lambda --events infra/events
 
 test: $(VENV)/ready ## see it proven, deployment included
@@ -39,14 +44,15 @@ bench: $(VENV)-bench/ready ## measure it against boto3 and EC2's limits (BENCH="
 
 lint: check $(VENV)-checkov/ready ## formatting, warnings, the templates
 	cargo fmt --all --check
+	tests/one-sdk.sh
 	cargo clippy $(CARGO_FLAGS) -- -D warnings
 	$(VENV)/bin/cfn-lint $(TEMPLATES)
 	$(foreach it,$(TEMPLATES),AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint --template-file $(it) &&) true
 	LOG_LEVEL=ERROR $(VENV)-checkov/bin/checkov --quiet --compact --framework cloudformation --file $(TEMPLATES)
 
 build: $(VENV)/ready ## the function's zip, as it is deployed
-	AWS_LC_SYS_NO_JITTER_ENTROPY=1 PATH="$(abspath $(VENV))/bin:$$PATH" cargo lambda build --release --locked --bin ec2-curfew --output-format zip \
-	  $(if $(filter arm64 aarch64,$(ARCH)),--arm64,--x86-64)
+	PATH="$(abspath $(VENV))/bin:$$PATH" cargo lambda build --release --locked --package ec2-curfew --bin ec2-curfew \
+	  --output-format zip $(if $(filter arm64 aarch64,$(ARCH)),--arm64,--x86-64)
 
 # Before minutes of building.
 check: $(VENV)/ready
@@ -71,10 +77,13 @@ undeploy: $(VENV)/ready ## remove all that deploy made
 	@$(SAM) delete --stack-name $(STACK) $(if $(filter yes,$(YES)),--no-prompts)
 
 # What a Rust toolchain doesn't bring, pinned, in folders of their own.
-$(VENV)/ready: tests/requirements.txt
+$(VENV)/run: tests/requirements-run.txt
+# Not ziglang's 411 MB, which only a release needs.
+$(VENV)/run: PIP_FLAGS := --no-deps
+$(VENV)/ready: tests/requirements.txt $(VENV)/run
 $(VENV)-checkov/ready: tests/requirements-checkov.txt
 $(VENV)-bench/ready: tests/requirements-bench.txt
-$(VENV)/ready $(VENV)-checkov/ready $(VENV)-bench/ready:
+$(VENV)/run $(VENV)/ready $(VENV)-checkov/ready $(VENV)-bench/ready:
 	python3 -m venv $(@D)
-	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	$(@D)/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --requirement $<
 	touch $@
