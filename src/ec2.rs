@@ -1,17 +1,84 @@
 //! The port: the few verbs of EC2 that Curfew needs, in its own types.
+//!
+//! Behind it stand the AWS SDK ([`AwsEc2`], the adapter) and, in the engine's tests, a double in this process.
 
 use std::fmt;
+use std::future::Future;
 
-use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
-use crate::instance::{InstanceId, State};
-use crate::request::Action;
+use crate::deadline::Deadline;
+use crate::instance::{Instance, InstanceId, Mark, State};
+use crate::plan::Step;
+use crate::request::Mode;
+use crate::select::Filters;
 
 mod aws;
+#[cfg(test)]
+mod differential;
 mod page;
+mod refusal;
 
-pub use aws::{Aws, Ec2};
+pub use aws::{Aws, AwsEc2};
+pub use refusal::{Class, Fall, classify, fall, may_pass};
+
+/// EC2 in one account and region.
+///
+/// Every verb is given up at its deadline; what it did is then unknown.
+pub trait Ec2: Sync {
+    /// Reads the instances that match, over all pages, and keeps of each what `keep` returns.
+    ///
+    /// # Errors
+    /// EC2 refused a page, did not answer in time, or answered what can't be read.
+    fn matching<T: Send>(
+        &self,
+        filters: &Filters,
+        keep: impl Fn(Instance) -> Option<T> + Send,
+        until: Deadline,
+    ) -> impl Future<Output = Result<Vec<T>, Error>> + Send;
+
+    /// Looks at instances by id: at most [`MAX_IDS`].
+    ///
+    /// # Errors
+    /// EC2 refused, as it does if it doesn't know one of them, or did not answer in time.
+    fn by_id(&self, ids: &[InstanceId], until: Deadline) -> impl Future<Output = Result<Vec<Instance>, Error>> + Send;
+
+    /// Stops or starts instances, once: the pacer must see every throttled answer, so the engine does the repeating. With
+    /// [`Mode::DryRun`] it asks whether that would be allowed, and a yes answers nothing about any instance.
+    ///
+    /// # Errors
+    /// EC2 refused, or did not answer in time.
+    fn switch(
+        &self,
+        step: Step,
+        ids: &[InstanceId],
+        mode: Mode,
+        until: Deadline,
+    ) -> impl Future<Output = Result<Vec<Change>, Error>> + Send;
+
+    /// Writes a mark, over any other.
+    ///
+    /// # Errors
+    /// EC2 refused, or did not answer in time.
+    fn mark(
+        &self,
+        mark: &Mark,
+        ids: &[InstanceId],
+        mode: Mode,
+        until: Deadline,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Deletes a mark where it has just this value.
+    ///
+    /// # Errors
+    /// EC2 refused, or did not answer in time.
+    fn unmark(
+        &self,
+        mark: &Mark,
+        ids: &[InstanceId],
+        until: Deadline,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+}
 
 /// Instances on a page of DescribeInstances: the most that EC2 gives.
 pub const PAGE: i32 = 1000;
@@ -84,34 +151,20 @@ impl Limits {
         }
     }
 
-    /// Gives those of the action.
+    /// Returns those of a step.
     #[must_use]
-    pub fn of(&self, action: Action) -> Buckets {
-        match action {
-            Action::Stop { .. } => self.stop_instances,
-            Action::Start => self.start_instances,
+    pub fn of(&self, step: Step) -> Buckets {
+        match step {
+            Step::Stop { .. } => self.stop_instances,
+            Step::Start => self.start_instances,
         }
     }
 }
 
 /// Our code where no answer came in time.
 pub const TIMEOUT: &str = "Timeout";
-
-/// A call that changes something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// CreateTags with the mark.
-    Mark(DateTime<Utc>),
-    /// DeleteTags of the mark.
-    Unmark,
-    /// StopInstances.
-    Stop {
-        /// Save the memory to the root volume first.
-        hibernate: bool,
-    },
-    /// StartInstances.
-    Start,
-}
+/// Our code where EC2 answers a dry run as if it had been carried out.
+pub const DRY_RUN_IGNORED: &str = "DryRunIgnored";
 
 /// What EC2 answered about one instance of a Stop or a Start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,8 +180,8 @@ pub struct Change {
 /// A call that EC2 did not carry out, or whose answer never came.
 #[derive(Clone, Debug)]
 pub struct Error {
-    /// EC2's code, or ours where EC2 gave none: `Timeout`, `NoConnection`, `BrokenAnswer`, `NotSent`,
-    /// `Deadline`.
+    /// EC2's code, or ours where EC2 gave none: `Timeout`, `NoConnection`, `BrokenAnswer`, `NotSent`, `Deadline`,
+    /// `DryRunIgnored`, `Http302` and the like.
     pub code: String,
     /// EC2's sentence, or what went wrong on the way.
     pub message: String,

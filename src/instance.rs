@@ -6,12 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use chrono::{
-    DateTime, MappedLocalTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeDelta, TimeZone, Timelike, Utc,
+    DateTime, MappedLocalTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, SubsecRound, TimeDelta, TimeZone,
+    Timelike, Utc,
 };
 use chrono_tz::Tz;
 use serde::{Serialize, Serializer};
 
-/// The mark: when Curfew stopped the instance, RFC 3339.
+/// The mark: when Curfew stopped the instance, and which run did; see [`Mark`].
 pub const STOPPED_AT_TAG: &str = "curfew:stopped-at";
 /// The exemption: left alone always, or until a moment.
 pub const EXEMPT_TAG: &str = "curfew:exempt";
@@ -84,6 +85,12 @@ impl Tags {
         std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
     /// Gives a tag's value.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
@@ -107,6 +114,63 @@ impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for Tags {
             }
         }
         Self { text: text.into() }
+    }
+}
+
+/// A run, by the first eight hexadecimal digits of its Lambda request id: Lambda's own retries keep it, a duplicate of
+/// the event has another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run(u32);
+
+impl Run {
+    /// Reads a request id; one that doesn't begin with eight hexadecimal digits is hashed (FNV-1a).
+    #[must_use]
+    pub fn of(request_id: &str) -> Self {
+        let digits = request_id.get(..8).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let hash =
+            || request_id.bytes().fold(0x811c_9dc5, |hash: u32, b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193));
+        Self(digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or_else(hash))
+    }
+}
+
+/// What `curfew:stopped-at` says: the moment of a stop, and the run that meant it, like `2026-11-20T19:00:00Z 7f3a9c12`.
+///
+/// A bare moment, as earlier versions wrote it, counts too. The text is kept as it stands on the instance, because a
+/// mark is deleted by its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark(Arc<(DateTime<Utc>, Box<str>)>);
+
+impl Mark {
+    /// Makes a run's mark, in whole seconds, rounded down: LaunchTime, with which it is compared, has no others.
+    #[must_use]
+    pub fn new(at: DateTime<Utc>, run: Run) -> Self {
+        let at = at.trunc_subsecs(0);
+        let text = format!("{} {:08x}", at.to_rfc3339_opts(SecondsFormat::Secs, true), run.0);
+        Self(Arc::new((at, text.into())))
+    }
+
+    /// Reads a tag's value.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let moment = match text.split_once(' ') {
+            Some((moment, run)) if run.len() == 8 && run.bytes().all(|b| b.is_ascii_hexdigit()) => moment,
+            Some(_) => return None,
+            None => text,
+        };
+        let at = DateTime::parse_from_rfc3339(moment).ok()?.to_utc();
+        Some(Self(Arc::new((at, text.into()))))
+    }
+
+    /// Returns the moment of the stop.
+    #[must_use]
+    pub fn at(&self) -> DateTime<Utc> {
+        self.0.0
+    }
+
+    /// Returns the tag's value.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0.1
     }
 }
 
@@ -241,11 +305,16 @@ impl Instance {
         self.tags.get(NAME_TAG).filter(|name| !name.is_empty())
     }
 
-    /// Forgets the tags that nobody asks for once it is decided what becomes of it.
+    /// Forgets the tags that nobody asks for once it is decided what becomes of it; one stays in any case, to say that it
+    /// had some.
     #[must_use]
     pub fn without_other_tags(self) -> Self {
         let kept = |(key, _): &(&str, &str)| matches!(*key, NAME_TAG | STOPPED_AT_TAG);
-        Self { tags: self.tags.iter().filter(kept).collect(), ..self }
+        let mut tags: Tags = self.tags.iter().filter(kept).collect();
+        if tags.is_empty() {
+            tags = self.tags.iter().take(1).collect();
+        }
+        Self { tags, ..self }
     }
 
     /// Gives what the account's limits tell apart: the instance type, and whether it is a Spot Instance.
@@ -256,15 +325,20 @@ impl Instance {
 
     /// Reads the mark, whether or not it still counts.
     #[must_use]
-    pub fn stopped_at(&self) -> Option<DateTime<Utc>> {
-        let text = self.tags.get(STOPPED_AT_TAG)?;
-        Some(DateTime::parse_from_rfc3339(text).ok()?.to_utc())
+    pub fn mark(&self) -> Option<Mark> {
+        Mark::parse(self.tags.get(STOPPED_AT_TAG)?)
     }
 
-    /// Tells whether the mark counts: any start since, whoever's, has renewed the launch time and voided it.
+    /// Reads the mark, if it counts: any start since, whoever's, has renewed the launch time and voided it.
+    #[must_use]
+    pub fn valid_mark(&self) -> Option<Mark> {
+        self.mark().filter(|mark| mark.at() > self.launch_time)
+    }
+
+    /// Whether its mark counts.
     #[must_use]
     pub fn is_marked(&self) -> bool {
-        self.stopped_at().is_some_and(|at| at > self.launch_time)
+        self.valid_mark().is_some()
     }
 
     /// Reads the exemption.

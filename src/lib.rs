@@ -1,14 +1,25 @@
 //! Curfew switches EC2 instances off when nobody needs them, and on again before people come to work.
 //!
-//! One way in, one way out: [`event`] → [`request`] → [`plan`] → [`execute`] → [`report`], once per account and
-//! region ([`targets`]). The middle ([`request`], [`select`], [`instance`], [`plan`], [`report`]) is pure: no SDK,
-//! no environment, no clock. [`ec2`] is the port, and its adapter the only file that names the SDK.
+//! One way in, one way out: [`event`] → [`request`] → [`plan`] → [`engine`] → [`report`], once per account and region
+//! ([`targets`]).
+//!
+//! - The middle is pure: [`request`], [`select`], [`instance`], [`plan`], [`outcome`] and [`report`] know no SDK, no
+//!   environment and no clock; what they need of them is an argument. A test below holds them to it.
+//! - The engine is one loop that awaits and a state machine that doesn't: its files, too, import none of these. It asks
+//!   `plan` to decide anew about an instance that it looked at again, and never sees the request.
+//! - [`ec2`] is the port, five verbs in our own types. Its adapter, `ec2/aws.rs`, is the only file that names the AWS SDK;
+//!   `ec2/refusal.rs` is the one table of what EC2's codes mean.
+//! - [`outcome`] is what those who act and the report share; [`telemetry`] tells it, as log lines and metrics.
+//!
+//! A new reason to leave an instance alone: `outcome.rs` names it, `plan.rs` decides it, README.md says when. A new code of
+//! EC2's: `ec2/refusal.rs`. A new field of the request: `request.rs`, README.md.
 
 pub mod deadline;
 pub mod ec2;
+pub mod engine;
 pub mod event;
-pub mod execute;
 pub mod instance;
+pub mod outcome;
 pub mod plan;
 pub mod report;
 pub mod request;
@@ -25,9 +36,11 @@ use lambda_runtime::{Context, Diagnostic, LambdaEvent};
 use crate::deadline::Deadline;
 use crate::ec2::Aws;
 use crate::event::{Event, unwrap};
+use crate::instance::Run;
+use crate::outcome::Worked;
 use crate::report::{Report, Verdict};
 use crate::request::{Refused, Regions, Request};
-use crate::targets::{Home, Worked};
+use crate::targets::{Home, Moment};
 
 /// An invocation that did not do all that it should: Lambda retries it, the dead-letter queue and the alarms hear of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,8 +91,9 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
         Report::of_stale(&request, late, begun.elapsed())
     } else {
         let home = Home::of(&context.invoked_function_arn);
+        let moment = Moment { as_of, run: Run::of(&context.request_id), clock: (begun.into(), now) };
         let tell = |worked: &Worked| telemetry::tell_target(&request, worked);
-        let run = targets::run(&request, &aws, &home, deadline, as_of, tell).await;
+        let run = targets::run(&request, &aws, &home, deadline, moment, tell).await;
         Report::of_run(&request, &run, begun.elapsed())
     };
     telemetry::tell_metrics(&report);
@@ -119,6 +133,73 @@ mod tests {
         assert!(failure.message.contains("boom"), "{}", failure.message);
         let next = contain(async { Err(Refused::one("next".to_owned()).into()) }).await;
         assert_eq!(next.expect_err("refused").error_type, "InvalidRequest");
+    }
+
+    /// Words that have no place in the pure middle: the adapter, who acts, the environment, clocks.
+    const FOREIGN: [&str; 11] = [
+        "aws_",
+        "lambda_runtime",
+        "crate::targets",
+        "crate::telemetry",
+        "ec2::Aws",
+        "std::env",
+        "SystemTime",
+        "Utc::now",
+        "Local::now",
+        "Instant::now",
+        "tokio::time::sleep",
+    ];
+
+    /// The files that nothing foreign may be in, and what else each may not know.
+    const PURE: [(&str, &[&str]); 15] = [
+        ("event.rs", &["crate::ec2", "crate::engine"]),
+        ("request.rs", &["crate::ec2", "crate::engine"]),
+        ("select.rs", &["crate::ec2", "crate::engine"]),
+        ("instance.rs", &["crate::ec2", "crate::engine", "crate::request"]),
+        ("plan.rs", &["crate::ec2", "crate::engine"]),
+        ("outcome.rs", &["crate::ec2", "crate::engine", "crate::request"]),
+        ("report.rs", &["crate::ec2", "crate::engine"]),
+        ("ec2/refusal.rs", &["crate::engine", "crate::request"]),
+        ("engine/answers.rs", &["Request"]),
+        ("engine/backoff.rs", &["crate::"]),
+        ("engine/due.rs", &["Request"]),
+        ("engine/ledger.rs", &["Request"]),
+        ("engine/looks.rs", &["Request"]),
+        ("engine/marks.rs", &["Request"]),
+        ("engine/queue.rs", &["Request"]),
+    ];
+
+    #[test]
+    fn the_pure_middle_knows_no_adapter_no_environment_and_no_clock() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let source = |name: &str| {
+            let text = std::fs::read_to_string(folder.join(name)).expect(name);
+            // What tests need is theirs.
+            let text = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+            text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+        };
+        for (name, others) in PURE {
+            let source = source(name);
+            for word in FOREIGN.iter().chain(others) {
+                assert!(!source.contains(word), "{name} knows {word}");
+            }
+        }
+        let engine = std::fs::read_dir(folder.join("engine")).expect("src/engine");
+        for file in engine.map(|file| file.expect("a file").file_name()) {
+            let name = format!("engine/{}", file.to_string_lossy());
+            assert!(
+                name == "engine/pace.rs" || PURE.iter().any(|(pure, _)| *pure == name),
+                "{name} is held to nothing"
+            );
+        }
+        let adapter =
+            std::fs::read_dir(folder.join("ec2")).expect("src/ec2").map(|file| file.expect("a file").file_name());
+        let names_the_sdk: Vec<String> = adapter
+            .map(|file| format!("ec2/{}", file.to_string_lossy()))
+            .filter(|name| source(name).contains("aws_sdk"))
+            .collect();
+        assert_eq!(names_the_sdk, ["ec2/aws.rs"]);
+        assert!(source("engine.rs").contains("Instant::now") && !source("engine.rs").contains("request::Request"));
     }
 
     #[test]

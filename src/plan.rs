@@ -2,15 +2,19 @@
 //!
 //! Knows the request and what EC2 told; must not act, ask, or look at the clock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
-use crate::instance::{Exemption, HOURS_TAG, Instance, InstanceId, RootDevice, State};
+use crate::instance::{Exemption, HOURS_TAG, Instance, InstanceId, Mark, RootDevice, State};
+use crate::outcome::{Outcome, Reason, Settled, Skip};
 use crate::request::{Action, Mode, Request};
 
-/// How long what was marked may have been stopped for a void mark to still say that it was ours.
+/// How long ago a mark may have been written for a start that failed since to still be ours.
 const LONGEST_ABSENCE: TimeDelta = TimeDelta::days(31);
+/// A mark that counts, on what runs, and is older than this is nobody's stop under way: a stop may come an hour late, and
+/// lives a quarter of an hour.
+const LONGEST_STOP: TimeDelta = TimeDelta::hours(2);
 
 /// What each selected instance is to expect: every one exactly once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,19 +23,15 @@ pub struct Plan {
     pub decided: Vec<(Instance, Decision)>,
     /// The instances named by id that EC2 doesn't know.
     pub absent: Vec<InstanceId>,
+    /// Marks to be deleted from what runs, whatever else is decided about it.
+    pub stale: Vec<(InstanceId, Mark)>,
 }
 
 impl Plan {
-    /// Counts the instances that it selects.
+    /// Counts the instances that it matches.
     #[must_use]
     pub fn matched(&self) -> usize {
         self.decided.len() + self.absent.len()
-    }
-
-    /// Gives the names of those that have one.
-    #[must_use]
-    pub fn names(&self) -> BTreeMap<&InstanceId, &str> {
-        self.decided.iter().filter_map(|(instance, _)| Some((&instance.id, instance.name()?))).collect()
     }
 
     /// Counts the instances that it would change.
@@ -39,21 +39,60 @@ impl Plan {
     pub fn changes(&self) -> usize {
         self.decided.iter().filter(|(_, decision)| decision.changes()).count()
     }
+
+    /// Books a plan that is not carried out: so ends what it would have changed.
+    #[must_use]
+    pub fn not_carried_out(self, end: &Outcome) -> Vec<Settled> {
+        let decided = self
+            .decided
+            .into_iter()
+            .map(|(instance, decision)| Settled::of(&instance, decision.settled().unwrap_or_else(|| end.clone())));
+        decided.chain(self.absent.into_iter().map(absent)).collect()
+    }
+}
+
+/// Books an instance that was named by its id, and that EC2 doesn't know.
+#[must_use]
+pub fn absent(id: InstanceId) -> Settled {
+    let message = format!("EC2 knows no instance {id} here; is it another region's, or gone?");
+    let outcome = Outcome::Failed { code: "InvalidInstanceID.NotFound".into(), message: message.into() };
+    Settled { id, name: None, outcome }
+}
+
+/// What is done to an instance: of the instance, not of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Stop it.
+    Stop {
+        /// Save its memory to the root volume first.
+        hibernate: bool,
+    },
+    /// Start it.
+    Start,
+}
+
+/// A step, and whether it is to be remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// What to do.
+    pub step: Step,
+    /// A stop: mark it first, no mark, no stop. A start: a mark says that it is ours, and is renewed if the start fails.
+    pub remembered: bool,
 }
 
 /// What to do about an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Stop or start it.
-    Switch,
-    /// It is on its way to where it can be switched: wait, then decide anew.
-    WaitThenSwitch,
+    Do(Task),
+    /// It is on its way to where that can be done: wait, then decide anew.
+    Await(Task),
     /// It is being started already: see whether it arrives.
     Follow,
     /// Leave it alone.
-    Skip(Box<Skip>),
+    Leave(Box<Skip>),
     /// It was named, and can't be switched.
-    Fail {
+    Refuse {
         /// The code that EC2 would answer.
         code: &'static str,
         /// The sentence for people.
@@ -62,87 +101,29 @@ pub enum Decision {
 }
 
 impl Decision {
-    fn skip(reason: Reason) -> Self {
-        Self::Skip(Skip::because(reason).into())
+    fn leave(reason: Reason) -> Self {
+        Self::Leave(Skip::because(reason).into())
+    }
+
+    /// Returns what becomes of an instance about which nothing is left to be done.
+    #[must_use]
+    pub fn settled(&self) -> Option<Outcome> {
+        match self {
+            Self::Do(_) | Self::Await(_) | Self::Follow => None,
+            Self::Leave(skip) => Some(Outcome::Skipped(skip.clone())),
+            Self::Refuse { code, message } => Some(Outcome::Failed { code: (*code).into(), message: message.clone() }),
+        }
     }
 
     fn changes(&self) -> bool {
         match self {
-            Self::Switch | Self::WaitThenSwitch => true,
-            Self::Follow | Self::Skip(_) | Self::Fail { .. } => false,
+            Self::Do(_) | Self::Await(_) => true,
+            Self::Follow | Self::Leave(_) | Self::Refuse { .. } => false,
         }
     }
 }
 
-/// Why an instance is left alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skip {
-    /// The reason, from a fixed list.
-    pub reason: Reason,
-    /// Up to when, if it ends.
-    pub until: Option<DateTime<Utc>>,
-    /// What the reason alone doesn't say.
-    pub message: Option<String>,
-    /// A tag can't be read: somebody should correct it.
-    pub wants_attention: bool,
-}
-
-impl Skip {
-    /// Skips for a reason that says it all.
-    #[must_use]
-    pub fn because(reason: Reason) -> Self {
-        Self { reason, until: None, message: None, wants_attention: false }
-    }
-
-    fn saying(reason: Reason, message: String) -> Self {
-        Self { message: Some(message), ..Self::because(reason) }
-    }
-}
-
-/// The reasons for which Curfew leaves an instance alone; their names are a contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "the table in README.md says when each applies")]
-pub enum Reason {
-    AlreadyDone,
-    AutoscalingMember,
-    Exempt,
-    HasHours,
-    InstanceStoreRoot,
-    NotMarked,
-    ServiceManaged,
-    SpotOneTime,
-    StartedSince,
-    StopProtected,
-    UnknownState,
-}
-
-impl Reason {
-    /// Gives its name in reports.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AlreadyDone => "already_done",
-            Self::AutoscalingMember => "autoscaling_member",
-            Self::Exempt => "exempt",
-            Self::HasHours => "has_hours",
-            Self::InstanceStoreRoot => "instance_store_root",
-            Self::NotMarked => "not_marked",
-            Self::ServiceManaged => "service_managed",
-            Self::SpotOneTime => "spot_one_time",
-            Self::StartedSince => "started_since",
-            Self::StopProtected => "stop_protected",
-            Self::UnknownState => "unknown_state",
-        }
-    }
-}
-
-impl serde::Serialize for Reason {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-/// Gives the states in which the action's work begins; EC2 is asked for these.
+/// Returns the states in which the action's work begins; EC2 is asked for these.
 ///
 /// Those on the move are selected too: an instance that is just starting must not escape the stop.
 #[must_use]
@@ -185,7 +166,7 @@ pub fn plan_of(request: &Request, mut decided: Vec<(Instance, Decision)>) -> Pla
         true => request.selection.ids.difference(&seen).cloned().collect(),
         false => Vec::new(),
     };
-    Plan { decided, absent }
+    Plan { decided, absent, stale: Vec::new() }
 }
 
 /// Tells whether the request selects an instance, by its tags and its id; other filters only EC2 can judge.
@@ -200,7 +181,9 @@ pub fn is_selected(request: &Request, instance: &Instance) -> bool {
 pub fn decide_again(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> Decision {
     match is_selected(request, instance) {
         true => decide(request, instance, as_of),
-        false => Decision::Skip(Skip::saying(Reason::Exempt, "its tags no longer match the request".to_owned()).into()),
+        false => {
+            Decision::Leave(Skip::saying(Reason::Exempt, "its tags no longer match the request".to_owned()).into())
+        }
     }
 }
 
@@ -211,19 +194,26 @@ pub fn decide(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> D
         return decision;
     }
     if let Some(skip) = leave_alone(request, instance, as_of) {
-        return Decision::Skip(skip.into());
+        return Decision::Leave(skip.into());
     }
-    match (request.action, &instance.state) {
-        (Action::Stop { .. }, _) if has_started_since(request, instance, as_of) => Decision::skip(Reason::StartedSince),
-        (Action::Stop { .. }, State::Pending) => Decision::WaitThenSwitch,
-        // Nothing will be followed in a dry run, and to start it there is nothing to do.
-        (Action::Start, State::Pending) if request.mode == Mode::DryRun => Decision::skip(Reason::AlreadyDone),
-        (Action::Start, State::Pending) => Decision::Follow,
-        (Action::Start, _) if request.remember && !is_remembered(request, instance) => {
-            Decision::skip(Reason::NotMarked)
+    match request.action {
+        Action::Stop { .. } if has_started_since(request, instance, as_of) => Decision::leave(Reason::StartedSince),
+        Action::Stop { hibernate } => {
+            let step = Step::Stop { hibernate: hibernate && instance.hibernation };
+            let task = Task { step, remembered: request.remember };
+            if instance.state == State::Pending { Decision::Await(task) } else { Decision::Do(task) }
         }
-        (Action::Start, State::Stopping) => Decision::WaitThenSwitch,
-        (Action::Stop { .. } | Action::Start, _) => Decision::Switch,
+        Action::Start => {
+            let task = Task { step: Step::Start, remembered: is_remembered(instance, as_of) };
+            match instance.state {
+                // Nothing will be followed in a dry run, and to start it there is nothing to do.
+                State::Pending if request.mode == Mode::DryRun => Decision::leave(Reason::AlreadyDone),
+                State::Pending => Decision::Follow,
+                _ if request.remember && !task.remembered => Decision::leave(Reason::NotMarked),
+                State::Stopping => Decision::Await(task),
+                _ => Decision::Do(task),
+            }
+        }
     }
 }
 
@@ -231,14 +221,14 @@ fn nothing_to_do(action: Action, state: &State) -> Option<Decision> {
     match (action, state) {
         (_, State::Unknown(name)) => {
             let message = format!("EC2 calls its state {name:?}, which this version doesn't know");
-            Some(Decision::Skip(Skip::saying(Reason::UnknownState, message).into()))
+            Some(Decision::Leave(Skip::saying(Reason::UnknownState, message).into()))
         }
-        (_, State::ShuttingDown | State::Terminated) => Some(Decision::Fail {
+        (_, State::ShuttingDown | State::Terminated) => Some(Decision::Refuse {
             code: "IncorrectInstanceState",
             message: format!("it is {state}: gone for good").into(),
         }),
         (Action::Stop { .. }, State::Stopping | State::Stopped) | (Action::Start, State::Running) => {
-            Some(Decision::skip(Reason::AlreadyDone))
+            Some(Decision::leave(Reason::AlreadyDone))
         }
         (Action::Stop { .. }, State::Pending | State::Running)
         | (Action::Start, State::Pending | State::Stopping | State::Stopped) => None,
@@ -279,26 +269,37 @@ fn leave_alone(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> 
     }
 }
 
-/// Tells whether somebody switched it on since the run was due.
+/// Whether somebody switched it on since the run was due.
 ///
-/// LaunchTime has whole seconds, cut off: one equal to `as_of` may well lie after it, and a mark of `as_of`
-/// would not count. What is to be remembered is therefore not stopped in that second.
+/// LaunchTime has whole seconds, cut off, and so has a mark: one equal to `as_of` may well lie after it, and a mark of
+/// `as_of` would not count. What is to be remembered is therefore not stopped in that second.
 fn has_started_since(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> bool {
-    instance.launch_time > as_of || (request.remember && instance.launch_time == as_of)
+    let second = as_of.trunc_subsecs(0);
+    instance.launch_time > as_of || (request.remember && instance.launch_time >= second)
 }
 
-/// Tells whether a start with `remember` may start it.
+/// Whether a mark says that Curfew may start it.
 ///
-/// A mark that counts says so. So does a void one where the start that voided it came after this run was due
-/// and EC2 says that it failed: that was this run's first attempt, whose rest a retry has to do. A mark that is
-/// older than any holidays is of another life of the instance, and says nothing of today.
-#[must_use]
-pub fn is_remembered(request: &Request, instance: &Instance) -> bool {
-    let first_attempt_failed = || {
-        let (Some(marked), Some(due)) = (instance.stopped_at(), request.scheduled_time) else { return false };
-        due - marked <= LONGEST_ABSENCE
-            && instance.launch_time >= due
+/// One that counts does. So does a void one where EC2 says that the start that voided it has failed: a failed start stays
+/// ours, whichever run made it. A mark that is older than any holidays is of another life of the instance, and says
+/// nothing of today.
+fn is_remembered(instance: &Instance, as_of: DateTime<Utc>) -> bool {
+    let ours_and_failed = || {
+        instance.mark().is_some_and(|mark| as_of - mark.at() <= LONGEST_ABSENCE)
             && instance.state_reason.as_ref().is_some_and(|reason| reason.is_failed_start())
     };
-    instance.is_marked() || first_attempt_failed()
+    instance.is_marked() || ours_and_failed()
+}
+
+/// Returns the mark that must come off what runs, whatever else is decided about it: left there by a run that died, it
+/// would make the next start undo what a person stopped.
+///
+/// Not of instances with hours of their own: there it is reconcile's memory.
+#[must_use]
+pub fn stale_mark(instance: &Instance, as_of: DateTime<Utc>) -> Option<Mark> {
+    let stale = |mark: &Mark| as_of - mark.at() > LONGEST_STOP;
+    (instance.state == State::Running && !instance.tags.contains_key(HOURS_TAG))
+        .then(|| instance.valid_mark())
+        .flatten()
+        .filter(stale)
 }

@@ -7,12 +7,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::ec2::Error;
-use crate::execute::Outcome;
 use crate::instance::{InstanceId, State, rfc3339};
-use crate::plan::{Reason, Skip};
+use crate::outcome::{Outcome, Reason, Run, SecondLook, Settled, Skip, Trouble, Worked};
 use crate::request::{Action, Mode, Request, clip};
-use crate::targets::{Run, SecondLook, Worked};
 
 /// Bytes of the answer and of its log line: a CloudWatch event and a Step Functions state hold 256 KB, and the
 /// caller's own wrapping needs room.
@@ -126,6 +123,8 @@ pub struct Changed {
     pub name: Option<String>,
     pub from: State,
     pub to: State,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// An instance left alone.
@@ -165,18 +164,25 @@ impl Target {
             skipped: Vec::new(),
             truncated: 0,
         };
-        let names = worked.plan.names();
-        for (id, outcome) in &worked.outcomes {
-            let (id, name) = (*id, names.get(id).map(|name| (*name).to_owned()));
+        for Settled { id, name, outcome } in &worked.settled {
+            let (id, name) = (*id, name.as_deref().map(str::to_owned));
             let listed = match outcome.clone() {
-                Outcome::Changed { from, to } => list(&mut target.changed, Changed { id, name, from, to }),
-                Outcome::WouldChange { from, to } => list(&mut target.would_change, Changed { id, name, from, to }),
+                Outcome::Changed { from, to, message } => {
+                    list(&mut target.changed, Changed { id, name, from, to, message: message.map(Into::into) })
+                }
+                Outcome::WouldChange { from, to } => {
+                    list(&mut target.would_change, Changed { id, name, from, to, message: None })
+                }
                 Outcome::Skipped(skip) => {
                     let Skip { reason, until, message, .. } = *skip;
                     list(&mut target.skipped, Skipped { id, name, reason, until: until.map(rfc3339), message })
                 }
-                Outcome::Failed { code, message } => list(&mut target.failed, Failed { id, name, code, message }),
-                Outcome::Unfinished { reason } => list(&mut target.unfinished, Unfinished { id, name, reason }),
+                Outcome::Failed { code, message } => {
+                    list(&mut target.failed, Failed { id, name, code: code.into(), message: message.into() })
+                }
+                Outcome::Unfinished { reason } => {
+                    list(&mut target.unfinished, Unfinished { id, name, reason: reason.into() })
+                }
             };
             target.truncated += usize::from(!listed);
         }
@@ -194,8 +200,9 @@ impl Report {
     pub fn of_run(request: &Request, run: &Run, duration: Duration) -> Self {
         let targets: Vec<Target> = run.targets.iter().map(Target::new).collect();
         let mut report = Self::empty(request, duration);
-        for outcome in run.targets.iter().flat_map(|worked| worked.outcomes.values()) {
-            let count = match outcome {
+        for settled in run.targets.iter().flat_map(|worked| &worked.settled) {
+            report.summary.matched += 1;
+            let count = match &settled.outcome {
                 Outcome::Changed { .. } => &mut report.summary.changed,
                 Outcome::WouldChange { .. } => &mut report.summary.would_change,
                 Outcome::Skipped(skip) => {
@@ -207,10 +214,10 @@ impl Report {
             };
             *count += 1;
         }
-        report.summary.matched = run.targets.iter().map(|worked| worked.plan.matched()).sum();
-        report.outcome = if run.too_many_changes {
+        let may_pass = |worked: &Worked| worked.error.as_ref().is_some_and(|error| error.may_pass);
+        report.outcome = if run.too_many_changes.is_some() {
             Verdict::TooManyChanges
-        } else if report.summary.unfinished > 0 || run.targets.iter().any(Worked::may_pass) {
+        } else if report.summary.unfinished > 0 || run.targets.iter().any(may_pass) {
             Verdict::Unfinished
         } else if report.summary.failed > 0 || targets.iter().any(|target| target.error.is_some()) {
             Verdict::Incomplete
@@ -266,8 +273,7 @@ impl Report {
         let summary = &self.summary;
         let dry = if self.dry_run { "dry run, " } else { "" };
         let mut parts = Vec::new();
-        if run.too_many_changes {
-            let planned: usize = run.targets.iter().map(|worked| worked.plan.changes()).sum();
+        if let Some(planned) = run.too_many_changes {
             let max = request.max_changes.unwrap_or_default();
             parts.push(format!(
                 "{dry}nothing {}, {planned} to {} are more than max_changes {max}",
@@ -293,7 +299,7 @@ impl Report {
             let named = failed.map(|failed| format!("{} ({})", label(&failed.id, &failed.name), failed.code));
             parts.push(format!("{} failed: {}", summary.failed, some(named, summary.failed)));
         }
-        if summary.unfinished > 0 && !run.too_many_changes {
+        if summary.unfinished > 0 && run.too_many_changes.is_none() {
             let unfinished = self.targets.iter().flat_map(|target| &target.unfinished);
             let named = unfinished.map(|left| format!("{} ({})", label(&left.id, &left.name), left.reason));
             parts.push(format!("{} unfinished: {}", summary.unfinished, some(named, summary.unfinished)));
@@ -354,7 +360,7 @@ fn some(items: impl Iterator<Item = String>, count: usize) -> String {
 }
 
 /// Says why nothing matched: a quiet night and a typo must read differently.
-fn nothing_matched(request: &Request, run: &Run, look: &Result<SecondLook, Error>) -> String {
+fn nothing_matched(request: &Request, run: &Run, look: &Result<SecondLook, Trouble>) -> String {
     let look = match look {
         Ok(look) => look,
         Err(error) => return format!("and EC2 would not say what is there whatever its state ({})", error.code),

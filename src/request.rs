@@ -69,8 +69,6 @@ pub struct Request {
     pub regions: Regions,
     /// In which accounts.
     pub accounts: Vec<Account>,
-    /// The role to assume in accounts other than the function's own.
-    pub role: Option<String>,
     /// For real, or to see what would happen.
     pub mode: Mode,
     /// Mark what is stopped; start only what is marked.
@@ -138,12 +136,17 @@ pub enum Regions {
 }
 
 /// An account to work in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Account {
     /// The function's own.
     Own,
-    /// One by its id of twelve digits; it may turn out to be the function's own.
-    Id(String),
+    /// One in which a role is assumed; it may turn out to be the function's own.
+    Member {
+        /// Twelve digits.
+        id: String,
+        /// The role's name, with its path.
+        role: String,
+    },
 }
 
 /// A request that is not carried out: everything that is wrong with it.
@@ -226,9 +229,14 @@ impl Reader {
         let name = self.name();
         let selection = self.selection(&misspelt);
         let except_tags = TagPatterns(self.patterns("except_tags", Self::tag_key));
+        let values: usize = except_tags.0.values().map(Vec::len).sum();
+        if values > MAX_FILTER_VALUES {
+            self.problem(format!(
+                "except_tags: {values} values, at most {MAX_FILTER_VALUES}; write wildcards like \"web-*\", or tag the instances curfew:exempt"
+            ));
+        }
         let regions = self.regions();
         let accounts = self.accounts();
-        let role = self.role(&accounts);
         if selection.ids_alone() && !selection.ids.is_empty() {
             let many = match &regions {
                 Regions::Own => false,
@@ -272,7 +280,6 @@ impl Reader {
             except_tags,
             regions,
             accounts,
-            role,
             mode,
             remember,
             max_changes,
@@ -405,25 +412,26 @@ impl Reader {
     }
 
     fn accounts(&mut self) -> Vec<Account> {
+        let mut ids = Vec::new();
         if !self.fields.contains_key("accounts") {
-            return vec![Account::Own];
+            ids.push(None);
         }
-        let mut accounts = Vec::new();
         for (path, text) in self.texts("accounts", "like [\"self\", \"111122223333\"]") {
             match text.as_str() {
-                "self" => accounts.push(Account::Own),
-                id if id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit()) => accounts.push(Account::Id(text)),
+                "self" => ids.push(None),
+                id if id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit()) => ids.push(Some(text)),
                 _ => self.problem(format!(
                     "{path}: {} is not an account, write its id of twelve digits, or \"self\" for the function's own",
                     quote_str(&text)
                 )),
             }
         }
-        accounts
+        let role = self.role(ids.iter().any(Option::is_some)).unwrap_or_default();
+        ids.into_iter().map(|id| id.map_or(Account::Own, |id| Account::Member { id, role: role.clone() })).collect()
     }
 
-    fn role(&mut self, accounts: &[Account]) -> Option<String> {
-        let others = accounts.iter().any(|account| *account != Account::Own);
+    /// Reads the role; `others` if the request names accounts other than the function's own.
+    fn role(&mut self, others: bool) -> Option<String> {
         let given = self.fields.contains_key("role");
         let role = self.text("role", "like \"curfew-member\"");
         match &role {
@@ -650,10 +658,12 @@ fn is_region(text: &str) -> bool {
     }
 }
 
-/// Tells whether a text is a role's name, with its path if it has one (IAM user guide, "IAM and STS quotas").
+/// Whether a text is a role's name, with its path if it has one (IAM user guide, "IAM and STS quotas").
 fn is_role(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
-    let name = |part: &str| (1..=64).contains(&part.len()) && part.chars().all(allowed);
+    // A part of dots alone would climb in what an ARN's path is joined to.
+    let name =
+        |part: &str| (1..=64).contains(&part.len()) && part.chars().all(allowed) && !part.chars().all(|c| c == '.');
     text.len() <= 512 && text.split('/').all(name)
 }
 

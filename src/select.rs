@@ -114,16 +114,36 @@ impl Selection {
         self.tags.0.is_empty() && self.filters.is_empty()
     }
 
+    /// Writes the tags as filters.
+    #[must_use]
+    pub fn tag_filters(&self) -> Filters {
+        let values = |values: &[Pattern]| values.iter().map(|value| value.0.clone()).collect();
+        self.tags.0.iter().map(|(key, patterns)| (format!("tag:{key}"), values(patterns))).collect()
+    }
+
+    /// Writes the filters of the calls that show only what carries a tag, in one state. None where EC2's bounds have no room
+    /// for it, or where instances are named by nothing but their ids: those are shown whatever they are.
+    #[must_use]
+    pub fn marked_calls(&self, tag: &str, state: State) -> Vec<Filters> {
+        let values = |filters: &Filters| filters.iter().map(|(_, values)| values.len()).sum::<usize>();
+        let fits = |filters: &Filters| filters.len() <= MAX_FILTERS && values(filters) <= MAX_FILTER_VALUES;
+        let mark = ("tag-key".to_owned(), vec![tag.to_owned()]);
+        let calls = if self.ids_alone() { Vec::new() } else { self.calls(&[state]) };
+        let taken = self.filters.contains_key("tag-key");
+        calls
+            .into_iter()
+            .map(|call| call.into_iter().chain([mark.clone()]).collect())
+            .filter(|call| !taken && fits(call))
+            .collect()
+    }
+
     /// Writes the calls' filters: one set for everything, or one for each group of ids.
     ///
     /// `states` is left out where EC2's bounds have no room for it: whoever reads the answer looks at the
     /// state in any case.
     #[must_use]
     pub fn calls(&self, states: &[State]) -> Vec<Filters> {
-        let mut common: Filters = Vec::new();
-        for (key, values) in &self.tags.0 {
-            common.push((format!("tag:{key}"), values.iter().map(|value| value.0.clone()).collect()));
-        }
+        let mut common = self.tag_filters();
         common.extend(self.filters.iter().map(|(name, values)| (name.clone(), values.clone())));
         let used: usize = common.iter().map(|(_, values)| values.len()).sum();
 

@@ -1,22 +1,26 @@
-//! Every account × region: describe → plan → execute.
+//! Every account × region: look → plan → carry out.
 //!
 //! All targets are planned before any is acted on, because `max_changes` counts over all of them; and all at once,
 //! because one whose EC2 is unwell must not cost the others their night.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::deadline::Deadline;
-use crate::ec2::{Aws, Ec2, Error, ErrorKind, TIMEOUT};
-use crate::execute::{Class, Outcome, Outcomes, classify, decided_already, execute, may_pass};
-use crate::instance::{Instance, State};
-use crate::plan::{Plan, consider, is_selected, plan_of, states};
-use crate::request::{Account, Action, Regions, Request};
+use crate::ec2::{Aws, AwsEc2, Class, DRY_RUN_IGNORED, Ec2, Error, ErrorKind, Limits, TIMEOUT, classify, may_pass};
+use crate::engine::{Orders, carry_out};
+use crate::instance::{Instance, InstanceId, Mark, Run, STOPPED_AT_TAG, State};
+use crate::outcome::{self, Outcome, Reason, SecondLook, Skip, Trouble, Worked, cut};
+use crate::plan::{Decision, Plan, consider, decide_again, is_selected, plan_of, stale_mark, states};
+use crate::request::{Account, Action, Mode, Regions, Request};
+use crate::select::MAX_FILTER_VALUES;
 
 /// Pauses before EC2 is asked again for its instances; the SDK has repeated each call before.
 const PAUSES: [Duration; 6] = [
@@ -27,26 +31,6 @@ const PAUSES: [Duration; 6] = [
     Duration::from_secs(16),
     Duration::from_secs(20),
 ];
-
-/// What a run did, target by target.
-#[derive(Debug, Default)]
-pub struct Run {
-    /// Every target, in the order in which it was worked on.
-    pub targets: Vec<Worked>,
-    /// The plan was larger than `max_changes`, and was not carried out.
-    pub too_many_changes: bool,
-    /// Nothing matched, though every target could be asked: what a look at every state found.
-    pub second_look: Option<Result<SecondLook, Error>>,
-}
-
-/// What the request selects where the state doesn't count: "already stopped" and "no such instance" must read differently.
-#[derive(Debug, Default)]
-pub struct SecondLook {
-    /// Instances already in the state in which the action ends well.
-    pub done: usize,
-    /// Those in other states, by state.
-    pub others: BTreeMap<String, usize>,
-}
 
 /// Where the function itself lives, as its ARN says.
 #[derive(Clone, Debug)]
@@ -71,50 +55,97 @@ impl Home {
     }
 }
 
-/// What became of one account and region.
+/// An account and region, and how far the work in it has come.
 #[derive(Debug)]
-pub struct Worked {
-    /// The account.
-    pub account: String,
-    /// The region.
-    pub region: String,
-    /// What was planned: empty if it could not be.
-    pub plan: Plan,
-    /// What became of each instance of the plan.
-    pub outcomes: Outcomes,
-    /// Why the whole target could not be worked on.
-    pub error: Option<Error>,
-    /// Why it was passed over, if that is no error.
-    pub note: Option<String>,
+struct Target {
+    /// Whoever acts there, as people know it.
+    role: String,
+    /// The way to it, and when it was asked for what is planned; none if there is no way.
+    way: Option<(AwsEc2, Instant)>,
+    plan: Plan,
+    /// What an organization's policy says, of whoever asks for every region.
+    denied: Option<Error>,
+    worked: Worked,
 }
 
-impl Worked {
-    fn planned(account: &str, region: String, planned: Result<Plan, Error>, every_region: bool) -> Self {
-        let (account, plan) = (account.to_owned(), Plan::default());
-        let worked = Self { account, region, plan, outcomes: Outcomes::new(), error: None, note: None };
+impl Target {
+    fn new(account: &Account, home: &Home, region: String) -> Self {
+        let role = match account {
+            Account::Own => "the function's role".to_owned(),
+            Account::Member { id, role } => format!("the role {role} of {id}"),
+        };
+        let account = match account {
+            Account::Own => home.account.clone(),
+            Account::Member { id, .. } => id.clone(),
+        };
+        let worked = Worked { account, region, settled: Vec::new(), error: None, note: None };
+        Self { role, way: None, plan: Plan::default(), denied: None, worked }
+    }
+
+    fn failed(self, error: &Error) -> Self {
+        Self { worked: Worked { error: Some(trouble(error)), ..self.worked }, ..self }
+    }
+
+    /// Takes a plan, or why there is none.
+    fn planned(self, planned: Result<Plan, Error>, every_region: bool) -> Self {
         match planned {
-            Ok(plan) => Self { plan, ..worked },
-            // Who asks for every region means those that the organization lets him use.
-            Err(error) if every_region && is_denied_by_organization(&error) => Self {
-                note: Some(format!("passed over, a service control policy denies it ({})", error.code)),
-                ..worked
-            },
-            Err(error) => Self { error: Some(error), ..worked },
+            Ok(plan) => Self { plan, ..self },
+            // Whoever asks for every region means those that the organization allows.
+            Err(error) if every_region && is_denied_by_organization(&error) => {
+                let note = Some(format!("passed over, a service control policy denies it ({})", error.code));
+                Self { denied: Some(error), worked: Worked { note, ..self.worked }, ..self }
+            }
+            Err(error) => self.failed(&error),
         }
     }
 
-    /// Tells whether the target could not be worked on, and a retry may find it well.
-    #[must_use]
-    pub fn may_pass(&self) -> bool {
-        self.error.as_ref().is_some_and(may_pass)
+    /// Does what is planned.
+    async fn carry_out(&mut self, request: &Request, run: Moment, limits: Limits, deadline: Deadline) {
+        let plan = std::mem::take(&mut self.plan);
+        let Some((ec2, seen)) = &self.way else { return };
+        let decide = |instance: &Instance| decide_again(request, instance, run.as_of);
+        let mark = Mark::new(run.as_of, run.run);
+        let tags = request.selection.tag_filters();
+        let orders = Orders {
+            mode: request.mode,
+            run: run.run,
+            mark: &mark,
+            decide: &decide,
+            tags: &tags,
+            limits,
+            role: &self.role,
+            clock: run.clock,
+            deadline,
+        };
+        let (settled, error) = carry_out(ec2, orders, plan, *seen).await;
+        self.worked.settled = settled;
+        self.worked.error = self.worked.error.take().or_else(|| error.as_ref().map(trouble));
     }
 }
 
-/// A target, and the way to it if there is one, with the moment at which it was asked for what was planned.
-type Target = (Option<(Ec2, Instant)>, Worked);
+/// The moment that a run stands for, and the run itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// When it was due, or when it began.
+    pub as_of: DateTime<Utc>,
+    /// Which invocation it is.
+    pub run: Run,
+    /// The time by both clocks.
+    pub clock: (Instant, DateTime<Utc>),
+}
+
+/// What becomes of the other targets when one's EC2 has ignored DryRun.
+fn not_asked() -> Outcome {
+    let message = "not asked for: in another region or account EC2 did what it was only asked about".into();
+    Outcome::Failed { code: DRY_RUN_IGNORED.into(), message }
+}
+
+fn trouble(error: &Error) -> Trouble {
+    Trouble { code: error.code.clone(), message: cut(&error.message), may_pass: may_pass(error) }
+}
 
 fn is_denied_by_organization(error: &Error) -> bool {
-    classify(error) == Class::OneOrAll && error.message.contains("service control policy")
+    classify(error) == Class::Permission && error.message.contains("service control policy")
 }
 
 /// Works on every target of the request; `tell` hears of each as soon as it is done.
@@ -123,48 +154,77 @@ pub async fn run(
     aws: &Aws,
     home: &Home,
     deadline: Deadline,
-    as_of: DateTime<Utc>,
+    moment: Moment,
     tell: impl Fn(&Worked),
-) -> Run {
+) -> outcome::Run {
     // One that doesn't answer at all must leave the others time to be worked on.
     let planning = deadline.first_half();
     let accounts = accounts(request, home);
-    let planned = accounts.iter().map(|account| plan_account(request, aws, home, account, planning, as_of));
+    let planned = accounts.iter().map(|account| plan_account(request, aws, home, account, planning, moment.as_of));
     let mut targets: Vec<Target> = join_all(planned).await.into_iter().flatten().collect();
+    all_denied_is_an_error(&mut targets);
 
-    let changes: usize = targets.iter().map(|(_, worked)| worked.plan.changes()).sum();
-    let matched: usize = targets.iter().map(|(_, worked)| worked.plan.matched()).sum();
-    let too_many_changes = request.max_changes.is_some_and(|max| changes as u64 > max);
-    join_all(targets.iter_mut().map(|(ec2, worked)| {
+    let mut second_look = None;
+    if targets.iter().all(|target| target.plan.matched() == 0 && target.worked.error.is_none()) {
+        match look_at_every_state(request, &mut targets, deadline, moment.as_of).await {
+            // The first look missed them: complete needs proof.
+            Ok(_) if targets.iter().any(|target| target.plan.matched() > 0) => {}
+            look => second_look = Some(look.map_err(|error| trouble(&error))),
+        }
+    }
+    let changes: usize = targets.iter().map(|target| target.plan.changes()).sum();
+    let too_many_changes = request.max_changes.filter(|max| changes as u64 > *max).map(|_| changes);
+    let limits = aws.limits();
+    let mut halted = false;
+    let first = match request.mode {
+        Mode::Live => 0,
+        // An EC2 that ignores DryRun shows itself in one target, before the others are asked.
+        Mode::DryRun => targets.iter().position(|target| target.plan.changes() > 0).map_or(0, |first| first + 1),
+    };
+    let (one_by_one, at_once) = targets.split_at_mut(if too_many_changes.is_some() { 0 } else { first });
+    for target in one_by_one {
+        target.carry_out(request, moment, limits, deadline).await;
+        halted |= target.worked.error.as_ref().is_some_and(|error| error.code == DRY_RUN_IGNORED);
+        tell(&target.worked);
+    }
+    join_all(at_once.iter_mut().map(|target| {
         let tell = &tell;
         async move {
-            if too_many_changes {
-                worked.outcomes = not_carried_out(&worked.plan);
-            } else if let Some((ec2, seen)) = ec2 {
-                ec2.deadline = deadline;
-                let (outcomes, error) = execute(ec2, request, as_of, &worked.plan, *seen).await;
-                worked.outcomes = outcomes;
-                worked.error = worked.error.take().or(error);
+            if too_many_changes.is_some() {
+                target.worked.settled = std::mem::take(&mut target.plan)
+                    .not_carried_out(&Outcome::Unfinished { reason: "too_many_changes".into() });
+            } else if halted {
+                target.worked.settled = std::mem::take(&mut target.plan).not_carried_out(&not_asked());
+            } else {
+                target.carry_out(request, moment, limits, deadline).await;
             }
-            tell(worked);
+            tell(&target.worked);
         }
     }))
     .await;
-    let second_look = match matched == 0 && targets.iter().all(|(_, worked)| worked.error.is_none()) {
-        true => Some(look_at_every_state(request, &targets).await),
-        false => None,
-    };
-    Run { targets: targets.into_iter().map(|(_, worked)| worked).collect(), too_many_changes, second_look }
+    let targets = targets.into_iter().map(|target| target.worked).collect();
+    outcome::Run { targets, too_many_changes, second_look }
 }
 
 /// Lists the accounts to work in, each once: the function's own may be named by its id too.
-fn accounts(request: &Request, home: &Home) -> Vec<String> {
+fn accounts(request: &Request, home: &Home) -> Vec<Account> {
     let mut seen = BTreeSet::new();
-    let ids = request.accounts.iter().map(|account| match account {
-        Account::Own => home.account.clone(),
-        Account::Id(id) => id.clone(),
-    });
-    ids.filter(|id| seen.insert(id.clone())).collect()
+    let own = |account: &Account| match account {
+        Account::Own => true,
+        Account::Member { id, .. } => *id == home.account,
+    };
+    let accounts = request.accounts.iter().map(|account| if own(account) { Account::Own } else { account.clone() });
+    accounts.filter(|account| seen.insert(account.clone())).collect()
+}
+
+/// Where every region of every account is denied, nobody has been asked: that is no quiet night.
+fn all_denied_is_an_error(targets: &mut [Target]) {
+    if targets.iter().all(|target| target.denied.is_some()) {
+        for target in targets {
+            target.worked.note = None;
+            target.worked.error = target.denied.take().as_ref().map(trouble);
+        }
+    }
 }
 
 /// Plans every region of an account; what goes wrong belongs to the account and region that was asked.
@@ -172,18 +232,18 @@ async fn plan_account(
     request: &Request,
     aws: &Aws,
     home: &Home,
-    account: &str,
+    account: &Account,
     planning: Deadline,
     as_of: DateTime<Utc>,
 ) -> Vec<Target> {
     let own_region = aws.own_region().unwrap_or_default().to_owned();
-    let failed = |region, error| (None, Worked::planned(account, region, Err(error), false));
-    let assumed = match &request.role {
-        Some(role) if account != home.account => {
-            let arn = format!("arn:{}:iam::{account}:role/{role}", home.partition);
-            patiently(planning, || aws.assume(account, &arn, &request.name, planning)).await
+    let target = |region: String| Target::new(account, home, region);
+    let assumed = match account {
+        Account::Own => Ok(aws.clone()),
+        Account::Member { id, role } => {
+            let arn = format!("arn:{}:iam::{id}:role/{role}", home.partition);
+            patiently(planning, || aws.assume(id, &arn, &request.name, planning)).await
         }
-        _ => Ok(aws.clone()),
     };
     let aws = match assumed {
         Ok(aws) => aws,
@@ -192,46 +252,141 @@ async fn plan_account(
                 Regions::Named(names) => names.clone(),
                 Regions::Own | Regions::All => vec![own_region],
             };
-            return regions.into_iter().map(|region| failed(region, error.clone())).collect();
+            return regions.into_iter().map(|region| target(region).failed(&error)).collect();
         }
     };
     let regions = match &request.regions {
         Regions::Own => vec![own_region],
         Regions::Named(names) => names.clone(),
         Regions::All => {
-            let ec2 = aws.ec2(&own_region, planning);
-            match patiently(planning, || ec2.regions()).await {
+            let ec2 = aws.ec2(&own_region);
+            match patiently(planning, || ec2.regions(planning)).await {
+                Ok(regions) if regions.is_empty() => {
+                    let message = "EC2 lists no region that is enabled for this account".to_owned();
+                    let kind = ErrorKind::Refused { status: 200 };
+                    return vec![target(own_region).failed(&Error { code: "NoRegions".to_owned(), message, kind })];
+                }
                 Ok(regions) => regions,
-                Err(error) => return vec![failed(own_region, error)],
+                Err(error) => return vec![target(own_region).failed(&error)],
             }
         }
     };
     let every_region = request.regions == Regions::All;
     join_all(regions.into_iter().map(|region| {
-        let ec2 = aws.ec2(&region, planning);
+        let ec2 = aws.ec2(&region);
+        let target = target(region);
         async move {
             let seen = Instant::now();
-            let planned = select(&ec2, request, as_of).await;
-            (Some((ec2, seen)), Worked::planned(account, region, planned, every_region))
+            let planned = select(&ec2, request, planning, as_of).await;
+            Target { way: Some((ec2, seen)), ..target }.planned(planned, every_region)
         }
     }))
     .await
 }
 
+/// What a look found of one instance.
+enum Found {
+    /// It is in the plan.
+    Planned(Instance, Decision, Option<Mark>),
+    /// It showed no tags, though no filter kept EC2 from showing them.
+    Bare(Instance),
+}
+
 /// Asks EC2 for what the request selects, and plans.
-async fn select(ec2: &Ec2, request: &Request, as_of: DateTime<Utc>) -> Result<Plan, Error> {
-    // Who names instances wants to hear of each, whatever its state.
+///
+/// # Errors
+/// EC2 refused, or did not answer in time.
+pub async fn select<E: Ec2>(ec2: &E, request: &Request, until: Deadline, as_of: DateTime<Utc>) -> Result<Plan, Error> {
+    // Whoever names instances wants to hear of each, whatever its state.
     let states = if request.selection.ids_alone() { &[] } else { states(request.action) };
-    let keep = |instance| {
+    let planned = |instance: Instance| {
+        let stale = stale_mark(&instance, as_of);
         let (instance, decision) = consider(request, instance, as_of)?;
-        Some((instance.without_other_tags(), decision))
+        Some(Found::Planned(instance.without_other_tags(), decision, stale))
     };
-    let mut decided = Vec::new();
+    let mut found = Vec::new();
     for filters in request.selection.calls(states) {
-        let more = patiently(ec2.deadline, || ec2.matching(&filters, keep)).await?;
-        if decided.is_empty() { decided = more } else { decided.extend(more) }
+        let more = patiently(until, || ec2.matching(&filters, tags_first(request, planned), until)).await?;
+        if found.is_empty() { found = more } else { found.extend(more) }
     }
-    Ok(plan_of(request, decided))
+    let mut plan = plan_of_found(ec2, request, until, found, planned).await?;
+    if request.action == Action::Start && request.remember && request.mode == Mode::Live {
+        match running_with_stale_marks(ec2, request, until, as_of).await {
+            Ok(running) => {
+                for (instance, mark) in running {
+                    plan.stale.push((instance.id, mark));
+                    plan.decided.push((instance, Decision::Leave(Skip::because(Reason::AlreadyDone).into())));
+                }
+            }
+            // The next start looks for them again.
+            Err(error) => {
+                warn!(code = error.code, error = cut(&error.message), "could not look for marks on what runs")
+            }
+        }
+    }
+    Ok(plan)
+}
+
+/// Plans what shows its tags, and puts the rest by: an answer is only known to show tags where a filter names one.
+fn tags_first<'a>(
+    request: &'a Request,
+    planned: impl Fn(Instance) -> Option<Found> + Copy + Send + 'a,
+) -> impl Fn(Instance) -> Option<Found> + Copy + Send + 'a {
+    let any_tags = !request.selection.tags.0.is_empty();
+    move |instance| if any_tags || !instance.tags.is_empty() { planned(instance) } else { Some(Found::Bare(instance)) }
+}
+
+/// Makes a plan of what was found; what showed no tags is asked for once more, by a filter that any tag matches.
+///
+/// That costs a call for each 199 instances that have no tags at all, and nothing where `tags` selects.
+async fn plan_of_found<E: Ec2>(
+    ec2: &E,
+    request: &Request,
+    until: Deadline,
+    found: Vec<Found>,
+    planned: impl Fn(Instance) -> Option<Found> + Copy + Send,
+) -> Result<Plan, Error> {
+    let (mut decided, mut stale, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+    let mut take = |found, bare: &mut Vec<Instance>| match found {
+        Found::Planned(instance, decision, mark) => {
+            stale.extend(mark.map(|mark| (instance.id, mark)));
+            decided.push((instance, decision));
+        }
+        Found::Bare(instance) => bare.push(instance),
+    };
+    for found in found {
+        take(found, &mut bare);
+    }
+    for some in bare.chunks(MAX_FILTER_VALUES - 1) {
+        let ids = some.iter().map(|instance| instance.id.to_string()).collect();
+        let filters = vec![("instance-id".to_owned(), ids), ("tag-key".to_owned(), vec!["*".to_owned()])];
+        let tagged = patiently(until, || ec2.matching(&filters, Some, until)).await?;
+        let ids: BTreeSet<InstanceId> = tagged.iter().map(|instance| instance.id).collect();
+        let untagged = some.iter().filter(|instance| !ids.contains(&instance.id)).cloned();
+        for found in tagged.into_iter().chain(untagged).filter_map(planned) {
+            take(found, &mut Vec::new());
+        }
+    }
+    Ok(Plan { stale, ..plan_of(request, decided) })
+}
+
+/// Finds what runs with a mark that counts, though no stop can be under way: a run died between mark and stop.
+async fn running_with_stale_marks<E: Ec2>(
+    ec2: &E,
+    request: &Request,
+    until: Deadline,
+    as_of: DateTime<Utc>,
+) -> Result<Vec<(Instance, Mark)>, Error> {
+    let keep = |instance: Instance| {
+        let mark = stale_mark(&instance, as_of).filter(|_| is_selected(request, &instance))?;
+        Some((instance.without_other_tags(), mark))
+    };
+    let mut found = Vec::new();
+    // Whoever names instances has seen the running ones already.
+    for filters in request.selection.marked_calls(STOPPED_AT_TAG, State::Running) {
+        found.extend(patiently(until, || ec2.matching(&filters, keep, until)).await?);
+    }
+    Ok(found)
 }
 
 /// Asks EC2, and again where it is throttled or unwell; the error is then the last that EC2 or the network gave.
@@ -254,12 +409,23 @@ where
     answer
 }
 
-/// Asks again without the state.
-async fn look_at_every_state(request: &Request, targets: &[Target]) -> Result<SecondLook, Error> {
-    let asked = targets.iter().filter(|(_, worked)| worked.note.is_none()).filter_map(|(ec2, _)| ec2.as_ref());
-    let states = asked.map(|(ec2, _)| states_of_all(request, ec2));
+/// Asks again without the state. What can be switched after all is planned.
+async fn look_at_every_state(
+    request: &Request,
+    targets: &mut [Target],
+    until: Deadline,
+    as_of: DateTime<Utc>,
+) -> Result<SecondLook, Error> {
+    let asked = targets.iter_mut().filter(|target| target.denied.is_none());
+    let looks = asked.map(|target| async move {
+        let Some((ec2, seen)) = &mut target.way else { return Ok::<_, Error>(Vec::new()) };
+        *seen = Instant::now();
+        let (found, others) = instances_of_all_states(request, ec2, until, as_of).await?;
+        target.plan = found;
+        Ok(others)
+    });
     let mut look = SecondLook::default();
-    for state in try_join_all(states).await?.into_iter().flatten() {
+    for state in try_join_all(looks).await?.into_iter().flatten() {
         match (request.action, state) {
             (Action::Stop { .. }, State::Stopping | State::Stopped) | (Action::Start, State::Running) => look.done += 1,
             (_, other) => *look.others.entry(other.to_string()).or_default() += 1,
@@ -268,21 +434,27 @@ async fn look_at_every_state(request: &Request, targets: &[Target]) -> Result<Se
     Ok(look)
 }
 
-async fn states_of_all(request: &Request, ec2: &Ec2) -> Result<Vec<State>, Error> {
-    let keep = |instance: Instance| is_selected(request, &instance).then_some(instance.state);
-    let mut states = Vec::new();
+async fn instances_of_all_states(
+    request: &Request,
+    ec2: &AwsEc2,
+    until: Deadline,
+    as_of: DateTime<Utc>,
+) -> Result<(Plan, Vec<State>), Error> {
+    let others = Mutex::new(Vec::new());
+    let planned = |instance: Instance| {
+        if !states(request.action).contains(&instance.state) {
+            if is_selected(request, &instance) {
+                others.lock().unwrap_or_else(PoisonError::into_inner).push(instance.state);
+            }
+            return None;
+        }
+        let (instance, decision) = consider(request, instance, as_of)?;
+        Some(Found::Planned(instance.without_other_tags(), decision, None))
+    };
+    let mut found = Vec::new();
     for filters in request.selection.calls(&[]) {
-        states.extend(patiently(ec2.deadline, || ec2.matching(&filters, keep)).await?);
+        found.extend(patiently(until, || ec2.matching(&filters, tags_first(request, &planned), until)).await?);
     }
-    Ok(states)
-}
-
-/// Books a plan that was larger than `max_changes`.
-fn not_carried_out(plan: &Plan) -> Outcomes {
-    let mut outcomes = decided_already(plan);
-    for (instance, _) in &plan.decided {
-        let unfinished = || Outcome::Unfinished { reason: "too_many_changes".to_owned() };
-        outcomes.entry(instance.id).or_insert_with(unfinished);
-    }
-    outcomes
+    let plan = plan_of_found(ec2, request, until, found, &planned).await?;
+    Ok((plan, others.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }

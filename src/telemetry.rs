@@ -14,12 +14,10 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::execute::Outcome;
 use crate::instance::rfc3339;
-use crate::plan::Reason;
+use crate::outcome::{Outcome, Reason, Settled, Worked};
 use crate::report::{Report, Verdict};
 use crate::request::Request;
-use crate::targets::Worked;
 
 /// Begins logging at the level that Lambda's `AWS_LAMBDA_LOG_LEVEL` names: INFO if it names none.
 ///
@@ -54,9 +52,8 @@ pub fn init(level: Option<&str>) {
 pub fn tell_target(request: &Request, target: &Worked) {
     let (account, region) = (target.account.as_str(), target.region.as_str());
     let (schedule, action, done) = (request.name.as_str(), request.action.as_str(), request.action.past());
-    let names = target.plan.names();
-    for (id, outcome) in &target.outcomes {
-        let (name, id) = (names.get(id).copied(), id.as_str());
+    for Settled { id, name, outcome } in &target.settled {
+        let (name, id) = (name.as_deref(), id.as_str());
         let label = name.unwrap_or(id);
         macro_rules! tell {
             ($level:ident, [$($fields:tt)*], $($message:tt)*) => {
@@ -64,16 +61,17 @@ pub fn tell_target(request: &Request, target: &Worked) {
             };
         }
         match outcome {
-            Outcome::Changed { from, to } => {
-                tell!(info, [from = from.as_str(), to = to.as_str()], "{done}, {from} → {to}");
+            Outcome::Changed { from, to, message } => {
+                let detail = message.as_ref().map(|message| format!("; {message}")).unwrap_or_default();
+                tell!(info, [from = from.as_str(), to = to.as_str()], "{done}, {from} → {to}{detail}");
             }
             Outcome::WouldChange { from, to } => {
                 tell!(info, [from = from.as_str(), to = to.as_str(), dry_run = true], "would {action}, {from} → {to}");
             }
             Outcome::Failed { code, message } => {
-                tell!(error, [code = code, error = message], "failed to {action}, {code}");
+                tell!(error, [code = &**code, error = &**message], "failed to {action}, {code}");
             }
-            Outcome::Unfinished { reason } => tell!(warn, [reason = reason], "unfinished, {reason}"),
+            Outcome::Unfinished { reason } => tell!(warn, [reason = &**reason], "unfinished, {reason}"),
             Outcome::Skipped(skip) if skip.reason == Reason::AlreadyDone => {}
             Outcome::Skipped(skip) => {
                 let (reason, moment) = (skip.reason.as_str(), skip.until.map(rfc3339));

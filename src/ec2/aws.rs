@@ -29,9 +29,10 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::page::{self, Page, Words};
-use super::{Change, Error, ErrorKind, Limits, PAGE, TIMEOUT, Verb};
+use super::{Change, DRY_RUN_IGNORED, Ec2, Error, ErrorKind, Limits, PAGE, TIMEOUT};
 use crate::deadline::{Deadline, TooLate};
-use crate::instance::{Instance, InstanceId, STOPPED_AT_TAG, State, rfc3339};
+use crate::instance::{Instance, InstanceId, Mark, STOPPED_AT_TAG, State};
+use crate::plan::Step;
 use crate::request::Mode;
 use crate::select::Filters;
 
@@ -136,9 +137,15 @@ impl Aws {
         self.config.region().map(Region::as_ref)
     }
 
-    /// Opens EC2 in a region, until the deadline.
+    /// Returns EC2's limits, the same for every account and region.
     #[must_use]
-    pub fn ec2(&self, region: &str, deadline: Deadline) -> Ec2 {
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Opens EC2 in a region.
+    #[must_use]
+    pub fn ec2(&self, region: &str) -> AwsEc2 {
         let config = Builder::from(&self.config)
             .region(Region::new(region.to_owned()))
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
@@ -147,43 +154,65 @@ impl Aws {
             .interceptor(Whole)
             .timeout_config(timeouts())
             .build();
-        Ec2 { client: Client::from_conf(config), gate: self.gates.of(region), limits: self.limits, deadline }
+        AwsEc2 { client: Client::from_conf(config), gate: self.gates.of(region) }
     }
 }
 
-/// EC2 in one account and region.
+/// EC2 in one account and region, by the AWS SDK.
 #[derive(Debug)]
-pub struct Ec2 {
+pub struct AwsEc2 {
     client: Client,
     gate: Arc<Semaphore>,
-    /// How much may be asked for at once, and by the second.
-    pub limits: Limits,
-    /// When to stop asking.
-    pub deadline: Deadline,
 }
 
-impl Ec2 {
-    async fn through<F: Future>(&self, call: impl FnOnce() -> F) -> Result<F::Output, TooLate> {
-        self.deadline.call_through(&self.gate, call).await
+impl AwsEc2 {
+    async fn through<F: Future>(&self, until: Deadline, call: impl FnOnce() -> F) -> Result<F::Output, TooLate> {
+        until.call_through(&self.gate, call).await
     }
 
     /// Lists the regions enabled for the account, by name.
     ///
     /// # Errors
     /// EC2 refused, or did not answer in time.
-    pub async fn regions(&self) -> Result<Vec<String>, Error> {
-        let answer = self.through(|| self.client.describe_regions().send()).await??;
+    pub async fn regions(&self, until: Deadline) -> Result<Vec<String>, Error> {
+        let answer = self.through(until, || self.client.describe_regions().send()).await??;
         let mut names: Vec<String> =
             answer.regions().iter().filter_map(|region| region.region_name().map(str::to_owned)).collect();
         names.sort();
         Ok(names)
     }
 
-    /// Reads the instances that match, over all pages, and keeps of each what `keep` gives.
-    ///
-    /// # Errors
-    /// EC2 refused a page, or did not answer in time.
-    pub async fn matching<T>(&self, filters: &Filters, keep: impl Fn(Instance) -> Option<T>) -> Result<Vec<T>, Error> {
+    /// Asks for one page; and again if the answer can't be read, which the SDK doesn't repeat.
+    async fn page(
+        &self,
+        call: &DescribeInstancesFluentBuilder,
+        words: &mut Words,
+        until: Deadline,
+    ) -> Result<Page, Error> {
+        let ask = || async {
+            let unread = Unread::default();
+            call.clone().customize().interceptor(unread.clone()).send().await?;
+            unread.body().await
+        };
+        let mut attempt = 1;
+        loop {
+            let answer = self.through(until, ask).await?;
+            match answer.and_then(|answer| page::read(answer.as_ref(), words).map_err(|page::Broken(why)| broken(why)))
+            {
+                Err(error) if error.code == BROKEN_ANSWER && attempt < ATTEMPTS => attempt += 1,
+                page => return page,
+            }
+        }
+    }
+}
+
+impl Ec2 for AwsEc2 {
+    async fn matching<T: Send>(
+        &self,
+        filters: &Filters,
+        keep: impl Fn(Instance) -> Option<T> + Send,
+        until: Deadline,
+    ) -> Result<Vec<T>, Error> {
         let filters: Vec<Filter> = filters
             .iter()
             .map(|(name, values)| Filter::builder().name(name).set_values(Some(values.clone())).build())
@@ -192,90 +221,74 @@ impl Ec2 {
         let call = self.client.describe_instances().set_filters(Some(filters)).max_results(PAGE);
         let mut next_token = None;
         loop {
-            let page = self.page(&call.clone().set_next_token(next_token), &mut words).await?;
+            let page = self.page(&call.clone().set_next_token(next_token.clone()), &mut words, until).await?;
             kept.extend(page.instances.into_iter().filter_map(&keep));
             // A short page, even an empty one, is not the last: only the token tells.
-            next_token = page.next_token;
-            if next_token.is_none() {
-                return Ok(kept);
+            match page.next_token {
+                None => return Ok(kept),
+                same if same == next_token => return Err(broken("EC2 gave the same NextToken twice".to_owned())),
+                next => next_token = next,
             }
         }
     }
 
-    /// Looks at instances by id: at most [`MAX_IDS`](super::MAX_IDS), and at least one.
-    ///
-    /// # Errors
-    /// EC2 refused, as it does if it doesn't know one of them, or did not answer in time.
-    pub async fn by_id(&self, ids: &[InstanceId]) -> Result<Vec<Instance>, Error> {
+    async fn by_id(&self, ids: &[InstanceId], until: Deadline) -> Result<Vec<Instance>, Error> {
         // An empty list would describe everything.
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let call = self.client.describe_instances().set_instance_ids(Some(texts(ids)));
-        Ok(self.page(&call, &mut Words::default()).await?.instances)
+        Ok(self.page(&call, &mut Words::default(), until).await?.instances)
     }
 
-    /// Asks for one page; and again if the answer can't be read, which the SDK doesn't repeat.
-    async fn page(&self, call: &DescribeInstancesFluentBuilder, words: &mut Words) -> Result<Page, Error> {
-        let ask = || async {
-            let unread = Unread::default();
-            call.clone().customize().interceptor(unread.clone()).send().await?;
-            unread.body().await
-        };
-        let mut attempt = 1;
-        loop {
-            let answer = self.through(ask).await?;
-            match answer.and_then(|answer| page::read(answer.as_ref(), words).map_err(|page::Broken(why)| broken(why)))
-            {
-                Err(error) if error.code == BROKEN_ANSWER && attempt < ATTEMPTS => attempt += 1,
-                page => return page,
-            }
-        }
-    }
-
-    /// Makes a call that changes something, or with [`Mode::DryRun`] asks whether it would be let.
-    ///
-    /// Gives what EC2 answered for each instance; for tags and in a dry run it answers nothing. Stops and starts are
-    /// made once: who paces them has to hear of each throttled answer, and repeats them himself.
-    ///
-    /// # Errors
-    /// EC2 refused, or did not answer in time; then what happened is unknown.
-    pub async fn call(&self, verb: Verb, ids: &[InstanceId], mode: Mode) -> Result<Vec<Change>, Error> {
+    async fn switch(&self, step: Step, ids: &[InstanceId], mode: Mode, until: Deadline) -> Result<Vec<Change>, Error> {
         let dry_run = mode == Mode::DryRun;
-        let ids = Some(texts(ids));
-        let client = &self.client;
+        let texts = Some(texts(ids));
         let once = Builder::new().retry_config(RetryConfig::disabled());
-        let changes: Result<Vec<Change>, Error> = match verb {
-            Verb::Mark(at) => {
-                let tag = Tag::builder().key(STOPPED_AT_TAG).value(rfc3339(at)).build();
-                let call = client.create_tags().set_resources(ids).tags(tag).dry_run(dry_run);
-                self.through(|| call.send()).await?.map(|_| Vec::new()).map_err(Error::from)
-            }
-            Verb::Unmark => {
-                let tag = Tag::builder().key(STOPPED_AT_TAG).build();
-                let call = client.delete_tags().set_resources(ids).tags(tag).dry_run(dry_run);
-                self.through(|| call.send()).await?.map(|_| Vec::new()).map_err(Error::from)
-            }
-            Verb::Stop { hibernate } => {
-                let call = client
-                    .stop_instances()
-                    .set_instance_ids(ids)
-                    .set_hibernate(hibernate.then_some(true))
-                    .dry_run(dry_run);
-                let answer = self.through(|| call.customize().config_override(once).send()).await?;
+        let answer = match step {
+            Step::Stop { hibernate } => {
+                let call = self.client.stop_instances().set_instance_ids(texts).dry_run(dry_run);
+                let call = call.set_hibernate(hibernate.then_some(true));
+                let answer = self.through(until, || call.customize().config_override(once).send()).await?;
                 answer.map(|answer| changes(answer.stopping_instances())).map_err(Error::from)
             }
-            Verb::Start => {
-                let call = client.start_instances().set_instance_ids(ids).dry_run(dry_run);
-                let answer = self.through(|| call.customize().config_override(once).send()).await?;
+            Step::Start => {
+                let call = self.client.start_instances().set_instance_ids(texts).dry_run(dry_run);
+                let answer = self.through(until, || call.customize().config_override(once).send()).await?;
                 answer.map(|answer| changes(answer.starting_instances())).map_err(Error::from)
             }
         };
-        match changes {
-            // EC2's way to say yes to a dry run.
-            Err(error) if dry_run && error.code == "DryRunOperation" => Ok(Vec::new()),
-            answer => answer,
-        }
+        checked(answer, ids, mode)
+    }
+
+    async fn mark(&self, mark: &Mark, ids: &[InstanceId], mode: Mode, until: Deadline) -> Result<(), Error> {
+        let tag = Tag::builder().key(STOPPED_AT_TAG).value(mark.as_str()).build();
+        let call = self.client.create_tags().set_resources(Some(texts(ids))).tags(tag);
+        let call = call.dry_run(mode == Mode::DryRun);
+        checked(self.through(until, || call.send()).await?.map(drop).map_err(Error::from), ids, mode)
+    }
+
+    async fn unmark(&self, mark: &Mark, ids: &[InstanceId], until: Deadline) -> Result<(), Error> {
+        let tag = Tag::builder().key(STOPPED_AT_TAG).value(mark.as_str()).build();
+        let call = self.client.delete_tags().set_resources(Some(texts(ids))).tags(tag);
+        self.through(until, || call.send()).await?.map(drop).map_err(Error::from)
+    }
+}
+
+/// Reads EC2's way to say yes to a dry run, which is an error; a plain yes means that it did what it was only asked about.
+fn checked<T: Default>(answer: Result<T, Error>, ids: &[InstanceId], mode: Mode) -> Result<T, Error> {
+    match (mode, answer) {
+        (Mode::Live, answer) => answer,
+        (Mode::DryRun, Err(error)) if error.code == "DryRunOperation" => Ok(T::default()),
+        (Mode::DryRun, Err(error)) => Err(error),
+        (Mode::DryRun, Ok(_)) => Err(Error {
+            code: DRY_RUN_IGNORED.to_owned(),
+            message: format!(
+                "asked with DryRun, EC2 answered as if it had done it, to {}; is this EC2 a double that knows no DryRun?",
+                texts(ids).join(", ")
+            ),
+            kind: ErrorKind::Refused { status: 200 },
+        }),
     }
 }
 
@@ -393,6 +406,8 @@ where
             SdkError::ServiceError(answer) => match (answer.err().code(), answer.raw().status().as_u16()) {
                 // Said yes, in words that can't be read.
                 (None, 200..=299) => no_answer(BROKEN_ANSWER, &error),
+                // A proxy or a portal, not EC2: it may say anything.
+                (None, status @ 300..=499) => no_answer(&format!("Http{status}"), &error),
                 (code, status) => Self {
                     code: code.map_or_else(|| format!("Http{status}"), str::to_owned),
                     message: answer.err().message().unwrap_or("AWS gave no message").to_owned(),

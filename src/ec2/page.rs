@@ -7,12 +7,16 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use quick_xml::Reader;
 use quick_xml::escape::unescape;
 use quick_xml::events::{BytesStart, Event};
 
 use crate::instance::{Instance, InstanceId, RootDevice, State, StateReason, Tags};
+use crate::request::clip;
+
+/// Characters of a text that a complaint about it quotes.
+const MAX_QUOTED: usize = 60;
 
 /// A page of instances.
 #[derive(Debug, Default)]
@@ -67,7 +71,7 @@ pub(super) fn read(answer: &[u8], words: &mut Words) -> Result<Page, Broken> {
         "reservationSet" => items(xml, |xml| {
             children(xml, |xml, start| match start.name().as_ref() {
                 "instancesSet" => items(xml, |xml| {
-                    page.instances.extend(instance(xml, words)?);
+                    page.instances.push(instance(xml, words)?);
                     Ok(())
                 }),
                 _ => skip(xml, &start),
@@ -78,26 +82,33 @@ pub(super) fn read(answer: &[u8], words: &mut Words) -> Result<Page, Broken> {
     Ok(page)
 }
 
-/// Reads an instance; one without an id could not be switched anyway.
-fn instance(xml: &mut Xml<'_>, words: &mut Words) -> Result<Option<Instance>, Broken> {
-    let (mut id, mut tags, mut state, mut state_reason) = (None, Tags::default(), State::parse(""), None);
-    // Without a launch time it counts as just started: not stopped, and no mark counts.
-    let mut launch_time = DateTime::<Utc>::MAX_UTC;
+/// Reads an instance. Without an id, a state or a launch time nothing can be decided about it, and a guess would be told
+/// as a reason: then the answer is none.
+fn instance(xml: &mut Xml<'_>, words: &mut Words) -> Result<Instance, Broken> {
+    let (mut id, mut tags, mut state, mut state_reason) = (None, Tags::default(), None, None);
+    let mut launch_time = None;
     let (mut instance_type, mut zone, mut root_device) = (words.get(""), words.get(""), RootDevice::Ebs);
     let (mut spot, mut hibernation, mut operator) = (false, false, None);
     children(xml, |xml, start| {
         match start.name().as_ref() {
-            "instanceId" => id = InstanceId::parse(&text(xml, &start)?),
+            "instanceId" => {
+                let text = text(xml, &start)?;
+                let read = InstanceId::parse(&text);
+                id = Some(read.ok_or_else(|| Broken(format!("{:?} is no instance's id", clip(&text, MAX_QUOTED))))?);
+            }
             "instanceType" => instance_type = words.get(&text(xml, &start)?),
             "launchTime" => {
-                launch_time = DateTime::parse_from_rfc3339(&text(xml, &start)?).map_or(launch_time, |at| at.to_utc());
+                let text = text(xml, &start)?;
+                let read = DateTime::parse_from_rfc3339(&text)
+                    .map_err(|_| Broken(format!("{:?} is no launch time", clip(&text, MAX_QUOTED))))?;
+                launch_time = Some(read.to_utc());
             }
             "rootDeviceType" if text(xml, &start)? == "instance-store" => root_device = RootDevice::InstanceStore,
             "rootDeviceType" => {}
             "instanceLifecycle" => spot = text(xml, &start)? == "spot",
             "instanceState" => {
                 let [name] = texts(xml, ["name"])?;
-                state = State::parse(&name.unwrap_or_default());
+                state = name.map(|name| State::parse(&name));
             }
             "stateReason" => {
                 let [code, message] = texts(xml, ["code", "message"])?;
@@ -131,19 +142,20 @@ fn instance(xml: &mut Xml<'_>, words: &mut Words) -> Result<Option<Instance>, Br
         }
         Ok(())
     })?;
-    Ok(id.map(|id| Instance {
-        id,
+    let missing = |what: &str| Broken(format!("an instance in the answer has no {what}"));
+    Ok(Instance {
+        id: id.ok_or_else(|| missing("id"))?,
         tags,
-        state,
+        state: state.ok_or_else(|| missing("state"))?,
         state_reason,
-        launch_time,
+        launch_time: launch_time.ok_or_else(|| missing("launch time"))?,
         instance_type,
         zone,
         root_device,
         spot,
         hibernation,
         operator,
-    }))
+    })
 }
 
 type Xml<'a> = Reader<&'a [u8]>;
@@ -228,8 +240,7 @@ mod tests {
           <hibernationOptions><configured>true</configured></hibernationOptions>
           <operator><managed>true</managed><principal>eks.amazonaws.com</principal></operator>
         </item>
-        <item><instanceId>i-12345678</instanceId><operator><managed>false</managed></operator></item>
-        <item><instanceType>t3.micro</instanceType></item>
+        <item><instanceId>i-12345678</instanceId><instanceState><name>odd</name></instanceState><launchTime>2026-11-20T19:00:00Z</launchTime><operator><managed>false</managed></operator></item>
       </instancesSet>
     </item>
   </reservationSet>
@@ -255,8 +266,23 @@ mod tests {
         let tags: Vec<_> = full.tags.iter().collect();
         // Blanks count: "yes " is another value than "yes".
         assert_eq!(tags, [("Name", " a <b> ü "), ("empty", ""), ("curfew", "yes")]);
-        assert_eq!((bare.id.as_str(), &bare.operator, &bare.state), ("i-12345678", &None, &State::parse("")));
-        assert_eq!(bare.launch_time, DateTime::<Utc>::MAX_UTC, "as if it had just been started");
+        assert_eq!((bare.id.as_str(), &bare.operator, &bare.state), ("i-12345678", &None, &State::parse("odd")));
+    }
+
+    #[test]
+    fn an_instance_of_which_too_little_can_be_read_is_not_guessed_at() {
+        for (whole, odd) in [
+            ("<instanceId>i-12345678</instanceId>", ""),
+            ("<instanceId>i-12345678</instanceId>", "<instanceId>i-1234567x</instanceId>"),
+            ("<instanceState><name>odd</name></instanceState>", ""),
+            ("<instanceState><name>odd</name></instanceState>", "<instanceState><code>16</code></instanceState>"),
+            ("<launchTime>2026-11-20T19:00:00Z</launchTime>", ""),
+            ("<launchTime>2026-11-20T19:00:00Z</launchTime>", "<launchTime>yesterday</launchTime>"),
+        ] {
+            assert!(ANSWER.contains(whole), "{whole}");
+            let answer = ANSWER.replace(whole, odd);
+            assert!(read(answer.as_bytes(), &mut Words::default()).is_err(), "{odd} for {whole}");
+        }
     }
 
     #[test]

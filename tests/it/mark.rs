@@ -1,18 +1,13 @@
 //! The mark's life: `remember` starts what it stopped, and nothing else.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 use ec2_sim::{Fault, StateReason};
 use serde_json::{Value, json};
 
 use crate::world::*;
-
-const MARK: &str = "curfew:stopped-at";
-
-fn remembering(event: Value) -> Value {
-    with(event, json!({"remember": true}))
-}
 
 #[tokio::test]
 async fn what_was_stopped_is_started_again_and_its_mark_is_gone() {
@@ -23,7 +18,7 @@ async fn what_was_stopped_is_started_again_and_its_mark_is_gone() {
     let at = in_minutes(-1);
     let told = world.invoke(with(stop_7pm(), json!({"scheduled_time": at}))).await;
     assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["web"])));
-    assert_eq!(world.sim.tag("web", MARK), Some(at), "the mark is the scheduled time");
+    assert_eq!(world.sim.tag("web", MARK), Some(format!("{at} {}", told.run())), "the scheduled time, and the run");
     world.settled("web", "stopped").await;
 
     let told = world.invoke(start_8am()).await;
@@ -37,9 +32,9 @@ async fn what_was_stopped_is_started_again_and_its_mark_is_gone() {
 async fn a_stop_without_a_scheduled_time_marks_with_now() {
     let mut world = World::new().await;
     world.sim.add(ours("web"));
-    let before = Utc::now() - TimeDelta::milliseconds(1);
+    let before = Utc::now() - TimeDelta::seconds(1); // a mark has whole seconds
     world.invoke(remembering(stop())).await;
-    let mark: DateTime<Utc> = world.sim.tag("web", MARK).unwrap().parse().unwrap();
+    let mark = moment(&world.sim.tag("web", MARK).unwrap()).unwrap();
     assert!(before <= mark && mark <= Utc::now(), "{mark}");
 }
 
@@ -146,8 +141,7 @@ async fn a_start_that_falls_back_is_marked_again_so_that_a_retry_starts_it() {
     assert!(failed["message"].as_str().unwrap().contains("kms:CreateGrant"), "{failed}");
     let machine = world.sim.machine("crypt");
     assert_eq!(machine.state, "stopped");
-    let mark: DateTime<Utc> = machine.tags[MARK].parse().unwrap();
-    assert!(mark > machine.launch_time, "the new mark counts");
+    assert!(counts(&machine), "the new mark counts: {:?}", machine.tags[MARK]);
 
     // Somebody grants the key; Lambda retries.
     world.sim.edit("crypt", |machine| machine.falls_back = None);
@@ -273,7 +267,7 @@ async fn what_a_person_stops_on_its_way_up_is_not_marked_for_the_next_start() {
     };
     let (invocation, ()) = tokio::join!(host.invoke(start_8am().to_string(), AMPLE), by_hand);
     let told = Told::of(invocation);
-    assert_eq!(told.entry("failed", "web")["code"], "Client.UserInitiatedShutdown");
+    assert_eq!(told.reason("web"), "stopped_since");
     assert_eq!(world.invoke(start_8am()).await.reason("web"), "not_marked");
 }
 
@@ -282,6 +276,201 @@ async fn a_run_ahead_of_its_time_marks_with_now_so_that_a_start_after_it_counts(
     let mut world = World::new().await;
     world.sim.add(ours("web"));
     world.invoke(remembering(with(stop(), json!({"scheduled_time": in_minutes(4)})))).await;
-    let mark: DateTime<Utc> = world.sim.tag("web", MARK).unwrap().parse().unwrap();
+    let mark = moment(&world.sim.tag("web", MARK).unwrap()).unwrap();
     assert!(mark <= Utc::now(), "{mark}");
+}
+
+#[tokio::test]
+async fn a_mark_is_a_moment_in_whole_seconds_and_the_run_that_wrote_it() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    // A fraction that is no whole number of milliseconds.
+    let at = in_minutes(-1).replace('Z', ".000500Z");
+    let told = world.invoke(remembering(with(stop(), json!({"scheduled_time": at})))).await;
+    assert_eq!(told.names("changed"), names(["web"]));
+    let second = at.replace(".000500Z", "Z");
+    assert_eq!(world.sim.tag("web", MARK), Some(format!("{second} {}", told.run())));
+    assert!(told.run().len() == 8 && told.run().bytes().all(|digit| digit.is_ascii_hexdigit()));
+    world.settled("web", "stopped").await;
+    assert_eq!(world.invoke(start_8am()).await.names("changed"), names(["web"]), "it counts");
+}
+
+#[tokio::test]
+async fn a_mark_of_the_old_form_counts_and_goes_when_it_has_served() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web").state("stopped").tag(MARK, &in_minutes(-600)));
+    world.sim.add(ours("touched").state("stopped").tag(MARK, &in_minutes(-600)).launched(Utc::now()));
+    let told = world.invoke(start_8am()).await;
+    assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["web"])));
+    assert_eq!((told.reason("touched").as_str(), world.sim.tag("web", MARK)), ("not_marked", None));
+}
+
+#[tokio::test]
+async fn what_a_person_stops_between_our_look_and_our_mark_or_stop_stays_off() {
+    for call in ["CreateTags", "StopInstances"] {
+        let mut world = World::new().await;
+        world.sim.add(ours("web"));
+        world.sim.add(ours("theirs"));
+        let told = world.at_the_call(call, remembering(stop()), |sim| sim.switch_off("theirs")).await;
+        assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["web"])), "{call}");
+        assert_eq!(told.reason("theirs"), "already_done", "{call}");
+        assert_eq!(world.sim.tag("theirs", MARK), None, "{call}");
+        world.settled("web", "stopped").await;
+        let told = world.invoke(start_8am()).await;
+        assert_eq!((told.names("changed"), told.reason("theirs").as_str()), (names(["web"]), "not_marked"), "{call}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_person_stops_between_our_look_and_our_stop_stays_off_where_it_is_the_only_one() {
+    let mut world = World::new().await;
+    world.sim.add(ours("theirs"));
+    let told = world.at_the_call("StopInstances", remembering(stop()), |sim| sim.switch_off("theirs")).await;
+    assert_eq!((told.verdict().as_str(), told.reason("theirs").as_str()), ("complete", "already_done"));
+    assert_eq!(world.sim.tag("theirs", MARK), None);
+}
+
+/// A night that ends in the morning: a machine is stopped with a mark, and its first start falls back.
+async fn a_morning_that_falls_back(ahead: Duration) -> World {
+    let mut world = World::new().await;
+    world.sim.advance(ahead);
+    world.sim.settings(|settings| settings.start_takes = Duration::from_secs(5));
+    let words = "Client.InternalError: Client error on launch";
+    world.sim.add(ours("crypt").falls_back("Client.InternalError", words).falls_back_times(1));
+    world.invoke(remembering(with(stop(), json!({"scheduled_time": in_minutes(-1)})))).await;
+    world.settled("crypt", "stopped").await;
+    tokio::time::sleep(Duration::from_millis(1100)).await; // LaunchTime has whole seconds: the start shall void the mark
+    world
+}
+
+/// The start has fallen back by now, and the next one will not take long.
+async fn it_falls_back_unseen(world: &World) {
+    assert_eq!(world.sim.state("crypt"), "pending");
+    let now = world.sim.clock();
+    world.sim.advance(Duration::from_secs(10));
+    world.settled("crypt", "stopped").await;
+    world.sim.set_clock(now);
+    tokio::time::sleep(Duration::from_millis(1100)).await; // the next start shall have a LaunchTime of its own
+    world.sim.settings(|settings| settings.start_takes = Duration::from_millis(100));
+}
+
+#[tokio::test]
+async fn a_start_by_hand_that_falls_back_unseen_is_tried_again_by_the_retry() {
+    for ahead in [0, 5] {
+        let mut world = a_morning_that_falls_back(Duration::from_secs(ahead)).await;
+        let told = world.within(Duration::from_secs(3), remembering(start())).await;
+        assert_eq!((told.verdict().as_str(), &told.report["scheduled_time"]), ("Unfinished", &json!(null)));
+        it_falls_back_unseen(&world).await;
+        let told = world.retry(remembering(start())).await;
+        assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["crypt"])), "{ahead} s ahead");
+        assert_eq!(world.sim.tag("crypt", MARK), None);
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_falls_back_unseen_is_tried_again_by_every_later_morning() {
+    for ahead in [0, 5] {
+        let mut world = a_morning_that_falls_back(Duration::from_secs(ahead)).await;
+        world.dies_after_the("StartInstances", &remembering(start())).await;
+        it_falls_back_unseen(&world).await;
+        // Once more: the new mark has to count, though EC2's clock is ahead.
+        world.sim.edit("crypt", |machine| machine.falls_back_times = Some(1));
+        let told = world.invoke(with(start_8am(), json!({"scheduled_time": in_minutes(0)}))).await;
+        assert_eq!(told.verdict(), "Incomplete", "{ahead} s ahead: {:#}", told.report);
+        assert_eq!(told.entry("failed", "crypt")["code"], "Client.InternalError");
+        assert!(counts(&world.sim.machine("crypt")), "{:?}", world.sim.machine("crypt"));
+        let told = world.invoke(with(start_8am(), json!({"scheduled_time": in_minutes(0)}))).await;
+        assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["crypt"])), "{ahead} s ahead");
+    }
+}
+
+/// A stop whose marks are older than two hours at once.
+fn a_late_stop() -> Value {
+    remembering(with(stop(), json!({"scheduled_time": in_minutes(-150), "max_delay_minutes": 240})))
+}
+
+/// A function that died between mark and stop, and a person who then exempted the instance.
+async fn exempted_after_a_death() -> World {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.dies_before("StopInstances", &a_late_stop()).await;
+    let web = world.sim.machine("web");
+    assert!(web.state == "running" && counts(&web), "{web:?}");
+    exempt(&world.sim, "web");
+    world
+}
+
+/// The exemption ends, a person stops it, and in the morning it must stay off.
+async fn stays_off_by_hand(mut world: World) {
+    world.sim.edit("web", |machine| drop(machine.tags.remove("curfew:exempt")));
+    world.sim.switch_off("web");
+    let told = world.invoke(start_8am()).await;
+    assert_eq!((told.verdict().as_str(), told.reason("web").as_str()), ("complete", "not_marked"));
+    assert_eq!(world.sim.state("web"), "stopped");
+}
+
+#[tokio::test]
+async fn a_start_takes_the_mark_of_a_stop_that_never_came_off_what_runs() {
+    let mut world = exempted_after_a_death().await;
+    let told = world.invoke(start_8am()).await;
+    assert_eq!((told.verdict().as_str(), world.sim.tag("web", MARK)), ("complete", None), "{:#}", told.report);
+    assert_eq!(told.reason("web"), "already_done");
+    stays_off_by_hand(world).await;
+}
+
+#[tokio::test]
+async fn a_stop_takes_the_mark_of_a_stop_that_never_came_off_what_it_leaves_alone() {
+    let mut world = exempted_after_a_death().await;
+    let told = world.invoke(remembering(stop())).await;
+    assert_eq!((told.reason("web").as_str(), world.sim.tag("web", MARK)), ("exempt", None));
+    stays_off_by_hand(world).await;
+}
+
+#[tokio::test]
+async fn the_retry_of_a_run_that_died_takes_its_own_mark_off_what_is_exempt_by_now() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    let event = remembering(with(stop(), json!({"scheduled_time": in_minutes(-1)})));
+    world.dies_before("StopInstances", &event).await;
+    exempt(&world.sim, "web");
+    let told = world.retry(event).await;
+    assert_eq!((told.reason("web").as_str(), world.sim.tag("web", MARK)), ("exempt", None));
+    stays_off_by_hand(world).await;
+}
+
+#[tokio::test]
+async fn the_mark_of_a_stop_that_may_be_under_way_is_left_alone() {
+    let mut world = World::new().await;
+    let mark = format!("{} 0123abcd", in_minutes(-60));
+    world.sim.add(ours("web").tag(MARK, &mark).tag("curfew:exempt", ""));
+    for event in [start_8am(), remembering(stop())] {
+        world.invoke(event).await;
+        assert_eq!(world.sim.tag("web", MARK).as_deref(), Some(mark.as_str()));
+    }
+}
+
+#[tokio::test]
+async fn a_mark_that_was_written_although_ec2_said_500_comes_off_what_is_not_stopped() {
+    let mut world = World::new().await;
+    world.sim.add_many(3, |n| ours(&format!("web-{n}")));
+    world.sim.fault(Fault::refuse_after("CreateTags", "InternalError", "An internal error has occurred").status(500));
+    world.sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", "You are not authorized").status(403));
+    let told = world.within(Duration::from_secs(10), remembering(stop())).await;
+    assert_ne!(told.verdict(), "complete");
+    for machine in world.sim.machines() {
+        assert_eq!((machine.state.as_str(), machine.tags.get(MARK)), ("running", None), "{}", machine.name());
+    }
+}
+
+#[tokio::test]
+async fn marks_are_deleted_by_their_value_a_thousand_to_a_call() {
+    let mut world = World::new().await;
+    let marks = [in_minutes(-600), format!("{} 7f3a9c12", in_minutes(-600))];
+    world.sim.add_many(40, |n| ours(&format!("web-{n}")).state("stopped").tag(MARK, &marks[n % 2]));
+    let told = world.invoke(start_8am()).await;
+    assert_eq!((told.verdict().as_str(), told.names("changed").len()), ("complete", 40));
+    let values: BTreeSet<String> =
+        world.calls("DeleteTags").iter().map(|call| call.params["Tag.1.Value"].clone()).collect();
+    assert_eq!((values, world.count("DeleteTags")), (marks.into(), 2));
+    assert!(world.sim.machines().iter().all(|machine| !machine.tags.contains_key(MARK)));
 }

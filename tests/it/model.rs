@@ -8,7 +8,7 @@ use std::env;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 use ec2_sim::{Fault, Machine};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 
 use crate::world::*;
 
-const MARK: &str = "curfew:stopped-at";
 /// Cases that run at a time: they mostly wait.
 const AT_A_TIME: u64 = 8;
 
@@ -230,9 +229,13 @@ async fn check(case: Case) {
         let stopped = piece.stops() && !case.dry_run;
         let expected = if stopped { "stopped" } else { before[&name(n)].state.as_str() };
         assert_eq!(machine.state, expected, "in the evening, {}: {piece:?}, told {:#}", name(n), told.report);
-        let marked =
-            machine.tags.get(MARK).is_some_and(|mark| mark.parse::<DateTime<Utc>>().unwrap() > machine.launch_time);
-        assert_eq!(marked, stopped && case.remember, "the mark of {}: {piece:?}, told {:#}", name(n), told.report);
+        assert_eq!(
+            counts(&machine),
+            stopped && case.remember,
+            "the mark of {}: {piece:?}, told {:#}",
+            name(n),
+            told.report
+        );
         if !piece.is_ours() {
             assert_eq!(machine.tags, before[&name(n)].tags, "{} is none of ours", name(n));
         }

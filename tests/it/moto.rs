@@ -97,6 +97,7 @@ async fn an_evening_and_a_morning_leave_it_as_the_reports_say() {
     let off_by_hand = night.moto.launch(&ours("off-by-hand")).await;
     night.moto.set("StopInstances", &[("InstanceId.1", &off_by_hand)]).await;
     let webs = || names(["web-1", "web-2", "web-3"]);
+    tokio::time::sleep(Duration::from_millis(1100)).await; // a mark has whole seconds, and must lie after LaunchTime
 
     // An event that is older than the machines: somebody switched them on since.
     let told = night.invoke(with(stop_7pm(), json!({"scheduled_time": in_minutes(-5)}))).await;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ec2_curfew::instance::{Instance, InstanceId, RootDevice, State, StateReason, rfc3339};
-use ec2_curfew::plan::{Decision, Reason, decide, plan, states};
+use ec2_curfew::outcome::Reason;
+use ec2_curfew::plan::{Decision, decide, plan, states};
 use ec2_curfew::request::{Action, Request};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -133,7 +134,7 @@ proptest! {
     fn what_is_switched_has_no_reason_to_be_left_alone(request in requests(), fleet in instances()) {
         let parsed = parse(&request);
         for (instance, decision) in plan(&parsed, fleet, noon()).decided {
-            if !matches!(decision, Decision::Switch | Decision::WaitThenSwitch) {
+            if !matches!(decision, Decision::Do(_) | Decision::Await(_)) {
                 continue;
             }
             let tag = |key: &str| instance.tags.get(key);
@@ -158,7 +159,7 @@ proptest! {
         request["remember"] = json!(true);
         request["dry_run"] = json!(false);
         for (instance, decision) in plan(&parse(&request), fleet, noon()).decided {
-            if decision != Decision::Switch {
+            if !matches!(decision, Decision::Do(_)) {
                 continue;
             }
             let mut stopped = instance.clone();
@@ -179,7 +180,7 @@ proptest! {
         let first = plan(&parsed, fleet.clone(), noon());
         prop_assert_eq!(&first, &plan(&parsed, fleet.clone(), noon()));
         prop_assert_eq!(first.matched(), first.decided.len() + first.absent.len());
-        let switched: BTreeMap<&InstanceId, ()> = first.decided.iter().filter(|(_, d)| *d == Decision::Switch).map(|(i, _)| (&i.id, ())).collect();
+        let switched: BTreeMap<&InstanceId, ()> = first.decided.iter().filter(|(_, d)| matches!(d, Decision::Do(_))).map(|(i, _)| (&i.id, ())).collect();
         let after: Vec<Instance> = fleet.into_iter().map(|mut instance| {
             if switched.contains_key(&instance.id) {
                 instance.state = match parsed.action { Action::Stop { .. } => State::Stopped, Action::Start => State::Running };
@@ -187,7 +188,7 @@ proptest! {
             instance
         }).collect();
         for (instance, decision) in plan(&parsed, after, noon()).decided {
-            prop_assert!(decision != Decision::Switch, "{} again", instance.id);
+            prop_assert!(!matches!(decision, Decision::Do(_)), "{} again", instance.id);
         }
     }
 }
@@ -208,6 +209,6 @@ fn an_unknown_state_is_left_alone_whatever_else_is_true_of_it() {
         hibernation: false,
         operator: None,
     };
-    let Decision::Skip(skip) = decide(&request, &instance, noon()) else { panic!("not left alone") };
+    let Decision::Leave(skip) = decide(&request, &instance, noon()) else { panic!("not left alone") };
     assert_eq!(skip.reason, Reason::UnknownState);
 }

@@ -114,7 +114,6 @@ fn still(message: &str) -> String {
 async fn every_malformed_event_is_refused_in_words_that_help_and_no_call_leaves() {
     let mut world = World::new().await;
     world.sim.add(ours("web"));
-    assert!(MALFORMED.len() >= 45);
     let mut all = String::new();
     for event in MALFORMED {
         let told = world.bytes(AMPLE, event.as_bytes().to_vec()).await;

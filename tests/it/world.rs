@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use ec2_sim::{Host, Invocation, Machine, Outcome, Sim};
+use ec2_sim::{Call, Fault, Host, Invocation, Machine, Outcome, Sim};
 use serde_json::{Value, json};
 
 /// The binary under test.
@@ -41,6 +41,14 @@ pub(crate) fn with(mut event: Value, fields: Value) -> Value {
     event
 }
 
+/// The tag that says that Curfew stopped the instance, and when.
+pub(crate) const MARK: &str = "curfew:stopped-at";
+
+/// An event that marks what it stops, or starts only what is marked.
+pub(crate) fn remembering(event: Value) -> Value {
+    with(event, json!({"remember": true}))
+}
+
 pub(crate) fn stop() -> Value {
     json!({"action": "stop", "tags": {"curfew": "yes"}})
 }
@@ -59,6 +67,9 @@ pub(crate) struct World {
     pub(crate) host: Host,
     /// DescribeInstances lags behind.
     pub(crate) lags: bool,
+    /// The names of the instances that somebody else acts on while a run is under way: how they end proves nothing of
+    /// what the run did.
+    pub(crate) others_act_on: BTreeSet<String>,
 }
 
 impl World {
@@ -72,7 +83,7 @@ impl World {
         let mut all = vec![("AWS_ENDPOINT_URL_EC2", url.as_str()), ("AWS_ENDPOINT_URL_STS", url.as_str())];
         all.extend(env);
         let host = Host::start(binary(), &all).await;
-        Self { sim, host, lags: false }
+        Self { sim, host, lags: false, others_act_on: BTreeSet::new() }
     }
 
     pub(crate) async fn invoke(&mut self, event: Value) -> Told {
@@ -107,6 +118,69 @@ impl World {
             self.audit(&before, &told);
         }
         told
+    }
+
+    /// Hands an event over again as Lambda's own retries do, under the request id of the last one.
+    pub(crate) async fn retry(&mut self, event: Value) -> Told {
+        let before = self.states();
+        self.sim.forget_calls();
+        let told = Told::of(self.host.retry(event.to_string(), AMPLE).await);
+        self.audit(&before, &told);
+        told
+    }
+
+    /// Another copy of the function in the same cloud, as Lambda starts one for an event that comes meanwhile.
+    pub(crate) async fn second_host(&self) -> Host {
+        let url = self.sim.url();
+        Host::start(binary(), &[("AWS_ENDPOINT_URL_EC2", &url), ("AWS_ENDPOINT_URL_STS", &url)]).await
+    }
+
+    /// Hands over an event, holds up the first call of an action, lets somebody else act, and lets the call go on.
+    pub(crate) async fn at_the_call(&mut self, action: &str, event: Value, act: impl FnOnce(&Sim)) -> Told {
+        let before = self.states();
+        self.sim.forget_calls();
+        let mut held = self.sim.hold(action);
+        let Self { sim, host, .. } = self;
+        let acting = async {
+            held.arrived().await;
+            act(sim);
+            held.release();
+        };
+        let (invocation, ()) = tokio::join!(host.invoke(event.to_string(), AMPLE), acting);
+        let told = Told::of(invocation);
+        self.audit(&before, &told);
+        told
+    }
+
+    /// Hands over an event, and kills the function at the first call of an action, which EC2 then does not get to see.
+    pub(crate) async fn dies_before(&mut self, action: &str, event: &Value) {
+        self.sim.forget_calls();
+        self.sim.fault(Fault::cut(action));
+        let mut held = self.sim.hold(action);
+        let Self { host, .. } = self;
+        tokio::select! {
+            _ = host.invoke(event.to_string(), AMPLE) => panic!("it made no {action} call"),
+            () = held.arrived() => {}
+        }
+        held.release();
+        // The call comes to nothing before the next one could.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        self.sim.clear_faults();
+    }
+
+    /// Hands over an event, and kills the function as soon as EC2 has decided on a call of this action.
+    pub(crate) async fn dies_after_the(&mut self, action: &str, event: &Value) {
+        self.sim.forget_calls();
+        let Self { sim, host, .. } = self;
+        let called = async {
+            while sim.calls().iter().all(|call| call.action != action) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            _ = host.invoke(event.to_string(), AMPLE) => panic!("it made no {action} call"),
+            () = called => {}
+        }
     }
 
     /// Hands over an event, and kills the function once so many calls were decided, if it lives that long.
@@ -151,19 +225,22 @@ impl World {
         }
 
         let stops = report["action"] == "stop";
-        for entry in told.entries("changed") {
+        for entry in told.entries("changed").iter().filter(|entry| !self.is_others(entry)) {
             let state = &after[entry["id"].as_str().unwrap()];
             let expected: &[&str] = if stops { &["stopping", "stopped"] } else { &["running"] };
             assert!(expected.contains(&state.as_str()), "said changed, is {state}: {entry}");
         }
-        for entry in told.entries("failed") {
+        for entry in &told.entries("failed") {
             // Under lag, EC2 may refuse what an earlier attempt has done, and nobody can see that it has.
             let Some(state) = after.get(entry["id"].as_str().unwrap()).filter(|_| !self.lags) else { continue };
+            if self.is_others(entry) {
+                continue;
+            }
             let done: &[&str] = if stops { &["stopping", "stopped"] } else { &["running"] };
             assert!(!done.contains(&state.as_str()), "said failed, is {state}: {entry}");
         }
         for part in ["skipped", "would_change"] {
-            for entry in told.entries(part) {
+            for entry in told.entries(part).iter().filter(|entry| !self.is_others(entry)) {
                 let id = entry["id"].as_str().unwrap();
                 let switched = matches!(
                     (before[id].as_str(), after[id].as_str()),
@@ -177,6 +254,8 @@ impl World {
                 );
             }
         }
+
+        self.no_mark_of_this_run_is_left_on_what_runs(told);
 
         // Every instance that a call switched is in the report, and no call named one that is not.
         let policy = include_str!("../../policy/execution-role.json");
@@ -195,6 +274,8 @@ impl World {
             if call.action.ends_with("Tags") {
                 let keys: Vec<_> = call.params.iter().filter(|(name, _)| name.ends_with(".Key")).collect();
                 assert!(matches!(keys[..], [(_, key)] if key == "curfew:stopped-at"), "{}: {keys:?}", call.action);
+                let named = call.params.get("Tag.1.Value").is_some_and(|value| !value.is_empty());
+                assert!(named, "{} whatever the value: another run's mark may stand there by now", call.action);
             }
             if !truncated {
                 for id in &call.ids {
@@ -202,6 +283,28 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A mark says that Curfew stopped the instance. On one that runs it would turn a stop by hand into ours.
+    fn no_mark_of_this_run_is_left_on_what_runs(&self, told: &Told) {
+        let refused = |call: &Call| call.action == "DeleteTags" && call.code != "ok";
+        if self.sim.calls().iter().any(refused) {
+            return;
+        }
+        for machine in self.sim.machines().iter().filter(|machine| machine.state == "running") {
+            let Some(mark) = machine.tags.get(MARK).filter(|mark| mark.ends_with(told.run())) else { continue };
+            let others = self.others_act_on.contains(machine.name());
+            assert!(others || !counts(machine), "{} runs, and is marked {mark}: {:#}", machine.name(), told.report);
+        }
+    }
+
+    fn is_others(&self, entry: &Value) -> bool {
+        entry["name"].as_str().is_some_and(|name| self.others_act_on.contains(name))
+    }
+
+    /// The calls of an action, in their order.
+    pub(crate) fn calls(&self, action: &str) -> Vec<Call> {
+        self.sim.calls().into_iter().filter(|call| call.action == action).collect()
     }
 
     /// The instances on which EC2 was called with an action, without dry runs and refusals.
@@ -236,6 +339,9 @@ pub(crate) struct Told {
     /// The report, from its log line; null if there is none.
     pub(crate) report: Value,
     pub(crate) logs: Vec<Value>,
+    /// From the event to the answer.
+    pub(crate) took: Duration,
+    request_id: String,
 }
 
 impl Told {
@@ -256,7 +362,12 @@ impl Told {
             }
             _ => {}
         }
-        Self { outcome: invocation.outcome, report, logs }
+        Self { outcome: invocation.outcome, report, logs, took: invocation.took, request_id: invocation.request_id }
+    }
+
+    /// What a mark of this run ends with: the first eight hex digits of Lambda's request id.
+    pub(crate) fn run(&self) -> &str {
+        &self.request_id[..8]
     }
 
     pub(crate) fn message(&self) -> String {
@@ -309,6 +420,20 @@ impl Told {
             .find(|line| line["name"] == name)
             .unwrap_or_else(|| panic!("no line about {name}: {:#?}", self.logs))
     }
+}
+
+/// The moment of a mark, with or without the run that wrote it; none if it can't be read.
+pub(crate) fn moment(mark: &str) -> Option<DateTime<Utc>> {
+    mark.split(' ').next()?.parse().ok()
+}
+
+/// Whether a machine's mark counts: it was not started since.
+pub(crate) fn counts(machine: &Machine) -> bool {
+    machine.tags.get(MARK).and_then(|mark| moment(mark)).is_some_and(|moment| moment > machine.launch_time)
+}
+
+pub(crate) fn exempt(sim: &Sim, name: &str) {
+    sim.edit(name, |machine| drop(machine.tags.insert("curfew:exempt".into(), "true".into())));
 }
 
 /// A set of names.

@@ -54,6 +54,8 @@ enum RowName {
     Buckets,
     /// The same while another client takes a fifth
     Shared,
+    /// Stopping 5,000 of which EC2 refuses 3 %, against stopping 5,000
+    Poison,
     /// 500 accounts in 4 regions
     Accounts,
     /// Process start to answer of several builds
@@ -104,6 +106,7 @@ async fn main() -> ExitCode {
             RowName::Memory => ("memory", rows::memory(&bench).await),
             RowName::Buckets => ("buckets", rows::buckets(&bench).await),
             RowName::Shared => ("shared", rows::shared(&bench).await),
+            RowName::Poison => ("poison", rows::poison(&bench).await),
             RowName::Accounts => ("accounts", rows::accounts(&bench).await),
             RowName::Settings => ("settings", rows::settings(&bench).await),
         };

@@ -6,7 +6,7 @@ mod fleet;
 mod start;
 
 pub(crate) use accounts::accounts;
-pub(crate) use buckets::{buckets, shared};
+pub(crate) use buckets::{buckets, poison, shared};
 pub(crate) use fleet::{cpu, memory};
 pub(crate) use start::{settings, start};
 

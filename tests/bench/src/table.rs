@@ -46,6 +46,13 @@ impl Row {
         Self { verdict: held(ours <= bound), cells }
     }
 
+    /// A number of ours that may be at most `bound` times another.
+    pub(crate) fn counts(what: impl Into<String>, ours: usize, against: usize, bound: f64) -> Self {
+        let ratio = ours as f64 / against as f64;
+        let cells = [what.into(), ours.to_string(), against.to_string(), format!("{ratio:.3}x"), format!("{bound}x")];
+        Self { verdict: held(ratio <= bound), cells }
+    }
+
     /// A time beside another, without a bound.
     pub(crate) fn beside(what: impl Into<String>, ours: Duration, against: Duration) -> Self {
         let ratio = ours.as_secs_f64() / against.as_secs_f64();

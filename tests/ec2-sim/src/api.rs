@@ -9,6 +9,7 @@ use crate::fault::Refusal;
 use crate::machine::Machine;
 use crate::place::Place;
 use crate::sts::Assumed;
+use crate::switching::Lags;
 
 /// EC2's bound on resources in one call.
 const IDS_PER_CALL: usize = 1000;
@@ -76,22 +77,23 @@ impl Cloud {
         }
         self.check_ids(&request.place, ids)?;
         self.authorize(request, ids)?;
-        if request.dry_run {
+        if request.dry_run && !self.settings.ignores_dry_run {
             let message = "Request would have succeeded, but DryRun flag is set.";
             return Err(Refusal::new("DryRunOperation", message).with_status(412));
         }
         let now = self.clock.now();
         let (start_takes, stop_takes) = (self.settings.start_takes, self.settings.stop_takes);
+        let lags = Lags::at(now, &self.settings);
         match &request.action {
             Action::Describe(describe) => self.describe(&request.place, ids, describe),
             Action::DescribeRegions => Ok(Answer::Regions(self.settings.regions.clone())),
             Action::Start => {
-                self.check_each(ids, Machine::may_start)?;
+                self.check_each(ids, |machine| machine.may_start(&lags))?;
                 self.check_room(&request.place, ids)?;
                 Ok(self.change_each(ids, |machine| machine.start(now, start_takes)))
             }
             Action::Stop { hibernate } => {
-                if let Err(no) = self.check_each(ids, |machine| machine.may_stop(*hibernate)) {
+                if let Err(no) = self.check_each(ids, |machine| machine.may_stop(*hibernate, &lags)) {
                     if no.code == "OperationNotPermitted" {
                         let protected = self.named(ids).filter(|machine| machine.stop_protected);
                         let protected: Vec<_> = protected.map(|machine| machine.id.clone()).collect();

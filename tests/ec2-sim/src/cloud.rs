@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::clock::Clock;
 use crate::fault::{Fault, Then};
 use crate::fleet::{Fleet, Settings};
+use crate::hold::Gate;
 use crate::machine::Machine;
 use crate::past::Past;
 use crate::place::Place;
@@ -21,6 +22,8 @@ pub(crate) struct Cloud {
     pub(crate) clock: Clock,
     pub(crate) settings: Settings,
     pub(crate) faults: Vec<Fault>,
+    /// Where calls are to be held up, each once.
+    pub(crate) gates: Vec<Gate>,
     pub(crate) calls: Vec<Call>,
     pub(crate) sessions: Sessions,
     /// EC2's token buckets that somebody has drawn from, by name.
@@ -173,11 +176,11 @@ impl Cloud {
     /// What goes wrong with a call, and because of which of the machines that it names; in this order: any number
     /// of stalls, then at most one other thing.
     pub(crate) fn strike(&mut self, action: &str, place: &Place, ids: &[String]) -> Vec<(Then, Vec<String>)> {
-        let mut struck = Vec::new();
+        let (now, mut struck) = (self.clock.now(), Vec::new());
         for fault in self.faults.iter_mut().filter(|fault| fault.covers(action, place)) {
             let mut ids = ids.to_vec();
             ids.retain(|id| fault.concerns(id, self.roster.get(id)));
-            if (fault.is_general() || !ids.is_empty()) && fault.strikes() {
+            if (fault.is_general() || !ids.is_empty()) && fault.strikes(now) {
                 struck.push((fault.then.about(&ids), ids));
                 if !matches!(fault.then, Then::Stall { .. }) {
                     break;

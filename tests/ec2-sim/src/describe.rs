@@ -26,6 +26,11 @@ impl Describe {
         !self.filters.is_empty() || self.max_results.is_some() || self.next_token.is_some()
     }
 
+    /// Whether one of its filters names a tag.
+    fn names_a_tag(&self) -> bool {
+        self.filters.iter().any(|filter| filter.name == "tag-key" || filter.name.starts_with("tag:"))
+    }
+
     /// Refuses what EC2 refuses without looking at any instance.
     pub(crate) fn check(&self, ids: &[String]) -> Result<(), Refusal> {
         let values: usize = self.filters.iter().map(|filter| filter.values.len()).sum();
@@ -56,13 +61,24 @@ impl Describe {
 impl Cloud {
     pub(crate) fn describe(&mut self, place: &Place, ids: &[String], describe: &Describe) -> Result<Answer, Refusal> {
         let matches = |machine: &&Machine| describe.filters.iter().all(|filter| filter.matches(machine));
+        let omits = !describe.names_a_tag();
+        let all_omit = self.settings.tags_omitted;
+        let shown = |machine: &Machine| {
+            let mut shown = machine.clone();
+            shown.tags_omitted = omits && (all_omit || machine.tags_omitted);
+            shown
+        };
         // EC2 does not page what is asked for by id.
         if !ids.is_empty() {
-            let machines = self.seen(ids).filter(matches).cloned().collect();
+            let machines = self.seen(ids).filter(matches).map(shown).collect();
             return Ok(Answer::Instances(machines, None));
         }
         let (after, empties) = match &describe.next_token {
             None => (String::new(), 0),
+            Some(token) if self.settings.token_stuck => {
+                read_token(token)?;
+                return Ok(Answer::Instances(Vec::new(), Some(token.clone())));
+            }
             Some(token) => read_token(token)?,
         };
         if empties < self.settings.empty_pages {
@@ -71,10 +87,14 @@ impl Cloud {
         }
         let most = describe.max_results.unwrap_or(*MAX_RESULTS.end());
         let size = most.min(self.settings.page_size).max(1);
+        let is_stuck = self.settings.token_stuck;
         let mut rest = self.seen_after(&after, place).filter(matches);
-        let page: Vec<_> = rest.by_ref().take(size).cloned().collect();
+        let page: Vec<_> = rest.by_ref().take(size).map(shown).collect();
         let last = rest.next().and(page.last());
-        let next = last.map(|last| write_token(&last.id, 0));
+        let mut next = last.map(|last| write_token(&last.id, 0));
+        if is_stuck {
+            next = Some(write_token(&after, 0));
+        }
         Ok(Answer::Instances(page, next))
     }
 }

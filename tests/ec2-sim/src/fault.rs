@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::machine::Machine;
@@ -35,6 +36,12 @@ pub struct Fault {
     /// How often it happens; none: for ever.
     #[serde(default)]
     pub times: Option<u32>,
+    /// How long it happens, in milliseconds of the cloud's clock from the first time on; none: for ever.
+    #[serde(default)]
+    pub lasts_ms: Option<u64>,
+    /// When it ends, by the cloud's clock; none: never.
+    #[serde(default)]
+    pub until: Option<DateTime<Utc>>,
     /// How many matching calls get through first.
     #[serde(default)]
     pub after: u32,
@@ -44,8 +51,10 @@ pub struct Fault {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Then {
-    /// EC2 says no before anything changes; `{ids}` in the message becomes the ids concerned.
+    /// EC2 says no before anything changes; `{ids}` in the message becomes the ids concerned, `{id}` the first of them.
     Refuse(Refusal),
+    /// EC2 does it, and says no all the same: after a 5xx nobody can know what was done.
+    RefuseAfter(Refusal),
     /// EC2 begins to work only after this real time; other faults still apply to the call.
     Stall {
         /// Milliseconds.
@@ -116,8 +125,9 @@ impl Then {
     /// Writes the ids concerned into what it says.
     pub(crate) fn about(&self, ids: &[String]) -> Self {
         let mut then = self.clone();
-        if let Self::Refuse(refusal) = &mut then {
-            refusal.message = refusal.message.replace("{ids}", &ids.join(", "));
+        if let Self::Refuse(refusal) | Self::RefuseAfter(refusal) = &mut then {
+            let first = ids.first().map_or("", String::as_str);
+            refusal.message = refusal.message.replace("{ids}", &ids.join(", ")).replace("{id}", first);
         }
         then
     }
@@ -127,6 +137,11 @@ impl Fault {
     /// Makes EC2 say no, with status 400.
     pub fn refuse<'a>(action: impl Into<Option<&'a str>>, code: &str, message: &str) -> Self {
         Self::new(action, Then::Refuse(Refusal::new(code, message)))
+    }
+
+    /// Makes EC2 do it and say no, with status 400.
+    pub fn refuse_after<'a>(action: impl Into<Option<&'a str>>, code: &str, message: &str) -> Self {
+        Self::new(action, Then::RefuseAfter(Refusal::new(code, message)))
     }
 
     /// Makes EC2 slow.
@@ -199,6 +214,16 @@ impl Fault {
         Self { times: Some(times), ..self }
     }
 
+    /// Ends so long after the first call that it struck, by the cloud's clock.
+    pub fn lasting(self, time: Duration) -> Self {
+        Self { lasts_ms: Some(millis(time)), ..self }
+    }
+
+    /// Ends at this time of the cloud.
+    pub fn until(self, until: DateTime<Utc>) -> Self {
+        Self { until: Some(until), ..self }
+    }
+
     /// Begins after so many calls.
     pub fn after(self, after: u32) -> Self {
         Self { after, ..self }
@@ -206,7 +231,7 @@ impl Fault {
 
     /// Refuses with another HTTP status than 400, as throttling does with 503.
     pub fn status(mut self, status: u16) -> Self {
-        if let Then::Refuse(refusal) = &mut self.then {
+        if let Then::Refuse(refusal) | Then::RefuseAfter(refusal) = &mut self.then {
             refusal.status = status;
         }
         self
@@ -223,6 +248,8 @@ impl Fault {
             kind: None,
             then,
             times: None,
+            lasts_ms: None,
+            until: None,
             after: 0,
         }
     }
@@ -249,19 +276,22 @@ impl Fault {
     }
 
     /// Counts a matching call, and tells whether it is struck.
-    pub(crate) fn strikes(&mut self) -> bool {
+    pub(crate) fn strikes(&mut self, now: DateTime<Utc>) -> bool {
         if self.after > 0 {
             self.after -= 1;
             return false;
         }
-        match &mut self.times {
-            None => true,
-            Some(0) => false,
-            Some(times) => {
-                *times -= 1;
-                true
-            }
+        if self.until.is_some_and(|until| until <= now) || self.times == Some(0) {
+            return false;
         }
+        if let Some(times) = &mut self.times {
+            *times -= 1;
+        }
+        if let Some(lasts) = self.lasts_ms.take() {
+            let ends = now + Duration::from_millis(lasts);
+            self.until = Some(self.until.map_or(ends, |until| until.min(ends)));
+        }
+        true
     }
 }
 

@@ -28,12 +28,32 @@ pub struct Settings {
     pub page_size: usize,
     /// How many pages with a token and nothing else come before every page with machines.
     pub empty_pages: usize,
+    /// The first page carries a token even if it shows everything, and with that token come only empty pages with the
+    /// same token, for ever.
+    pub token_stuck: bool,
+    /// DescribeInstances leaves out all tags unless a filter names one, `tag:…` or `tag-key`. It is not proved that EC2
+    /// does so, but Cloud Custodian works around it (cloud-custodian #252, #10909).
+    pub tags_omitted: bool,
+    /// A dry run is carried out like any other call, as MiniStack 1.5.33 does.
+    pub ignores_dry_run: bool,
     /// How long an instance is `pending`; `start_takes_ms` in JSON.
     #[serde(rename = "start_takes_ms", deserialize_with = "millis")]
     pub start_takes: Duration,
     /// How long an instance is `stopping`; `stop_takes_ms` in JSON.
     #[serde(rename = "stop_takes_ms", deserialize_with = "millis")]
     pub stop_takes: Duration,
+    /// How long EC2 refuses to start a Spot Instance after it has stopped, `IncorrectSpotRequestState`: its request
+    /// lags behind (terraform-provider-aws #33399); `spot_lag_ms` in JSON.
+    #[serde(rename = "spot_lag_ms", deserialize_with = "millis")]
+    pub spot_lag: Duration,
+    /// How long EC2 refuses to stop what has just arrived at `running`, as if it never had (cloud-custodian #6014);
+    /// `running_lag_ms` in JSON.
+    #[serde(rename = "running_lag_ms", deserialize_with = "millis")]
+    pub running_lag: Duration,
+    /// How long what has just arrived at `running` isn't ready to hibernate: its agent needs a minute or two, says
+    /// the user guide's "Troubleshoot Amazon EC2 instance hibernation"; `hibernation_lag_ms` in JSON.
+    #[serde(rename = "hibernation_lag_ms", deserialize_with = "millis")]
+    pub hibernation_lag: Duration,
     /// The regions enabled for every account.
     pub regions: Vec<String>,
     /// A stop refused because of some of its machines — stop protection, or a [`Fault`] about machines — is carried
@@ -73,9 +93,15 @@ impl Default for Settings {
         Self {
             page_size: 1000,
             empty_pages: 0,
+            token_stuck: false,
+            tags_omitted: false,
+            ignores_dry_run: false,
             // Long enough to be seen by whoever polls, short enough for a test.
             start_takes: Duration::from_millis(150),
             stop_takes: Duration::from_millis(150),
+            spot_lag: Duration::ZERO,
+            running_lag: Duration::ZERO,
+            hibernation_lag: Duration::ZERO,
             regions: ["us-east-1", "us-west-2", "eu-west-1", "eu-central-1"].map(String::from).into(),
             partial_success: false,
             throttle: false,

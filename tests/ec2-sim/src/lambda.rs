@@ -3,6 +3,8 @@
 mod process;
 mod runtime_api;
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,6 +34,8 @@ pub struct Host {
     binary: PathBuf,
     environment: Vec<(String, String)>,
     process: Option<Process>,
+    /// The last invocation's.
+    request_id: String,
 }
 
 /// What came of handing over one event.
@@ -43,6 +47,8 @@ pub struct Invocation {
     pub logs: Vec<String>,
     /// From handing over the event to the outcome; without the start of a new process.
     pub took: Duration,
+    /// Lambda's id for it, as the function was told.
+    pub request_id: String,
 }
 
 /// How an invocation ended.
@@ -80,21 +86,33 @@ impl Host {
     pub async fn start(binary: &Path, environment: &[(&str, &str)]) -> Self {
         let own = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
         let environment = ENVIRONMENT.iter().chain(environment).map(own).collect();
-        let mut host = Self { binary: binary.to_owned(), environment, process: None };
+        let mut host = Self { binary: binary.to_owned(), environment, process: None, request_id: request_id() };
         host.process = Some(host.spawn().await);
         host
     }
 
-    /// Hands over one event, in a new process if the last one is gone; dropping the future kills the process.
+    /// Hands over one event under a request id of its own, in a new process if the last one is gone; dropping the
+    /// future kills the process.
     ///
     /// # Panics
     /// If the binary cannot be run any more.
     pub async fn invoke(&mut self, event: impl Into<Vec<u8>>, timeout: Duration) -> Invocation {
+        self.request_id = request_id();
+        self.retry(event, timeout).await
+    }
+
+    /// Hands over an event as [`Host::invoke`] does, but under the request id of the last one: so Lambda's own retries
+    /// of an asynchronous invocation come.
+    ///
+    /// # Panics
+    /// If the binary cannot be run any more.
+    pub async fn retry(&mut self, event: impl Into<Vec<u8>>, timeout: Duration) -> Invocation {
+        let request_id = self.request_id.clone();
         let mut process = match self.process.take().take_if(Process::is_alive) {
             Some(process) => process,
             None => self.spawn().await,
         };
-        process.hand_over(Event { body: event.into(), timeout });
+        process.hand_over(Event { body: event.into(), timeout, request_id: request_id.clone() });
 
         let mut begun = Instant::now();
         let mut deadline = begun + INIT_LIMIT;
@@ -128,7 +146,7 @@ impl Host {
         if goes_on {
             self.process = Some(process);
         }
-        Invocation { outcome, logs, took }
+        Invocation { outcome, logs, took, request_id }
     }
 
     /// The process between two invocations, as the kernel numbers it; none if the last one is gone.
@@ -148,4 +166,18 @@ impl Host {
             .await
             .unwrap_or_else(|error| panic!("cannot run {}: {error}", self.binary.display()))
     }
+}
+
+/// Makes up a UUID of the random kind; what seeds the standard library's hash tables is random enough.
+fn request_id() -> String {
+    let noise = || RandomState::new().build_hasher().finish();
+    let (high, low) = (noise(), noise());
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xfff,
+        low >> 48 & 0x3fff | 0x8000,
+        low & 0xffff_ffff_ffff
+    )
 }

@@ -46,10 +46,22 @@ pub struct Machine {
     pub hibernation: bool,
     /// The principal of the AWS service that manages it.
     pub managed_by: Option<String>,
+    /// It can't hibernate although it is configured for it: EC2 refuses as if it were not.
+    pub never_hibernates: bool,
     /// Every start ends in `stopped`, for this reason.
     pub falls_back: Option<StateReason>,
+    /// How many starts do; none: all of them.
+    pub falls_back_times: Option<u32>,
     /// A start leaves the launch time alone; whether EC2 does so on a resume from hibernation is not documented.
     pub resume_keeps_launch_time: bool,
+    /// DescribeInstances leaves out its tags unless a filter names one; see the setting of the same name.
+    pub tags_omitted: bool,
+    /// What DescribeInstances writes about it in place of the truth: the names of elements, each with a text, or with
+    /// nothing where the element is left out. The truth is what filters match.
+    pub shown: BTreeMap<String, Option<String>>,
+    /// When its last transition ended.
+    #[serde(skip)]
+    pub(crate) arrived: DateTime<Utc>,
     #[serde(skip)]
     pub(crate) settling: Option<Settling>,
     /// Until then EC2 says that there is no such machine.
@@ -168,9 +180,31 @@ impl Machine {
         self.with(|machine| machine.managed_by = Some(principal.into()))
     }
 
+    /// Makes EC2 refuse to hibernate it, configured or not.
+    pub fn never_hibernates(self) -> Self {
+        self.with(|machine| machine.never_hibernates = true)
+    }
+
     /// Makes every start fall back to `stopped`, for this reason.
     pub fn falls_back(self, code: &str, message: &str) -> Self {
         self.with(|machine| machine.falls_back = Some(StateReason::new(code, message)))
+    }
+
+    /// Makes only so many starts fall back.
+    pub fn falls_back_times(self, times: u32) -> Self {
+        self.with(|machine| machine.falls_back_times = Some(times))
+    }
+
+    /// Makes DescribeInstances leave out its tags unless a filter names one.
+    pub fn tags_omitted(self) -> Self {
+        self.with(|machine| machine.tags_omitted = true)
+    }
+
+    /// Makes DescribeInstances write this as one of its elements, as `launchTime` or `instanceState`; none leaves the
+    /// element out.
+    pub fn shown<'a>(self, element: &str, text: impl Into<Option<&'a str>>) -> Self {
+        let text = text.into().map(String::from);
+        self.with(|machine| drop(machine.shown.insert(element.into(), text)))
     }
 
     /// Makes a start leave the launch time alone.

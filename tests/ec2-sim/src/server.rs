@@ -90,15 +90,21 @@ impl Passage {
 
     /// Plays the call through, bad days included; none means that the connection is to be cut.
     async fn play(self) -> Option<Response> {
-        let (faults, latency) = {
+        let (gate, faults, latency) = {
             let mut cloud = self.shared.lock();
-            (cloud.strike(&self.query.action, &self.place, &self.query.ids()), cloud.settings.latency)
+            let gate = cloud.gates.iter().position(|gate| gate.action == self.query.action);
+            let gate = gate.map(|nth| cloud.gates.remove(nth));
+            (gate, cloud.strike(&self.query.action, &self.place, &self.query.ids()), cloud.settings.latency)
         };
+        if let Some(gate) = gate {
+            gate.pass().await;
+        }
         pause(latency).await;
         for (fault, ids) in faults {
             match fault {
                 Then::Stall { ms } => pause(Duration::from_millis(ms)).await,
                 Then::Refuse(no) => return Some(self.refuse(no, &ids).send()),
+                Then::RefuseAfter(no) => return Some(self.do_and_refuse(no).send()),
                 Then::Hang => {
                     self.record(&mut self.shared.lock(), "hang");
                     std::future::pending::<()>().await;
@@ -166,6 +172,14 @@ impl Passage {
         if let Ok(request) = self.request(&cloud) {
             cloud.stop_elsewhere(&request, &request.ids, bad);
         }
+        self.reply(cloud, Err(no), None)
+    }
+
+    /// Lets the cloud decide, and says no whatever came of it.
+    fn do_and_refuse(&self, no: Refusal) -> Reply {
+        let mut cloud = self.shared.lock();
+        // A refusal of the cloud's own would be the same to the caller: nobody can know what was done.
+        drop(self.answer(&mut cloud));
         self.reply(cloud, Err(no), None)
     }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::cloud::Call;
 use crate::fault::Fault;
 use crate::fleet::{Fleet, Settings};
+use crate::hold::{Gate, Held};
 use crate::machine::Machine;
 use crate::server::{Shared, router};
 
@@ -119,6 +120,13 @@ impl Sim {
     /// Makes something go wrong from now on.
     pub fn fault(&self, fault: Fault) {
         self.shared.lock().faults.push(fault);
+    }
+
+    /// Holds up the next call of an action before EC2 begins to work on it; other faults still apply to it.
+    pub fn hold(&self, action: &str) -> Held {
+        let (gate, held) = Gate::new(action);
+        self.shared.lock().gates.push(gate);
+        held
     }
 
     /// Ends all bad days.

@@ -5,17 +5,44 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::fault::Refusal;
+use crate::fleet::Settings;
 use crate::machine::{Machine, Settling, Spot, StateReason, whole_second};
 
-// EC2's words, after "The instance 'i-…'".
+// EC2's words, after "The instance 'i-…'" where they don't name it themselves.
 const NOT_STARTABLE: &str = "is not in a state from which it can be started.";
 const NOT_STOPPABLE: &str = "is not in a state from which it can be stopped.";
-const NOT_HIBERNATABLE: &str = "is not configured for hibernation.";
+/// Instance Scheduler #510.
+const NOT_HIBERNATABLE: &str =
+    "The instance can't be hibernated because it was not configured at launch for hibernation: {id}";
+/// In the source of Drone's runner for AWS, and of others; it names nobody.
+const NOT_READY_TO_HIBERNATE: &str = "Instance is not ready to hibernate yet, retry in a few minutes";
+/// cloud-custodian #6014, flatcar/mantle #315.
+const NEVER_RAN: &str = "Instance '{id}' cannot be stopped as it has never reached the 'running' state.";
+/// The code and its cause are in terraform-provider-aws #33399; the words are ours.
+const REQUEST_ACTIVE: &str = "The Spot Instance request of instance '{id}' is not in a state from which the instance \
+    can be started.";
 const NOT_EBS: &str = "does not have an 'ebs' root device type and cannot be stopped";
 const PROTECTED: &str = "may not be stopped. Modify its 'disableApiStop' instance attribute and try again.";
 const ONE_TIME: &str = "You can't stop the Spot Instance '{id}' because it is associated with a \
     one-time Spot Instance request. You can only stop Spot Instances associated with persistent \
     Spot Instance requests.";
+
+/// Until when what has arrived since then is refused as if it had not.
+pub(crate) struct Lags {
+    spot: DateTime<Utc>,
+    running: DateTime<Utc>,
+    hibernation: DateTime<Utc>,
+}
+
+impl Lags {
+    pub(crate) fn at(now: DateTime<Utc>, settings: &Settings) -> Self {
+        Self {
+            spot: now - settings.spot_lag,
+            running: now - settings.running_lag,
+            hibernation: now - settings.hibernation_lag,
+        }
+    }
+}
 
 impl Machine {
     /// When the transition under way ends.
@@ -31,28 +58,34 @@ impl Machine {
         if let Some(settled) = settled.filter(|_| moving) {
             self.state = settled.state.into();
             self.state_reason = settled.reason.or(self.state_reason.take());
+            self.arrived = settled.at;
         }
     }
 
     /// Says whether EC2 would accept a start.
-    pub(crate) fn may_start(&self) -> Result<(), Refusal> {
+    pub(crate) fn may_start(&self, lags: &Lags) -> Result<(), Refusal> {
         match self.state.as_str() {
+            "stopped" if self.spot.is_some() && self.arrived > lags.spot => {
+                self.refuse_in_full("IncorrectSpotRequestState", REQUEST_ACTIVE)
+            }
             "pending" | "running" | "stopped" => Ok(()),
             _ => self.refuse("IncorrectInstanceState", NOT_STARTABLE),
         }
     }
 
     /// Says whether EC2 would accept a stop; a stop of what is off already succeeds before any other rule.
-    pub(crate) fn may_stop(&self, hibernate: bool) -> Result<(), Refusal> {
+    pub(crate) fn may_stop(&self, hibernate: bool, lags: &Lags) -> Result<(), Refusal> {
         match self.state.as_str() {
             "stopping" | "stopped" => Ok(()),
+            "running" if self.arrived > lags.running => self.refuse_in_full("IncorrectInstanceState", NEVER_RAN),
             "running" if self.stop_protected => self.refuse("OperationNotPermitted", PROTECTED),
             "running" if self.instance_store => self.refuse("UnsupportedOperation", NOT_EBS),
-            "running" if self.spot == Some(Spot::OneTime) => {
-                Err(Refusal::new("UnsupportedOperation", ONE_TIME.replace("{id}", &self.id)))
+            "running" if self.spot == Some(Spot::OneTime) => self.refuse_in_full("UnsupportedOperation", ONE_TIME),
+            "running" if hibernate && (!self.hibernation || self.never_hibernates) => {
+                self.refuse_in_full("UnsupportedHibernationConfiguration", NOT_HIBERNATABLE)
             }
-            "running" if hibernate && !self.hibernation => {
-                self.refuse("UnsupportedHibernationConfiguration", NOT_HIBERNATABLE)
+            "running" if hibernate && self.arrived > lags.hibernation => {
+                self.refuse_in_full("UnsupportedOperation", NOT_READY_TO_HIBERNATE)
             }
             "running" => Ok(()),
             _ => self.refuse("IncorrectInstanceState", NOT_STOPPABLE),
@@ -70,7 +103,10 @@ impl Machine {
         if !self.resume_keeps_launch_time {
             self.launch_time = whole_second(now);
         }
-        let reason = self.falls_back.clone();
+        let reason = self.falls_back.clone().filter(|_| self.falls_back_times != Some(0));
+        if let (Some(_), Some(times)) = (&reason, &mut self.falls_back_times) {
+            *times -= 1;
+        }
         let state = if reason.is_some() { "stopped" } else { "running" };
         self.settling = Some(Settling { at: now + takes, state, reason });
     }
@@ -104,6 +140,10 @@ impl Machine {
     }
 
     fn refuse(&self, code: &str, why: &str) -> Result<(), Refusal> {
-        Err(Refusal::new(code, format!("The instance '{}' {why}", self.id)))
+        self.refuse_in_full(code, &format!("The instance '{}' {why}", self.id))
+    }
+
+    fn refuse_in_full(&self, code: &str, words: &str) -> Result<(), Refusal> {
+        Err(Refusal::new(code, words.replace("{id}", &self.id)))
     }
 }

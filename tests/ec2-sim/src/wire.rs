@@ -165,6 +165,12 @@ fn reservation(xml: &mut Xml, machine: &Machine) {
 }
 
 fn instance(xml: &mut Xml, machine: &Machine) {
+    xml.instead = Some((xml.depth, machine.shown.clone()));
+    truth(xml, machine);
+    xml.instead = None;
+}
+
+fn truth(xml: &mut Xml, machine: &Machine) {
     xml.leaf("instanceId", &machine.id);
     xml.leaf("imageId", machine.image());
     xml.node("instanceState", |xml| state(xml, &machine.state));
@@ -197,10 +203,12 @@ fn instance(xml: &mut Xml, machine: &Machine) {
     xml.node("hibernationOptions", |xml| {
         xml.leaf("configured", &machine.hibernation.to_string());
     });
-    xml.list("tagSet", &machine.tags, |xml, (key, value)| {
-        xml.leaf("key", key);
-        xml.leaf("value", value);
-    });
+    if !machine.tags_omitted {
+        xml.list("tagSet", &machine.tags, |xml, (key, value)| {
+            xml.leaf("key", key);
+            xml.leaf("value", value);
+        });
+    }
     if let Some(principal) = &machine.managed_by {
         xml.node("operator", |xml| {
             xml.leaf("managed", "true");
@@ -227,20 +235,26 @@ fn state(xml: &mut Xml, name: &str) {
 }
 
 fn document(root: &str, xmlns: Option<&str>, inside: impl FnOnce(&mut Xml)) -> String {
-    let mut xml = Xml(Writer::new(Vec::new()));
+    let mut xml = Xml { writer: Writer::new(Vec::new()), depth: 0, instead: None };
     let start = BytesStart::new(root);
     xml.write(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)));
     xml.write(Event::Start(start.with_attributes(xmlns.map(|xmlns| ("xmlns", xmlns)))));
     inside(&mut xml);
     xml.write(Event::End(BytesEnd::new(root)));
-    String::from_utf8(xml.0.into_inner()).expect("what was written is made of strings")
+    String::from_utf8(xml.writer.into_inner()).expect("what was written is made of strings")
 }
 
-struct Xml(Writer<Vec<u8>>);
+struct Xml {
+    writer: Writer<Vec<u8>>,
+    /// How many elements are open, but for the document's own.
+    depth: usize,
+    /// What to write in place of the elements at a depth: a text, or nothing at all.
+    instead: Option<(usize, BTreeMap<String, Option<String>>)>,
+}
 
 impl Xml {
     fn leaf(&mut self, name: &str, text: &str) {
-        self.node(name, |xml| xml.write(Event::Text(BytesText::from_escaped(partial_escape(text)))));
+        self.node(name, |xml| xml.text(text));
     }
 
     /// Writes EC2's form of a list: one `item` after the other.
@@ -253,12 +267,26 @@ impl Xml {
     }
 
     fn node(&mut self, name: &str, inside: impl FnOnce(&mut Self)) {
+        let instead = self.instead.as_ref().filter(|(depth, _)| *depth == self.depth);
+        let instead = instead.and_then(|(_, texts)| texts.get(name)).cloned();
+        if instead == Some(None) {
+            return;
+        }
         self.write(Event::Start(BytesStart::new(name)));
-        inside(self);
+        self.depth += 1;
+        match instead.flatten() {
+            Some(text) => self.text(&text),
+            None => inside(self),
+        }
+        self.depth -= 1;
         self.write(Event::End(BytesEnd::new(name)));
     }
 
+    fn text(&mut self, text: &str) {
+        self.write(Event::Text(BytesText::from_escaped(partial_escape(text))));
+    }
+
     fn write(&mut self, event: Event) {
-        self.0.write_event(event).expect("a Vec takes every write");
+        self.writer.write_event(event).expect("a Vec takes every write");
     }
 }

@@ -6,6 +6,7 @@ call() { # method, path, body; the answer's body goes to $body
     printf '%s /2018-06-01/runtime/%s HTTP/1.1\r\nHost: lambda\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s' \
         "$1" "$2" "${#3}" "$3" >&3
     body=$(cat <&3)
+    id=$(sed -n 's/^lambda-runtime-aws-request-id: \([0-9a-f-]*\).*/\1/p' <<<"$body")
     body=${body##*$'\r\n\r\n'}
     exec 3>&-
 }
@@ -20,6 +21,10 @@ while call GET invocation/next ""; do
         ;;
     fail) call POST invocation/1/error '{"errorType": "Unfinished", "errorMessage": "2 left"}' ;;
     exit) exit 3 ;;
+    id)
+        echo "$id"
+        call POST "invocation/$id/response" null
+        ;;
     names)
         compgen -e
         call POST invocation/1/response null

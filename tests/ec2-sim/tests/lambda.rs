@@ -92,3 +92,24 @@ async fn nothing_of_the_callers_environment_leaks_in_but_the_path() {
     ];
     assert_eq!(names, expected);
 }
+
+#[tokio::test]
+async fn every_invocation_has_an_id_of_its_own_that_only_a_retry_keeps() {
+    let mut host = host().await;
+
+    let one = host.invoke("id", SOON).await;
+    let retried = host.retry("id", SOON).await;
+    host.kill().await;
+    let retried_anew = host.retry("id", SOON).await;
+    let two = host.invoke("id", SOON).await;
+
+    assert_eq!(one.logs.last(), Some(&one.request_id), "the function was told it");
+    assert_eq!(
+        [&retried, &retried_anew].map(|it| (it.logs.last(), &it.request_id)),
+        [(one.logs.last(), &one.request_id); 2]
+    );
+    assert_eq!(two.logs.last(), Some(&two.request_id));
+    assert_ne!(one.request_id[..8], two.request_id[..8]);
+    let groups: Vec<usize> = two.request_id.split('-').map(str::len).collect();
+    assert_eq!((groups, &two.request_id[14..15]), (vec![8, 4, 4, 4, 12], "4"));
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ec2_sim::Sim;
+use ec2_sim::{Fault, Sim};
 
 use super::{Measured, tell};
 use crate::Bench;
@@ -61,6 +61,54 @@ pub(crate) async fn shared(bench: &Bench) -> Measured {
             let throttled = throttled(&sim, Some(&other));
             rows.push(Row::stated("the same, throttled answers", throttled.to_string(), ""));
         }
+    }
+    Ok(rows)
+}
+
+/// One of so many is refused in the row `poison`: 3 %, by turns with its id in the message and without.
+const POISON: usize = 33;
+
+/// Alone, with instances that EC2 refuses strewn among the others, against the same without them.
+pub(crate) async fn poison(bench: &Bench) -> Measured {
+    let job = &JOBS[0];
+    let mut rows = Vec::new();
+    for _ in 0..bench.runs(1) {
+        let mut figures = Vec::new();
+        for poisoned in [true, false] {
+            let sim = job.cloud(bench).await;
+            let bad: Vec<String> =
+                (1..=job.count).filter(|n| poisoned && n % POISON == 0).map(|n| format!("web-{n}")).collect();
+            let (named, unnamed): (Vec<_>, Vec<_>) = bad.iter().enumerate().partition(|(n, _)| n % 2 == 0);
+            for (_, name) in &named {
+                sim.edit(name, |machine| machine.stop_protected = true);
+            }
+            if poisoned {
+                let unnamed = unnamed.iter().map(|(_, name)| name.as_str());
+                sim.fault(Fault::refuse("StopInstances", "UnsupportedOperation", "It can't be stopped.").on(unnamed));
+            }
+            let taken = bench.ours.run(&sim, &cloud::aws_limits(bench.scale), &job.way.event()).await?;
+            tell(job.count, &bench.ours.name, &taken);
+            let summary = &taken.answer["summary"];
+            if summary["changed"] != job.count - bad.len() || summary["unfinished"] != 0 {
+                return Err(format!("{} of {} are bad, and it said {summary}", bad.len(), job.count));
+            }
+            let calls = sim.calls();
+            let stops: Vec<_> = calls.iter().filter(|call| call.action == "StopInstances").collect();
+            figures.push((
+                taken.event,
+                stops.len(),
+                stops.iter().map(|call| call.ids.len()).sum::<usize>(),
+                calls.len(),
+            ));
+        }
+        let [(took, stops, tokens, calls), (clean_took, clean_stops, clean_tokens, clean_calls)] = figures[..] else {
+            return Err("two runs make a row".to_owned());
+        };
+        let what = format!("{}, 3 % of them refused, against none", job.what);
+        rows.push(Row::times(what, took, clean_took, 2.0));
+        rows.push(Row::counts("the same, instances' tokens", tokens, clean_tokens, 2.0));
+        rows.push(Row::stated("the same, StopInstances calls", stops.to_string(), clean_stops.to_string()));
+        rows.push(Row::stated("the same, all calls", calls.to_string(), clean_calls.to_string()));
     }
     Ok(rows)
 }

@@ -23,6 +23,7 @@ const FUNCTION_ARN: &str = "arn:aws:lambda:us-east-1:123456789012:function:curfe
 pub(super) struct Event {
     pub(super) body: Vec<u8>,
     pub(super) timeout: Duration,
+    pub(super) request_id: String,
 }
 
 pub(super) enum Happening {
@@ -70,7 +71,7 @@ async fn next(State(desk): State<Desk>) -> Response {
     desk.tell(Happening::HandedOver);
     let deadline = Utc::now() + event.timeout;
     let headers = [
-        ("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd"),
+        ("lambda-runtime-aws-request-id", event.request_id.as_str()),
         ("lambda-runtime-deadline-ms", &deadline.timestamp_millis().to_string()),
         ("lambda-runtime-invoked-function-arn", FUNCTION_ARN),
         ("lambda-runtime-trace-id", "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Sampled=0"),

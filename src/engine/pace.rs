@@ -50,12 +50,6 @@ impl Pace {
         if wait == 0.0 { Duration::ZERO } else { Duration::from_secs_f64((wait / self.share).min(FOR_EVER)) + MARGIN }
     }
 
-    /// Tells whether the instances' bucket holds too little for so many.
-    pub(super) fn lacks(&mut self, instances: usize, now: Instant) -> bool {
-        self.refill(now);
-        self.instances.lacks(instances as f64) > 0.0
-    }
-
     /// A call is made. What EC2 refuses for another reason counts too: it may have cost its tokens.
     pub(super) fn take(&mut self, instances: usize, now: Instant) {
         self.refill(now);

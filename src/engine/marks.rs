@@ -1,0 +1,81 @@
+//! Marks that have to be put right: deleted by their value, or written anew.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::Instant;
+
+use super::ledger::{Marked, Slot};
+use super::{Call, Due, Engine, FAILED_TAGGINGS, Tidy, WRONG_LASTS};
+use crate::ec2::{Class, Error, MAX_IDS, classify, may_pass};
+use crate::instance::{InstanceId, Mark};
+
+impl Engine<'_> {
+    /// The next mark to be put right; this run's own, once nothing else is to be asked.
+    pub(super) fn next_tidying(&mut self, now: Instant) -> Option<Due> {
+        let idle = self.queues.is_empty() && self.ledger.lost().is_empty();
+        let since = if self.wrong.is_empty() { None } else { Some(*self.wrong_since.get_or_insert(now)) };
+        let long = since.is_some_and(|since| now.saturating_duration_since(since) >= WRONG_LASTS);
+        if idle || long || self.wrong.len() >= MAX_IDS {
+            self.tidy_wrong();
+        }
+        let call = Call::Tidy(self.tidying.last()?.clone());
+        Some(Due { at: self.tidy_again.at, call: Some(call), until: self.orders.deadline })
+    }
+
+    /// Takes this run's mark off those that must not carry it.
+    pub(super) fn tidy_wrong(&mut self) {
+        self.wrong_since = None;
+        for slot in std::mem::take(&mut self.wrong) {
+            self.ledger.get_mut(slot).marked = Marked::No;
+            self.tidy(false, self.orders.mark.clone(), self.ledger.get(slot).instance.id);
+        }
+    }
+
+    /// Marks anew what was to run and does not, so that a later start still knows it for ours. EC2's clock counts, which
+    /// may be ahead of ours.
+    pub(super) fn mark_anew(&mut self, fallen: &[(Slot, DateTime<Utc>)], now: Instant) {
+        let (instant, utc) = self.orders.clock;
+        let passed = TimeDelta::from_std(now.saturating_duration_since(instant)).unwrap_or_default();
+        let counts = fallen.iter().map(|(_, launched)| *launched + TimeDelta::seconds(1)).max();
+        let Some(at) = counts.map(|counts| counts.max(utc + passed)) else { return };
+        let mark = Mark::new(at, self.orders.run);
+        for (slot, _) in fallen {
+            self.tidy(true, mark.clone(), self.ledger.get(*slot).instance.id);
+        }
+    }
+
+    /// Puts a mark right, with others in one call.
+    pub(super) fn tidy(&mut self, write: bool, mark: Mark, id: InstanceId) {
+        let same = |job: &&mut Tidy| job.write == write && job.mark == mark && job.ids.len() < MAX_IDS;
+        match self.tidying.iter_mut().find(same) {
+            Some(job) => job.ids.push(id),
+            None => self.tidying.push(Tidy { write, mark, ids: vec![id] }),
+        }
+    }
+
+    /// One that EC2 refuses costs no other its turn here either: but it is not worth many calls.
+    pub(super) fn tidied(&mut self, job: &Tidy, result: Result<(), Error>, now: Instant) {
+        self.tidying.retain(|other| other.write != job.write || other.mark != job.mark || other.ids != job.ids);
+        let Err(error) = result else {
+            self.may_tidy = true;
+            return self.tidy_again.reset(now);
+        };
+        let all_denied = classify(&error) == Class::Permission && !self.may_tidy;
+        self.failed_taggings += if all_denied { FAILED_TAGGINGS / 4 } else { 1 };
+        if self.failed_taggings > FAILED_TAGGINGS {
+            return self.tidying.clear();
+        }
+        let part = |ids: &[InstanceId]| Tidy { ids: ids.to_vec(), ..job.clone() };
+        if may_pass(&error) {
+            self.tidy_again.again(now);
+            return self.tidying.insert(0, part(&job.ids));
+        }
+        let named = InstanceId::all_in(&error.message);
+        let rest: Vec<InstanceId> = job.ids.iter().filter(|id| !named.contains(id)).copied().collect();
+        match rest.len() {
+            0 => {}
+            n if n < job.ids.len() => self.tidying.push(part(&rest)),
+            1 => {}
+            n => self.tidying.extend([part(&rest[n / 2..]), part(&rest[..n / 2])]),
+        }
+    }
+}

@@ -1,0 +1,618 @@
+//! Pure: who is asked for next, and together with whom.
+//!
+//! EC2 carries a call out for all its instances or for none, so one bad instance costs its group a call. Nobody may wait
+//! behind that: what was not asked for yet goes first, what was refused goes to the back, in halves. A half that must
+//! hold the bad one, because the other half went through, is halved again without being asked for as a whole. How many go
+//! into one call is learned from what EC2 says to the calls before.
+//!
+//! Where something is short (room in a zone, a limit of the account), halves tell nothing: what fits depends on how many
+//! are asked for. There the first in line are asked for in ever smaller groups, and what has no room by itself goes to
+//! the back of its own line.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::backoff::{Backoff, Ladder};
+use super::ledger::{Ledger, Slot};
+use super::pace::Pace;
+use crate::ec2::{Buckets, Limits};
+use crate::plan::Step;
+
+/// Instances in one StopInstances or StartInstances call.
+///
+/// Small enough that a bad one is found by halving in 12 calls (2 × log2 64), large enough that a thousand
+/// instances are 16: StartInstances has a bucket of 5 calls, refilled by 2 a second (EC2 developer guide,
+/// "Request throttling").
+const LARGEST: usize = 64;
+/// A refused group counts as much as this many accepted ones. With groups half as large after each refusal but the first,
+/// and a quarter larger after each accepted one, groups settle at eight where one instance in 33 is bad (`make bench`, row
+/// `poison`: the tokens that refused calls cost, and the number of calls, are in balance there).
+const REFUSAL: u32 = 4;
+/// Instances refused one by one, none ever accepted, before a permission is taken for missing altogether: if a tenth of
+/// the rest would go through, one of them is accepted in half of all cases; if half of it would, in 98 of 100.
+const PROBES: usize = 6;
+/// The same for a refusal that this version doesn't know, or once something was accepted: as long as the price is small.
+const PATIENT_PROBES: usize = 64;
+/// What is fewer than this is asked for one by one in any case.
+const FEW: usize = 2 * PROBES;
+/// Instances of one type refused one by one before the account's limit is taken for reached.
+const LIMIT_PROBES: usize = 3;
+/// Instances without room one by one before all of their place wait; twice as many each time, up to the second figure.
+const ROOM_PROBES: (usize, usize) = (24, 64);
+/// Pauses before a place without room is asked for again.
+const ROOM: Ladder = Ladder { first: Duration::from_secs(10), longest: Duration::from_secs(120), growth: 150 };
+/// Pauses while EC2 is unwell as a whole, or throttles.
+const CALLS: Ladder = Ladder { first: Duration::from_millis(250), longest: Duration::from_secs(20), growth: 150 };
+/// Calls in a row without a clear answer before a single instance is asked for: is it they, or EC2?
+const SUSPICIOUS: u32 = 2;
+
+/// What instances may be asked for together, because EC2 refuses them for reasons of their own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Kind {
+    scarce: Option<Scarce>,
+    spot: bool,
+    step: Step,
+}
+
+/// What is short.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Scarce {
+    /// Room for an instance type in a zone.
+    Room { zone: Arc<str>, instance_type: Arc<str> },
+    /// What the account may run of an instance type.
+    Limit { instance_type: Arc<str> },
+}
+
+/// What EC2 is short of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shortage {
+    Room,
+    Limit,
+}
+
+/// Instances that are asked for in one call.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    pub(super) slots: Vec<Slot>,
+    kind: Kind,
+    origin: Origin,
+}
+
+impl Group {
+    pub(super) fn step(&self) -> Step {
+        self.kind.step
+    }
+
+    /// Returns some of it.
+    pub(super) fn of(&self, slots: Vec<Slot>) -> Self {
+        Self { slots, ..self.clone() }
+    }
+}
+
+/// Why a group is as large as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// As many as the line's size allows.
+    Sized,
+    /// One of two halves of what was refused.
+    Half(u32),
+    /// One by itself, to hear what EC2 says of it.
+    Alone,
+}
+
+/// Instances that were asked for and have to be again.
+#[derive(Debug)]
+struct Part {
+    slots: Vec<Slot>,
+    suspicion: Suspicion,
+    /// Nobody answered, so EC2 itself may have been the reason.
+    unanswered: bool,
+}
+
+/// What is known of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Suspicion {
+    /// Nothing: it may be cut, and go with others.
+    None,
+    /// The other half of it is being asked for.
+    Half(u32),
+    /// It holds one that EC2 refuses.
+    Bad,
+}
+
+/// Those of one kind, in line.
+#[derive(Debug)]
+struct Line {
+    fresh: VecDeque<Slot>,
+    again: VecDeque<Part>,
+    /// Instances in the next group.
+    size: usize,
+    /// Its turn, when it was last served.
+    served: u64,
+    /// How often its groups were refused of late, in parts of which an accepted one takes one off.
+    refused: u32,
+    /// Only of what is short: accepted groups in a row, those refused one by one, how many of them are enough.
+    in_a_row: usize,
+    alone: usize,
+    enough: usize,
+    pause: Backoff,
+}
+
+impl Line {
+    fn new(size: usize, now: Instant) -> Self {
+        Self {
+            fresh: VecDeque::new(),
+            again: VecDeque::new(),
+            size,
+            served: 0,
+            refused: 0,
+            in_a_row: 0,
+            alone: 0,
+            enough: ROOM_PROBES.0,
+            pause: Backoff::new(ROOM, now),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.again.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.fresh.len() + self.again.iter().map(|part| part.slots.len()).sum::<usize>()
+    }
+
+    fn push(&mut self, slots: Vec<Slot>, suspicion: Suspicion, unanswered: bool) {
+        if !slots.is_empty() {
+            self.again.push_back(Part { slots, suspicion, unanswered });
+        }
+    }
+
+    /// A group did not go through.
+    fn learn(&mut self, origin: Origin) {
+        if origin == Origin::Sized {
+            self.refused += REFUSAL;
+            // One bad instance is no reason for smaller groups; one in each of several is.
+            if self.refused > REFUSAL {
+                self.size = (self.size / 2).max(1);
+            }
+        }
+    }
+
+    /// The next one by itself.
+    fn take_one(&mut self, nth: usize) -> Option<Slot> {
+        if !self.fresh.is_empty() {
+            // Neighbours are often alike: examples are taken from all over the line.
+            return self.fresh.remove(nth * self.fresh.len() / (PROBES + 1) % self.fresh.len());
+        }
+        let part = self.again.front_mut()?;
+        let slot = part.slots.remove(0);
+        if part.suspicion != Suspicion::Bad {
+            part.suspicion = Suspicion::None;
+        }
+        if part.slots.is_empty() {
+            self.again.pop_front();
+        }
+        Some(slot)
+    }
+
+    /// The next group, and whether it is half of something.
+    fn take(&mut self, pair: u32) -> Option<(Vec<Slot>, Origin)> {
+        if !self.fresh.is_empty() {
+            let size = self.size.min(self.fresh.len());
+            return Some((self.fresh.drain(..size).collect(), Origin::Sized));
+        }
+        let part = self.again.front_mut()?;
+        if part.suspicion == Suspicion::Bad && part.slots.len() == 1 {
+            return Some((self.again.pop_front()?.slots, Origin::Alone));
+        }
+        if part.suspicion == Suspicion::Bad {
+            let other = part.slots.split_off(part.slots.len() / 2);
+            let half = std::mem::replace(&mut part.slots, other);
+            part.suspicion = Suspicion::Half(pair);
+            return Some((half, Origin::Half(pair)));
+        }
+        let mut slots = Vec::new();
+        let mut at = 0;
+        while slots.len() < self.size
+            && let Some(part) = self.again.get_mut(at)
+        {
+            if part.suspicion == Suspicion::Bad {
+                at += 1;
+                continue;
+            }
+            let some = part.slots.len().min(self.size - slots.len());
+            slots.extend(part.slots.drain(..some));
+            part.suspicion = Suspicion::None;
+            if part.slots.is_empty() {
+                self.again.remove(at);
+            }
+        }
+        Some((slots, Origin::Sized))
+    }
+
+    /// Finds what is left of a pair of halves.
+    fn other_half(&mut self, origin: Origin) -> Option<&mut Part> {
+        let Origin::Half(pair) = origin else { return None };
+        self.again.iter_mut().find(|part| part.suspicion == Suspicion::Half(pair))
+    }
+}
+
+/// Everything of a run that is to be stopped, and everything that is to be started.
+#[derive(Debug)]
+pub(super) struct Queues {
+    stops: Queue,
+    starts: Queue,
+}
+
+impl Queues {
+    pub(super) fn new(limits: &Limits, now: Instant) -> Self {
+        let queue = |step| Queue::new(limits.of(step), now);
+        Self { stops: queue(Step::Stop { hibernate: false }), starts: queue(Step::Start) }
+    }
+
+    /// Returns the queue that a step belongs to.
+    pub(super) fn of(&mut self, step: Step) -> &mut Queue {
+        match step {
+            Step::Stop { .. } => &mut self.stops,
+            Step::Start => &mut self.starts,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.stops.is_empty() && self.starts.is_empty()
+    }
+
+    /// Nothing is to be asked for an instance any more: it is taken out of the group in hand.
+    pub(super) fn let_go(&mut self, slot: Slot) {
+        self.stops.let_go(slot);
+        self.starts.let_go(slot);
+    }
+
+    /// Whether it is in the group in hand.
+    pub(super) fn holds(&self, slot: Slot) -> bool {
+        let held = |queue: &Queue| queue.held.as_ref().is_some_and(|group| group.slots.contains(&slot));
+        held(&self.stops) || held(&self.starts)
+    }
+
+    /// Nothing is to be asked for any more.
+    pub(super) fn clear(&mut self) {
+        self.stops.take_all();
+        self.starts.take_all();
+    }
+}
+
+/// Everything of a run that goes one way.
+#[derive(Debug)]
+pub(super) struct Queue {
+    lines: BTreeMap<Kind, Line>,
+    /// In hand until it is answered.
+    held: Option<Group>,
+    pub(super) pace: Pace,
+    largest: usize,
+    turn: u64,
+    pairs: u32,
+    /// EC2 has accepted something.
+    accepted: bool,
+    /// Refused for a reason that may hold for all: only one at a time, until something is accepted.
+    probing: bool,
+    /// Refused one by one since something was accepted, for a reason that may hold for all.
+    refused_alone: usize,
+    /// Calls in a row without a clear answer.
+    unanswered: u32,
+    /// When the next call may be made: EC2 throttles, or is unwell as a whole.
+    pause: Backoff,
+}
+
+impl Queue {
+    fn new(buckets: Buckets, now: Instant) -> Self {
+        Self {
+            lines: BTreeMap::new(),
+            held: None,
+            pace: Pace::new(buckets, now),
+            // More than its bucket holds EC2 would never take.
+            largest: LARGEST.min(buckets.instances.size as usize).max(1),
+            turn: 0,
+            pairs: 0,
+            accepted: false,
+            probing: false,
+            refused_alone: 0,
+            unanswered: 0,
+            pause: Backoff::new(CALLS, now),
+        }
+    }
+
+    fn kind(ledger: &Ledger, slot: Slot) -> Kind {
+        let entry = ledger.get(slot);
+        Kind { scarce: None, spot: entry.instance.spot, step: entry.task.step }
+    }
+
+    fn line(&mut self, kind: &Kind, now: Instant) -> &mut Line {
+        let size = self.largest;
+        self.lines.entry(kind.clone()).or_insert_with(|| Line::new(size, now))
+    }
+
+    /// Lines up what was never asked for.
+    pub(super) fn add(&mut self, ledger: &Ledger, slot: Slot, now: Instant) {
+        self.line(&Self::kind(ledger, slot), now).fresh.push_back(slot);
+    }
+
+    /// Lines up what was asked for before, at the back.
+    pub(super) fn add_again(&mut self, ledger: &Ledger, slot: Slot, now: Instant) {
+        self.line(&Self::kind(ledger, slot), now).push(vec![slot], Suspicion::None, false);
+    }
+
+    /// Lines up what is left of a group that got no clear answer, in halves.
+    pub(super) fn add_unanswered(&mut self, group: Group, slots: Vec<Slot>, now: Instant) {
+        let line = self.line(&group.kind, now);
+        line.learn(group.origin);
+        line.push(slots, Suspicion::Bad, true);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held.is_none() && self.lines.values().all(Line::is_empty)
+    }
+
+    fn len(&self) -> usize {
+        self.held.as_ref().map_or(0, |group| group.slots.len()) + self.lines.values().map(Line::len).sum::<usize>()
+    }
+
+    /// When the next group may be asked for, without regard to its size.
+    pub(super) fn ready_at(&self) -> Option<Instant> {
+        let lines = self.lines.values().filter(|line| !line.is_empty()).map(|line| line.pause.at).min();
+        let at = if self.held.is_some() { Some(self.pause.at) } else { lines };
+        at.map(|at| at.max(self.pause.at))
+    }
+
+    /// Takes the next group in hand; the same one until it is answered.
+    pub(super) fn hold(&mut self, ledger: &Ledger, now: Instant) -> Option<&Group> {
+        if self.held.as_ref().is_none_or(|group| group.slots.is_empty()) {
+            self.held = self.form(ledger, now);
+        }
+        self.held.as_ref()
+    }
+
+    fn let_go(&mut self, slot: Slot) {
+        if let Some(group) = &mut self.held {
+            group.slots.retain(|held| *held != slot);
+        }
+        if self.held.as_ref().is_some_and(|group| group.slots.is_empty()) {
+            self.held = None;
+        }
+    }
+
+    /// Returns some of those that come after the group in hand.
+    pub(super) fn next_in_line(&self, most: usize) -> Vec<Slot> {
+        let fresh = self.lines.values().flat_map(|line| &line.fresh);
+        let again = self.lines.values().flat_map(|line| &line.again).flat_map(|part| &part.slots);
+        fresh.chain(again).copied().take(most).collect()
+    }
+
+    /// Hands over the group that was asked for.
+    pub(super) fn take_held(&mut self) -> Option<Group> {
+        self.held.take()
+    }
+
+    fn form(&mut self, ledger: &Ledger, now: Instant) -> Option<Group> {
+        self.send_to_their_places(ledger);
+        let alone = (self.probing && !self.accepted) || self.unanswered >= SUSPICIOUS;
+        let open = self.lines.iter_mut().filter(|(_, line)| !line.is_empty() && line.pause.at <= now);
+        let (kind, line) = open.min_by_key(|(_, line)| (line.fresh.is_empty(), line.served))?;
+        let kind = kind.clone();
+        let fresh = !line.fresh.is_empty();
+        let (slots, origin) = match alone {
+            true => (vec![line.take_one(self.refused_alone)?], Origin::Alone),
+            false => line.take(self.pairs)?,
+        };
+        // Whoever has not been asked for goes first, On-Demand before Spot; the others take turns.
+        if !fresh {
+            self.turn += 1;
+            line.served = self.turn;
+        }
+        self.pairs += 1;
+        Some(Group { slots, kind, origin })
+    }
+
+    /// Lets those of a place that is known to be short join its line.
+    fn send_to_their_places(&mut self, ledger: &Ledger) {
+        let places: Vec<Kind> = self
+            .lines
+            .iter()
+            .filter(|(kind, line)| kind.scarce.is_some() && !line.is_empty())
+            .map(|(k, _)| k.clone())
+            .collect();
+        if places.is_empty() {
+            return;
+        }
+        let mut moved: Vec<(Kind, Slot)> = Vec::new();
+        for (kind, line) in self.lines.iter_mut().filter(|(kind, _)| kind.scarce.is_none()) {
+            line.fresh.retain(|slot| {
+                let of = |place: &&Kind| {
+                    let shortage = match &place.scarce {
+                        Some(Scarce::Room { .. }) => Shortage::Room,
+                        _ => Shortage::Limit,
+                    };
+                    **place == scarce(kind, ledger, *slot, shortage)
+                };
+                let place = places.iter().find(of);
+                moved.extend(place.map(|place| (place.clone(), *slot)));
+                place.is_none()
+            });
+        }
+        for (kind, slot) in moved {
+            if let Some(line) = self.lines.get_mut(&kind) {
+                line.push(vec![slot], Suspicion::None, false);
+            }
+        }
+    }
+
+    /// EC2 gave a clear answer, whatever it is.
+    fn answered(&mut self, now: Instant) {
+        if self.unanswered > SUSPICIOUS {
+            // It was EC2 itself: nobody is a suspect for that.
+            for part in self.lines.values_mut().flat_map(|line| &mut line.again).filter(|part| part.unanswered) {
+                part.suspicion = Suspicion::None;
+            }
+        }
+        self.unanswered = 0;
+        self.pause.reset(now);
+        self.pace.accepted();
+    }
+
+    /// EC2 accepted a group.
+    pub(super) fn accept(&mut self, group: &Group, now: Instant) {
+        self.answered(now);
+        (self.accepted, self.probing, self.refused_alone) = (true, false, 0);
+        let largest = self.largest;
+        let Some(line) = self.lines.get_mut(&group.kind) else { return };
+        if let Some(other) = line.other_half(group.origin) {
+            other.suspicion = Suspicion::Bad;
+        }
+        if group.kind.scarce.is_some() {
+            line.in_a_row += 1;
+            (line.alone, line.enough) = (0, ROOM_PROBES.0);
+            line.pause.reset(now);
+            if group.origin == Origin::Alone {
+                // There is room again, maybe for those too that had none by themselves.
+                line.again.iter_mut().for_each(|part| part.suspicion = Suspicion::None);
+            }
+            if line.in_a_row > 1 {
+                line.size = (line.size * 2).min(largest);
+            }
+            if line.is_empty() {
+                self.lines.remove(&group.kind);
+            }
+            return;
+        }
+        if group.origin == Origin::Sized {
+            line.refused = line.refused.saturating_sub(1);
+            if group.slots.len() * 2 >= line.size {
+                line.size = (line.size + (line.size / 4).max(1)).min(largest);
+            }
+        }
+    }
+
+    /// EC2 throttled the group in hand: the same again, later.
+    pub(super) fn throttle(&mut self, group: Group, now: Instant) {
+        self.pause.again(now);
+        self.held = Some(group);
+    }
+
+    /// Nobody gave the group a clear answer.
+    pub(super) fn lose(&mut self, now: Instant) {
+        self.unanswered += 1;
+        if self.unanswered > SUSPICIOUS {
+            self.pause.again(now);
+        }
+    }
+
+    /// EC2 refused the group for the sake of some; the rest is asked for again, and nothing is known of it.
+    pub(super) fn refuse_some(&mut self, group: Group, rest: Vec<Slot>, now: Instant) {
+        self.refuse(&group, rest, Suspicion::None, now);
+    }
+
+    /// EC2 refused the group without saying for whose sake.
+    pub(super) fn refuse_whole(&mut self, mut group: Group, now: Instant) {
+        let slots = std::mem::take(&mut group.slots);
+        self.refuse(&group, slots, Suspicion::Bad, now);
+    }
+
+    fn refuse(&mut self, group: &Group, rest: Vec<Slot>, suspicion: Suspicion, now: Instant) {
+        self.answered(now);
+        let line = self.line(&group.kind, now);
+        line.learn(group.origin);
+        if let Some(other) = line.other_half(group.origin) {
+            other.suspicion = Suspicion::None;
+        }
+        line.push(rest, suspicion, false);
+    }
+
+    /// EC2 refused the group, or one by itself, for a reason that may hold for all. Hands over all that is left, if by now
+    /// it is taken to hold for all, with the number of those of which EC2 said it.
+    pub(super) fn may_hold_for_all(&mut self, alone: usize, known: bool) -> Option<(Vec<Slot>, usize)> {
+        self.probing = true;
+        self.refused_alone += alone;
+        let enough = if known && !self.accepted { PROBES } else { PATIENT_PROBES };
+        (self.refused_alone >= enough && self.len() > FEW).then(|| (self.take_all(), self.refused_alone))
+    }
+
+    /// EC2 has no room for the group, or the account's limit none. Hands over all of a type, if its limit is taken for
+    /// reached.
+    pub(super) fn run_short(&mut self, group: Group, shortage: Shortage, ledger: &Ledger, now: Instant) -> Vec<Slot> {
+        self.answered(now);
+        let count = group.slots.len();
+        let mut places: BTreeMap<Kind, Vec<Slot>> = BTreeMap::new();
+        for slot in group.slots {
+            places.entry(scarce(&group.kind, ledger, slot, shortage)).or_default().push(slot);
+        }
+        let only = places.len() == 1;
+        let mut reached = Vec::new();
+        for (kind, slots) in places {
+            let line = self.line(&kind, now);
+            line.in_a_row = 0;
+            if count == 1 {
+                line.push(slots, Suspicion::Bad, false);
+                reached.extend(self.without_room(&kind, shortage, now));
+                continue;
+            }
+            line.size = line.size.min(if only { count / 2 } else { slots.len() });
+            // The first in line stay the first: smaller groups of them tell how much fits.
+            line.again.push_front(Part { slots, suspicion: Suspicion::None, unanswered: false });
+        }
+        if !reached.is_empty() {
+            // What was not asked for yet, of the same type, meets the same limit.
+            self.send_to_their_places(ledger);
+        }
+        reached.iter().filter_map(|kind| self.lines.remove(kind)).flat_map(slots_of).collect()
+    }
+
+    /// A start fell back because there was no room after all: it waits in its place's line.
+    pub(super) fn fell_short(&mut self, slot: Slot, ledger: &Ledger, now: Instant) {
+        let kind = scarce(&Self::kind(ledger, slot), ledger, slot, Shortage::Room);
+        let line = self.line(&kind, now);
+        line.in_a_row = 0;
+        line.push(vec![slot], Suspicion::Bad, false);
+        self.without_room(&kind, Shortage::Room, now);
+    }
+
+    /// One of a place had no room by itself; after a few of them, all of the place wait, or their limit is reached.
+    fn without_room(&mut self, kind: &Kind, shortage: Shortage, now: Instant) -> Option<Kind> {
+        let line = self.line(kind, now);
+        line.alone += 1;
+        line.size = 1;
+        match shortage {
+            Shortage::Limit => (line.alone >= LIMIT_PROBES.min(line.len())).then(|| kind.clone()),
+            Shortage::Room => {
+                if line.alone >= line.enough.min(line.len()) {
+                    line.pause.again(now);
+                    (line.alone, line.enough) = (0, (line.enough * 2).min(ROOM_PROBES.1));
+                }
+                None
+            }
+        }
+    }
+
+    /// Hands over everything, asked for or not.
+    fn take_all(&mut self) -> Vec<Slot> {
+        let held = self.held.take().map(|group| group.slots).unwrap_or_default();
+        let lines = std::mem::take(&mut self.lines);
+        held.into_iter().chain(lines.into_values().flat_map(slots_of)).collect()
+    }
+}
+
+fn slots_of(line: Line) -> impl Iterator<Item = Slot> {
+    line.fresh.into_iter().chain(line.again.into_iter().flat_map(|part| part.slots))
+}
+
+/// Returns the line in which an instance waits for what is short.
+fn scarce(kind: &Kind, ledger: &Ledger, slot: Slot, shortage: Shortage) -> Kind {
+    let instance = &ledger.get(slot).instance;
+    let instance_type = instance.instance_type.clone();
+    let scarce = match shortage {
+        Shortage::Room => Scarce::Room { zone: instance.zone.clone(), instance_type },
+        Shortage::Limit => Scarce::Limit { instance_type },
+    };
+    Kind { scarce: Some(scarce), ..kind.clone() }
+}

@@ -1,0 +1,195 @@
+//! Pure data: what became of a run, of each of its targets and of each instance. What those who act and the report share.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use crate::instance::{Instance, InstanceId, State};
+
+/// Bytes of one of EC2's messages that are told: a refusal of a thousand ids, or a page of HTML, helps nobody.
+const MAX_MESSAGE: usize = 2000;
+
+/// Cuts one of EC2's messages to what is told of it.
+#[must_use]
+pub fn cut(message: &str) -> String {
+    match message.len() <= MAX_MESSAGE {
+        true => message.to_owned(),
+        false => format!("{}…", &message[..message.floor_char_boundary(MAX_MESSAGE)]),
+    }
+}
+
+/// What a run did, target by target.
+#[derive(Debug, Default)]
+pub struct Run {
+    /// Every account and region, in the order in which they were worked on.
+    pub targets: Vec<Worked>,
+    /// The plan would have changed so many, more than `max_changes`, and was not carried out.
+    pub too_many_changes: Option<usize>,
+    /// Nothing matched, though every target could be asked: what a look at every state found.
+    pub second_look: Option<Result<SecondLook, Trouble>>,
+}
+
+/// What the request selects where the state doesn't count: "already stopped" and "no such instance" must read differently.
+#[derive(Debug, Default)]
+pub struct SecondLook {
+    /// Instances already in the state in which the action ends well.
+    pub done: usize,
+    /// Those in other states, by state.
+    pub others: BTreeMap<String, usize>,
+}
+
+/// What became of one account and region.
+#[derive(Debug)]
+pub struct Worked {
+    /// The account.
+    pub account: String,
+    /// The region.
+    pub region: String,
+    /// What became of each instance that matched: every one exactly once.
+    pub settled: Vec<Settled>,
+    /// Why the whole target could not be worked on.
+    pub error: Option<Trouble>,
+    /// Why it was passed over, if that is no error.
+    pub note: Option<String>,
+}
+
+/// What stood in the way of a whole account and region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// EC2's code, or ours where EC2 gave none.
+    pub code: String,
+    /// The sentence that comes with it.
+    pub message: String,
+    /// Whether a retry may find the target well.
+    pub may_pass: bool,
+}
+
+/// An instance, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Which instance.
+    pub id: InstanceId,
+    /// Its tag `Name`.
+    pub name: Option<Box<str>>,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl Settled {
+    /// Books what became of an instance.
+    #[must_use]
+    pub fn of(instance: &Instance, outcome: Outcome) -> Self {
+        Self { id: instance.id, name: instance.name().map(Into::into), outcome }
+    }
+}
+
+/// What became of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "from and to are states")]
+pub enum Outcome {
+    /// EC2 said that it did.
+    Changed {
+        from: State,
+        to: State,
+        /// What the states alone don't say.
+        message: Option<Box<str>>,
+    },
+    /// EC2 said that it would.
+    WouldChange { from: State, to: State },
+    /// Left alone.
+    Skipped(Box<Skip>),
+    /// EC2 said no.
+    Failed {
+        /// EC2's code.
+        code: Box<str>,
+        /// EC2's sentence, and a hint where we have one.
+        message: Box<str>,
+    },
+    /// Not done, or not known to be done; a retry may do it.
+    Unfinished {
+        /// `deadline`, or the code that stood in the way.
+        reason: Box<str>,
+    },
+}
+
+impl Outcome {
+    /// Leaves an instance alone for a reason that says it all.
+    #[must_use]
+    pub fn skipped(reason: Reason) -> Self {
+        Self::Skipped(Skip::because(reason).into())
+    }
+}
+
+/// Why an instance is left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skip {
+    /// The reason, from a fixed list.
+    pub reason: Reason,
+    /// Up to when, if it ends.
+    pub until: Option<DateTime<Utc>>,
+    /// What the reason alone doesn't say.
+    pub message: Option<String>,
+    /// A tag can't be read: somebody should correct it.
+    pub wants_attention: bool,
+}
+
+impl Skip {
+    /// Skips for a reason that says it all.
+    #[must_use]
+    pub fn because(reason: Reason) -> Self {
+        Self { reason, until: None, message: None, wants_attention: false }
+    }
+
+    /// Skips for a reason that wants a word more.
+    #[must_use]
+    pub fn saying(reason: Reason, message: String) -> Self {
+        Self { message: Some(message), ..Self::because(reason) }
+    }
+}
+
+/// The reasons for which Curfew leaves an instance alone; their names are a contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the table in README.md says when each applies")]
+pub enum Reason {
+    AlreadyDone,
+    AutoscalingMember,
+    Exempt,
+    Gone,
+    HasHours,
+    InstanceStoreRoot,
+    NotMarked,
+    ServiceManaged,
+    SpotOneTime,
+    StartedSince,
+    StopProtected,
+    StoppedSince,
+    UnknownState,
+}
+
+impl Reason {
+    /// Returns its name in reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AlreadyDone => "already_done",
+            Self::AutoscalingMember => "autoscaling_member",
+            Self::Exempt => "exempt",
+            Self::Gone => "gone",
+            Self::HasHours => "has_hours",
+            Self::InstanceStoreRoot => "instance_store_root",
+            Self::NotMarked => "not_marked",
+            Self::ServiceManaged => "service_managed",
+            Self::SpotOneTime => "spot_one_time",
+            Self::StartedSince => "started_since",
+            Self::StopProtected => "stop_protected",
+            Self::StoppedSince => "stopped_since",
+            Self::UnknownState => "unknown_state",
+        }
+    }
+}
+
+impl serde::Serialize for Reason {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}

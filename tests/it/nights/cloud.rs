@@ -1,0 +1,829 @@
+//! EC2 in this process: keeps state and answers as EC2 does, by tokio's clock, and remembers who did what.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use ec2_curfew::deadline::{Deadline, TooLate};
+use ec2_curfew::ec2::{Change, Ec2, Error, ErrorKind, MAX_IDS, Rate, TIMEOUT};
+use ec2_curfew::instance::{Instance, InstanceId, Mark, RootDevice, STOPPED_AT_TAG, State, StateReason};
+use ec2_curfew::plan::Step;
+use ec2_curfew::request::Mode;
+use ec2_curfew::select::{Filters, MAX_FILTER_VALUES, Pattern};
+use tokio::time::{Instant, sleep};
+
+/// Calls after which a run is said to have no end.
+const TOO_MANY_CALLS: usize = 20_000;
+
+/// Random numbers (SplitMix64): the same from the same seed, for ever.
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// One of the numbers below.
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.below(high.saturating_sub(low) + 1)
+    }
+
+    /// Whether one in so many cases is this one.
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    pub(crate) fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize].clone()
+    }
+}
+
+/// A call's name, without what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Verb {
+    Look,
+    Stop,
+    Start,
+    Mark,
+    Unmark,
+}
+
+/// Who did something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// An invocation, by its number.
+    Run(usize),
+    Person,
+}
+
+/// How EC2 says no.
+#[derive(Clone, Debug)]
+pub(crate) enum No {
+    /// By this code and sentence; `{id}` is the instance's.
+    Refused { code: &'static str, message: &'static str, status: u16 },
+    /// 500, carried out or not.
+    Sick { done: bool },
+}
+
+/// One instance of which EC2 says no, as long as it lasts, to every call that it is in.
+#[derive(Clone, Debug)]
+pub(crate) struct Poison {
+    pub(crate) verb: Verb,
+    pub(crate) no: No,
+    /// Ends so long after the night begins.
+    pub(crate) until: Option<Duration>,
+}
+
+/// Something that befalls whole calls.
+#[derive(Clone, Debug)]
+pub(crate) enum Plague {
+    /// 500, not carried out.
+    Sick,
+    /// 500, carried out.
+    SickAndDone,
+    Throttled,
+    /// The answer never comes; carried out.
+    LostAnswer,
+    /// The connection breaks; not carried out.
+    Cut,
+    /// The answer comes very late.
+    Slow,
+    Denied,
+}
+
+/// A plague, of which calls, and when; one in so many calls is hit.
+#[derive(Clone, Debug)]
+pub(crate) struct Trouble {
+    pub(crate) verb: Option<Verb>,
+    pub(crate) plague: Plague,
+    pub(crate) from: Duration,
+    pub(crate) until: Duration,
+    pub(crate) one_in: u64,
+}
+
+/// Something that somebody did to an instance, or that befell it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Did {
+    Stop {
+        from: State,
+    },
+    Start {
+        from: State,
+    },
+    Mark(String),
+    Unmark(String),
+    Exempt(bool),
+    /// EC2 refused a call in which it was; alone, or named.
+    Refused {
+        verb: Verb,
+        clearly: bool,
+    },
+    /// EC2 gave a call no clear answer in which it was.
+    Unclear(Verb),
+    Arrived(State),
+    Fell(String),
+}
+
+/// An instance.
+#[derive(Clone)]
+pub(crate) struct Machine {
+    pub(crate) id: InstanceId,
+    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) state: State,
+    pub(crate) reason: Option<StateReason>,
+    pub(crate) launched: DateTime<Utc>,
+    pub(crate) zone: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) spot: bool,
+    pub(crate) hibernation: bool,
+    pub(crate) poisons: Vec<Poison>,
+    /// Reasons for which its next starts fall back.
+    pub(crate) falls: Vec<(&'static str, &'static str)>,
+    /// How long it takes to stop, and to start.
+    pub(crate) moves: (Duration, Duration),
+    pub(crate) until: Option<Instant>,
+    pub(crate) log: Vec<(Instant, Option<Who>, Did)>,
+    shown: Vec<(Instant, Instance)>,
+    gone_at: Option<Instant>,
+}
+
+impl fmt::Debug for Machine {
+    /// Says in a line what is special about it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, state, zone, kind, moves, .. } = self;
+        write!(f, "{id} {state} {zone} {kind} launched {}, moves {moves:?}", self.launched)?;
+        let plain = Self::new(0);
+        let tags = || self.tags.iter().filter(|(key, _)| *key != "Name" && *key != "curfew");
+        for (said, what) in [
+            (self.spot, "spot".to_owned()),
+            (self.hibernation, "hibernation".to_owned()),
+            (self.tags.get("curfew") != plain.tags.get("curfew"), "not ours".to_owned()),
+            (tags().next().is_some(), format!("{:?}", tags().collect::<Vec<_>>())),
+            (!self.poisons.is_empty(), format!("{:?}", self.poisons)),
+            (!self.falls.is_empty(), format!("falls {:?}", self.falls)),
+        ] {
+            if said {
+                write!(f, ", {what}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The id of the nth machine.
+pub(crate) fn id(n: usize) -> InstanceId {
+    InstanceId::parse(&format!("i-{n:017x}")).unwrap()
+}
+
+impl Machine {
+    pub(crate) fn new(n: usize) -> Self {
+        Self {
+            id: id(n),
+            tags: [("curfew".to_owned(), "yes".to_owned()), ("Name".to_owned(), format!("m-{n}"))].into(),
+            state: State::Running,
+            reason: None,
+            launched: midnight() - TimeDelta::days(3),
+            zone: "us-east-1a",
+            kind: "t3.micro",
+            spot: false,
+            hibernation: false,
+            poisons: Vec::new(),
+            falls: Vec::new(),
+            moves: (Duration::from_secs(20), Duration::from_secs(15)),
+            until: None,
+            log: Vec::new(),
+            shown: Vec::new(),
+            gone_at: None,
+        }
+    }
+
+    fn instance(&self) -> Instance {
+        Instance {
+            id: self.id,
+            tags: self.tags.iter().collect(),
+            state: self.state.clone(),
+            state_reason: self.reason.clone().map(Box::new),
+            launch_time: self.launched,
+            instance_type: self.kind.into(),
+            zone: self.zone.into(),
+            root_device: RootDevice::Ebs,
+            spot: self.spot,
+            hibernation: self.hibernation,
+            operator: None,
+        }
+    }
+
+    fn note(&mut self, at: Instant, who: Option<Who>, did: Did) {
+        self.log.push((at, who, did));
+        self.show(at);
+    }
+
+    fn show(&mut self, at: Instant) {
+        let now = self.instance();
+        if self.shown.last().is_none_or(|(_, shown)| *shown != now) {
+            self.shown.push((at, now));
+        }
+    }
+
+    /// What has come to pass by now.
+    fn settle(&mut self, now: Instant) {
+        let Some(at) = self.until.filter(|at| *at <= now) else { return };
+        self.until = None;
+        match self.state {
+            State::Stopping => {
+                self.state = State::Stopped;
+                self.note(at, None, Did::Arrived(State::Stopped));
+            }
+            State::Pending if !self.falls.is_empty() => {
+                let (code, message) = self.falls.remove(0);
+                self.state = State::Stopped;
+                self.reason = Some(StateReason { code: code.to_owned(), message: message.to_owned() });
+                self.note(at, None, Did::Fell(code.to_owned()));
+            }
+            State::Pending => {
+                self.state = State::Running;
+                self.note(at, None, Did::Arrived(State::Running));
+            }
+            _ => {}
+        }
+    }
+
+    /// As DescribeInstances shows what was true at a moment.
+    pub(crate) fn at(&self, moment: Instant) -> Option<&Instance> {
+        let at = self.shown.partition_point(|(at, _)| *at <= moment);
+        self.shown.get(at.saturating_sub(1)).map(|(_, shown)| shown)
+    }
+
+    /// Everything that it was between two moments.
+    pub(crate) fn between(&self, from: Instant, to: Instant) -> impl Iterator<Item = &Instance> {
+        let first = self.shown.partition_point(|(at, _)| *at <= from).saturating_sub(1);
+        self.shown[first..].iter().take_while(move |(at, _)| *at <= to).map(|(_, shown)| shown)
+    }
+
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        Mark::parse(self.tags.get(STOPPED_AT_TAG)?)
+    }
+
+    pub(crate) fn is_marked(&self) -> bool {
+        self.mark().is_some_and(|mark| mark.at() > self.launched)
+    }
+
+    pub(crate) fn is_poisoned(&self, verb: Verb) -> bool {
+        self.poisons.iter().any(|poison| poison.verb == verb && poison.until.is_none())
+    }
+}
+
+/// A call that arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Called {
+    pub(crate) at: Instant,
+    pub(crate) by: usize,
+    pub(crate) verb: Verb,
+    pub(crate) ids: Vec<InstanceId>,
+    pub(crate) said: String,
+}
+
+/// How EC2 is, beside its instances.
+#[derive(Clone, Debug)]
+pub(crate) struct Manner {
+    /// EC2's clock, ahead of ours.
+    pub(crate) skew: TimeDelta,
+    /// DescribeInstances shows what was so long ago.
+    pub(crate) lag: Duration,
+    /// Milliseconds that half a call takes, at least and at most.
+    pub(crate) latency: (u64, u64),
+    /// A refused call is carried out where no refused instance's zone is.
+    pub(crate) partial_success: bool,
+    /// Of several bad instances a refusal names the first, or all.
+    pub(crate) names_all: bool,
+    /// Tags are left out of answers to looks without a filter that names one.
+    pub(crate) hides_tags: bool,
+    pub(crate) troubles: Vec<Trouble>,
+    /// Room for starts, by zone and type; where there is no number, no end of it.
+    pub(crate) room: BTreeMap<(&'static str, &'static str), usize>,
+    /// More room, some time after the night begins.
+    pub(crate) more_room: Option<(Duration, usize)>,
+    /// Token buckets, of calls and of instances; the same for stops and starts.
+    pub(crate) buckets: Option<(Rate, Rate)>,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self {
+            skew: TimeDelta::zero(),
+            lag: Duration::ZERO,
+            latency: (20, 120),
+            partial_success: false,
+            names_all: false,
+            hides_tags: false,
+            troubles: Vec::new(),
+            room: BTreeMap::new(),
+            more_room: None,
+            buckets: None,
+        }
+    }
+}
+
+/// All that EC2 holds.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) machines: BTreeMap<InstanceId, Machine>,
+    pub(crate) calls: Vec<Called>,
+    pub(crate) manner: Manner,
+    pub(crate) tokens: usize,
+    dice: Dice,
+    /// When the next of them has moved.
+    due: Option<Instant>,
+    levels: BTreeMap<Verb, (f64, f64, Instant)>,
+}
+
+/// When the clock of a case begins: an hour before the evening, and a second before a full one.
+pub(crate) fn midnight() -> DateTime<Utc> {
+    "2026-11-20T18:00:00Z".parse().unwrap()
+}
+
+/// EC2 in one account and region.
+#[derive(Debug)]
+pub(crate) struct Cloud {
+    world: Mutex<World>,
+    pub(crate) begun: Instant,
+}
+
+impl Cloud {
+    pub(crate) fn new(machines: Vec<Machine>, manner: Manner, seed: u64) -> Arc<Self> {
+        let now = Instant::now();
+        let mut machines: BTreeMap<_, _> = machines.into_iter().map(|machine| (machine.id, machine)).collect();
+        machines.values_mut().for_each(|machine| machine.show(now));
+        let world = World {
+            machines,
+            calls: Vec::new(),
+            manner,
+            tokens: 0,
+            dice: Dice(seed),
+            due: None,
+            levels: BTreeMap::new(),
+        };
+        Arc::new(Self { world: Mutex::new(world), begun: now })
+    }
+
+    /// EC2, as it stands now.
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        let mut world = self.world.lock().unwrap();
+        let now = Instant::now();
+        if world.due.is_some_and(|due| due <= now) {
+            let World { machines, manner, .. } = &mut *world;
+            for machine in machines.values_mut() {
+                let started = machine.state == State::Pending;
+                machine.settle(now);
+                if started
+                    && machine.state == State::Stopped
+                    && let Some(room) = manner.room.get_mut(&(machine.zone, machine.kind))
+                {
+                    *room += 1;
+                }
+            }
+            world.due = world.machines.values().filter_map(|machine| machine.until).min();
+        }
+        world
+    }
+
+    pub(crate) fn utc(&self) -> DateTime<Utc> {
+        midnight() + TimeDelta::from_std(self.begun.elapsed()).unwrap()
+    }
+
+    pub(crate) fn machine(&self, n: usize) -> Machine {
+        self.world().machines[&id(n)].clone()
+    }
+
+    /// Nothing befalls EC2 as a whole any more.
+    pub(crate) fn recover(&self) {
+        self.world().manner.troubles.clear();
+    }
+
+    /// A person switches one on or off, as the console lets them.
+    pub(crate) fn person(&self, n: usize, verb: Verb) {
+        let skewed = self.utc() + self.world().manner.skew;
+        self.world().switch(verb, id(n), Who::Person, skewed);
+    }
+
+    /// A person exempts one, or ends its exemption.
+    pub(crate) fn exempt(&self, n: usize, exempt: bool) {
+        let mut world = self.world();
+        let Some(machine) = world.machines.get_mut(&id(n)) else { return };
+        match exempt {
+            true => drop(machine.tags.insert("curfew:exempt".to_owned(), "true".to_owned())),
+            false => drop(machine.tags.remove("curfew:exempt")),
+        }
+        machine.note(Instant::now(), Some(Who::Person), Did::Exempt(exempt));
+    }
+
+    /// A person terminates one.
+    pub(crate) fn terminate(&self, n: usize) {
+        let mut world = self.world();
+        let Some(machine) = world.machines.get_mut(&id(n)) else { return };
+        (machine.state, machine.until) = (State::Terminated, None);
+        let now = Instant::now();
+        machine.gone_at = Some(now + Duration::from_secs(40));
+        machine.note(now, Some(Who::Person), Did::Arrived(State::Terminated));
+    }
+}
+
+fn said(code: &str, message: String, status: u16) -> Error {
+    Error { code: code.to_owned(), message, kind: ErrorKind::Refused { status } }
+}
+
+fn silence(code: &str) -> Error {
+    Error { code: code.to_owned(), message: "no answer".to_owned(), kind: ErrorKind::NoAnswer }
+}
+
+impl World {
+    fn is_known(&self, id: InstanceId) -> bool {
+        self.machines.get(&id).is_some_and(|machine| machine.gone_at.is_none_or(|at| at > Instant::now()))
+    }
+
+    /// Refuses a call for the sake of ids that EC2 doesn't know.
+    fn all_known(&self, ids: &[InstanceId]) -> Result<(), Error> {
+        let unknown: Vec<String> = ids.iter().filter(|id| !self.is_known(**id)).map(ToString::to_string).collect();
+        match unknown.len() {
+            0 => Ok(()),
+            1 => {
+                Err(said("InvalidInstanceID.NotFound", format!("The instance ID '{}' does not exist", unknown[0]), 400))
+            }
+            _ => Err(said(
+                "InvalidInstanceID.NotFound",
+                format!("The instance IDs '{}' do not exist", unknown.join(", ")),
+                400,
+            )),
+        }
+    }
+
+    fn has_room(&mut self, place: (&'static str, &'static str), from_begin: Duration) -> Option<&mut usize> {
+        if let Some((_, more)) = self.manner.more_room.take_if(|(at, _)| *at <= from_begin) {
+            self.manner.room.values_mut().for_each(|room| *room += more);
+        }
+        self.manner.room.get_mut(&place)
+    }
+
+    /// Switches one, whatever anybody says.
+    fn switch(&mut self, verb: Verb, id: InstanceId, who: Who, utc: DateTime<Utc>) -> Option<Change> {
+        let now = Instant::now();
+        let machine = self.machines.get_mut(&id)?;
+        let from = machine.state.clone();
+        match (verb, &from) {
+            (Verb::Stop, State::Running) => {
+                machine.state = State::Stopping;
+                machine.until = Some(now + machine.moves.0);
+                let message = "Client.UserInitiatedShutdown: User initiated shutdown".to_owned();
+                machine.reason = Some(StateReason { code: "Client.UserInitiatedShutdown".to_owned(), message });
+                let place = (machine.zone, machine.kind);
+                if let Some(room) = self.manner.room.get_mut(&place) {
+                    *room += 1;
+                }
+            }
+            (Verb::Start, State::Stopped) => {
+                machine.state = State::Pending;
+                machine.until = Some(now + machine.moves.1);
+                machine.reason = None;
+                machine.launched = utc.trunc_subsecs(0);
+                let place = (machine.zone, machine.kind);
+                if let Some(room) = self.manner.room.get_mut(&place) {
+                    *room = room.saturating_sub(1);
+                }
+            }
+            (Verb::Stop, State::Stopping | State::Stopped) | (Verb::Start, State::Running | State::Pending) => {}
+            _ => return None,
+        }
+        let machine = self.machines.get_mut(&id)?;
+        self.due = [self.due, machine.until].into_iter().flatten().min();
+        let did = if verb == Verb::Stop { Did::Stop { from: from.clone() } } else { Did::Start { from: from.clone() } };
+        machine.note(now, Some(who), did);
+        Some(Change { id, from, to: machine.state.clone() })
+    }
+
+    /// The instances for whose sake EC2 refuses a call, and with what.
+    fn bad_ones(&self, verb: Verb, ids: &[InstanceId], from_begin: Duration) -> Option<(No, Vec<InstanceId>)> {
+        let poison = |id: &InstanceId| {
+            let poisons = self.machines.get(id)?.poisons.iter();
+            poisons.into_iter().find(|it| it.verb == verb && it.until.is_none_or(|until| until > from_begin))
+        };
+        let wrong_state = |id: &InstanceId| {
+            let bad = match (verb, &self.machines.get(id)?.state) {
+                (Verb::Stop, State::Pending) | (Verb::Start, State::Stopping) => true,
+                (Verb::Stop | Verb::Start, state) => state.is_gone(),
+                _ => false,
+            };
+            let message = "The instance '{id}' is not in a state from which it can be switched.";
+            bad.then_some(No::Refused { code: "IncorrectInstanceState", message, status: 400 })
+        };
+        let no = |id: &InstanceId| poison(id).map(|it| it.no.clone()).or_else(|| wrong_state(id));
+        let first = ids.iter().find_map(&no)?;
+        let alike = |id: &&InstanceId| match (no(id), &first) {
+            (Some(No::Refused { message, .. }), No::Refused { message: first, .. }) => message == *first,
+            (Some(No::Sick { .. }), No::Sick { .. }) => true,
+            _ => false,
+        };
+        let bad: Vec<InstanceId> = ids.iter().filter(alike).copied().collect();
+        Some((first, bad))
+    }
+
+    fn note(&mut self, ids: &[InstanceId], by: usize, did: &Did) {
+        let now = Instant::now();
+        for id in ids {
+            if let Some(machine) = self.machines.get_mut(id) {
+                machine.note(now, Some(Who::Run(by)), did.clone());
+            }
+        }
+    }
+
+    /// Takes the tokens of a call, if they are there.
+    fn take_tokens(&mut self, verb: Verb, instances: usize) -> bool {
+        let Some((calls, stock)) = self.manner.buckets else { return true };
+        let now = Instant::now();
+        let (has_calls, has_stock, at) = self.levels.get(&verb).copied().unwrap_or((calls.size, stock.size, now));
+        let passed = (now - at).as_secs_f64();
+        let mut level =
+            ((has_calls + passed * calls.refill).min(calls.size), (has_stock + passed * stock.refill).min(stock.size));
+        let enough = level.0 >= 1.0 && level.1 >= instances as f64;
+        if enough {
+            level = (level.0 - 1.0, level.1 - instances as f64);
+        }
+        self.levels.insert(verb, (level.0, level.1, now));
+        enough
+    }
+
+    /// Answers a call that switches or tags, at once and for all its instances or none.
+    fn answer(
+        &mut self,
+        verb: Verb,
+        mark: Option<&Mark>,
+        ids: &[InstanceId],
+        by: usize,
+        begun: Instant,
+    ) -> Result<Vec<Change>, Error> {
+        let from_begin = begun.elapsed();
+        if matches!(verb, Verb::Stop | Verb::Start) {
+            self.tokens += ids.len();
+            if !self.take_tokens(verb, ids.len()) {
+                return Err(said("RequestLimitExceeded", "Request limit exceeded.".to_owned(), 503));
+            }
+        }
+        self.all_known(ids)?;
+        let utc = midnight() + TimeDelta::from_std(from_begin).unwrap() + self.manner.skew;
+        if let Some((no, bad)) = self.bad_ones(verb, ids, from_begin) {
+            let zones: BTreeSet<&str> = bad.iter().map(|id| self.machines[id].zone).collect();
+            match no {
+                No::Sick { done } => {
+                    if done {
+                        let refused = |id: &&InstanceId| {
+                            matches!(self.bad_ones(verb, &[**id], from_begin), Some((No::Refused { .. }, _)))
+                        };
+                        let others: Vec<InstanceId> = ids.iter().filter(|id| !refused(id)).copied().collect();
+                        self.carry_out(verb, mark, &others, by, utc);
+                    }
+                    self.note(ids, by, &Did::Unclear(verb));
+                    return Err(said("InternalError", "An internal error has occurred".to_owned(), 500));
+                }
+                No::Refused { code, message, status } => {
+                    if self.manner.partial_success && verb == Verb::Stop {
+                        let well = |id: &&InstanceId| {
+                            !zones.contains(self.machines[id].zone)
+                                && self.bad_ones(verb, &[**id], from_begin).is_none()
+                        };
+                        let others: Vec<InstanceId> = ids.iter().filter(well).copied().collect();
+                        self.carry_out(verb, mark, &others, by, utc);
+                    }
+                    let named = match (message.contains("{id}"), self.manner.names_all) {
+                        (false, _) => Vec::new(),
+                        (true, true) => bad.clone(),
+                        (true, false) => vec![bad[0]],
+                    };
+                    let clearly: Vec<InstanceId> = if ids.len() == 1 { ids.to_vec() } else { named.clone() };
+                    let rest: Vec<InstanceId> = ids.iter().filter(|id| !clearly.contains(id)).copied().collect();
+                    self.note(&clearly, by, &Did::Refused { verb, clearly: true });
+                    self.note(&rest, by, &Did::Refused { verb, clearly: false });
+                    let named: Vec<String> = named.iter().map(ToString::to_string).collect();
+                    return Err(said(code, message.replace("{id}", &named.join(", ")), status));
+                }
+            }
+        }
+        if verb == Verb::Start {
+            let mut wanted: BTreeMap<(&'static str, &'static str), usize> = BTreeMap::new();
+            for id in ids.iter().filter(|id| self.machines[id].state == State::Stopped) {
+                *wanted.entry((self.machines[id].zone, self.machines[id].kind)).or_default() += 1;
+            }
+            for (place, wanted) in wanted {
+                if self.has_room(place, from_begin).is_some_and(|room| *room < wanted) {
+                    self.note(ids, by, &Did::Refused { verb, clearly: false });
+                    let message = format!("We currently do not have sufficient {} capacity in {}.", place.1, place.0);
+                    return Err(said("InsufficientInstanceCapacity", message, 500));
+                }
+            }
+        }
+        Ok(self.carry_out(verb, mark, ids, by, utc))
+    }
+
+    fn carry_out(
+        &mut self,
+        verb: Verb,
+        mark: Option<&Mark>,
+        ids: &[InstanceId],
+        by: usize,
+        utc: DateTime<Utc>,
+    ) -> Vec<Change> {
+        let now = Instant::now();
+        let mut changes = Vec::new();
+        for id in ids {
+            match (verb, mark) {
+                (Verb::Stop | Verb::Start, _) => changes.extend(self.switch(verb, *id, Who::Run(by), utc)),
+                (Verb::Mark, Some(mark)) => {
+                    let machine = self.machines.get_mut(id).unwrap();
+                    machine.tags.insert(STOPPED_AT_TAG.to_owned(), mark.as_str().to_owned());
+                    machine.note(now, Some(Who::Run(by)), Did::Mark(mark.as_str().to_owned()));
+                }
+                (Verb::Unmark, Some(mark)) => {
+                    let machine = self.machines.get_mut(id).unwrap();
+                    if machine.tags.get(STOPPED_AT_TAG).is_some_and(|value| value == mark.as_str()) {
+                        machine.tags.remove(STOPPED_AT_TAG);
+                        machine.note(now, Some(Who::Run(by)), Did::Unmark(mark.as_str().to_owned()));
+                    }
+                }
+                _ => panic!("{verb:?} with {mark:?}"),
+            }
+        }
+        changes
+    }
+
+    fn describe(&self, filters: &Filters, ids: Option<&[InstanceId]>) -> Vec<Instance> {
+        let at = Instant::now().checked_sub(self.manner.lag).unwrap_or_else(Instant::now);
+        let names_a_tag = filters.iter().any(|(name, _)| name.starts_with("tag"));
+        let matches = |instance: &Instance| {
+            filters.iter().all(|(name, values)| {
+                let any = |text: &str| values.iter().any(|value| Pattern(value.clone()).matches(text));
+                match name.as_str() {
+                    "instance-id" => any(instance.id.as_str()),
+                    "instance-state-name" => any(instance.state.as_str()),
+                    "tag-key" => instance.tags.iter().any(|(key, _)| any(key)),
+                    name => match name.strip_prefix("tag:") {
+                        Some(key) => instance.tags.get(key).is_some_and(any),
+                        None => panic!("this EC2 knows no filter {name}"),
+                    },
+                }
+            })
+        };
+        let one = |machine: &Machine| {
+            let shown = machine.at(at)?.clone();
+            let asked = ids.is_none_or(|ids| ids.contains(&machine.id));
+            (asked && self.is_known(machine.id) && matches(&shown)).then(|| {
+                match self.manner.hides_tags && !names_a_tag {
+                    true => Instance { tags: Default::default(), ..shown },
+                    false => shown,
+                }
+            })
+        };
+        self.machines.values().filter_map(one).collect()
+    }
+}
+
+/// An invocation's way to EC2.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) cloud: Arc<Cloud>,
+    pub(crate) by: usize,
+}
+
+impl Client {
+    /// Makes a call: what EC2 has received it does, even if nobody waits for the answer any more.
+    async fn call<T: Send + 'static>(
+        &self,
+        verb: Verb,
+        ids: Vec<InstanceId>,
+        until: Deadline,
+        act: impl FnOnce(&mut World) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (cloud, by) = (Arc::clone(&self.cloud), self.by);
+        let call = async move {
+            let (there, back, plague) = {
+                let mut world = cloud.world();
+                let (low, high) = world.manner.latency;
+                let from_begin = cloud.begun.elapsed();
+                let open = |it: &&Trouble| {
+                    it.verb.is_none_or(|of| of == verb) && it.from <= from_begin && from_begin < it.until
+                };
+                let trouble = world.manner.troubles.iter().find(open).cloned();
+                let plague = trouble.filter(|it| world.dice.one_in(it.one_in)).map(|it| it.plague);
+                (world.dice.between(low, high), world.dice.between(low, high), plague)
+            };
+            sleep(Duration::from_millis(there)).await;
+            let answer = {
+                let mut world = cloud.world();
+                assert!(world.calls.len() < TOO_MANY_CALLS, "no end of calls");
+                let answer = match plague {
+                    Some(Plague::Sick) => {
+                        world.note(&ids, by, &Did::Unclear(verb));
+                        Err(said("InternalError", "An internal error has occurred".to_owned(), 500))
+                    }
+                    Some(Plague::Throttled) => {
+                        Err(said("RequestLimitExceeded", "Request limit exceeded.".to_owned(), 503))
+                    }
+                    Some(Plague::Denied) => {
+                        world.note(&ids, by, &Did::Refused { verb, clearly: true });
+                        Err(said("UnauthorizedOperation", "You are not authorized.".to_owned(), 403))
+                    }
+                    Some(Plague::Cut) => {
+                        world.note(&ids, by, &Did::Unclear(verb));
+                        Err(silence("NoConnection"))
+                    }
+                    Some(Plague::SickAndDone) => {
+                        let done = act(&mut world);
+                        world.note(&ids, by, &Did::Unclear(verb));
+                        done.and(Err(said("InternalError", "An internal error has occurred".to_owned(), 500)))
+                    }
+                    Some(Plague::LostAnswer) => {
+                        let _ = act(&mut world);
+                        world.note(&ids, by, &Did::Unclear(verb));
+                        Err(silence(TIMEOUT))
+                    }
+                    Some(Plague::Slow) | None => act(&mut world),
+                };
+                let said = answer.as_ref().err().map_or_else(|| "yes".to_owned(), |error| error.code.clone());
+                world.calls.push(Called { at: Instant::now(), by, verb, ids, said });
+                answer
+            };
+            match plague {
+                Some(Plague::LostAnswer) => sleep(Duration::from_secs(20)).await,
+                Some(Plague::Slow) => sleep(Duration::from_secs(9)).await,
+                _ => {}
+            }
+            sleep(Duration::from_millis(back)).await;
+            answer
+        };
+        // EC2 does what has reached it, whether or not anybody still listens.
+        let call = tokio::spawn(call);
+        match until.call(call).await {
+            Ok(answer) => answer.unwrap(),
+            Err(TooLate) => {
+                let message = "the invocation's time is over".to_owned();
+                Err(Error { code: "Deadline".to_owned(), message, kind: ErrorKind::TooLate })
+            }
+        }
+    }
+}
+
+impl Ec2 for Client {
+    async fn matching<T: Send>(
+        &self,
+        filters: &Filters,
+        keep: impl Fn(Instance) -> Option<T> + Send,
+        until: Deadline,
+    ) -> Result<Vec<T>, Error> {
+        let values: usize = filters.iter().map(|(_, values)| values.len()).sum();
+        assert!(values <= MAX_FILTER_VALUES, "FilterLimitExceeded: {values} values");
+        let named = filters.iter().find(|(name, _)| name == "instance-id");
+        let ids = named.map(|(_, ids)| ids.iter().filter_map(|id| InstanceId::parse(id)).collect()).unwrap_or_default();
+        let filters = filters.clone();
+        let shown = self.call(Verb::Look, ids, until, move |world| Ok(world.describe(&filters, None))).await?;
+        Ok(shown.into_iter().filter_map(keep).collect())
+    }
+
+    async fn by_id(&self, ids: &[InstanceId], until: Deadline) -> Result<Vec<Instance>, Error> {
+        assert!((1..=MAX_IDS).contains(&ids.len()), "{} ids", ids.len());
+        let ids = ids.to_vec();
+        let act = {
+            let ids = ids.clone();
+            move |world: &mut World| world.all_known(&ids).map(|()| world.describe(&Filters::new(), Some(&ids)))
+        };
+        self.call(Verb::Look, ids, until, act).await
+    }
+
+    async fn switch(&self, step: Step, ids: &[InstanceId], mode: Mode, until: Deadline) -> Result<Vec<Change>, Error> {
+        assert!(!ids.is_empty() && mode == Mode::Live);
+        let verb = if step == Step::Start { Verb::Start } else { Verb::Stop };
+        let (those, by, begun) = (ids.to_vec(), self.by, self.cloud.begun);
+        self.call(verb, ids.to_vec(), until, move |world| world.answer(verb, None, &those, by, begun)).await
+    }
+
+    async fn mark(&self, mark: &Mark, ids: &[InstanceId], mode: Mode, until: Deadline) -> Result<(), Error> {
+        assert!((1..=MAX_IDS).contains(&ids.len()) && mode == Mode::Live);
+        let (mark, those, by, begun) = (mark.clone(), ids.to_vec(), self.by, self.cloud.begun);
+        let act = move |world: &mut World| world.answer(Verb::Mark, Some(&mark), &those, by, begun).map(drop);
+        self.call(Verb::Mark, ids.to_vec(), until, act).await
+    }
+
+    async fn unmark(&self, mark: &Mark, ids: &[InstanceId], until: Deadline) -> Result<(), Error> {
+        assert!((1..=MAX_IDS).contains(&ids.len()), "{} ids", ids.len());
+        let (mark, those, by, begun) = (mark.clone(), ids.to_vec(), self.by, self.cloud.begun);
+        let act = move |world: &mut World| world.answer(Verb::Unmark, Some(&mark), &those, by, begun).map(drop);
+        self.call(Verb::Unmark, ids.to_vec(), until, act).await
+    }
+}

@@ -1,0 +1,162 @@
+//! What a policy, or the state of an account, refuses: found in few calls, never hammered.
+
+use ec2_sim::Fault;
+use serde_json::{Value, json};
+
+use crate::world::*;
+
+/// The calls that a thousand cost without trouble: a look, and 16 batches.
+const THOUSAND: usize = 1 + 16;
+
+const DENIED: &str = "You are not authorized to perform this operation.";
+
+async fn a_thousand() -> World {
+    let world = World::new().await;
+    world.sim.add_many(1000, |n| ours(&format!("web-{n}")));
+    world
+}
+
+#[tokio::test]
+async fn untagged_ones_that_a_policy_refuses_are_isolated_and_reported() {
+    let mut world = World::new().await;
+    world.sim.add_many(298, |n| ours(&format!("web-{n}")));
+    world.sim.add(ours("db-1"));
+    world.sim.add(ours("db-2"));
+    world.sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", DENIED).on(["db-1", "db-2"]).status(403));
+    let told = world.invoke(stop()).await;
+    assert_eq!(told.report["summary"]["changed"], 298);
+    assert_eq!(told.names("failed"), names(["db-1", "db-2"]));
+    assert!(
+        told.message().ends_with("2 failed: db-1 (UnauthorizedOperation), db-2 (UnauthorizedOperation)"),
+        "{}",
+        told.message()
+    );
+}
+
+#[tokio::test]
+async fn a_missing_permission_is_not_hammered() {
+    let mut world = World::new().await;
+    world.sim.add_many(1000, |n| ours(&format!("web-{n}")));
+    world.sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", DENIED).status(403));
+    let told = world.invoke(stop()).await;
+    assert_eq!((told.verdict().as_str(), &told.report["summary"]["failed"]), ("Incomplete", &json!(1000)));
+    assert!(world.sim.calls().len() <= 20, "{} calls for 1000 refused instances", world.sim.calls().len());
+}
+
+#[tokio::test]
+async fn of_a_thousand_one_that_a_tag_conditioned_policy_refuses_costs_at_most_fourteen_calls_more() {
+    let mut world = a_thousand().await;
+    world.sim.add_many(999, |n| ours(&format!("x-{n}")).region("eu-west-1").tag("managed", "yes"));
+    world.sim.add(ours("untagged").region("eu-west-1"));
+    world.sim.settings(|settings| settings.only_tagged = Some(("managed".to_owned(), "yes".to_owned())));
+    let told = world.invoke(with(stop(), json!({"regions": "eu-west-1"}))).await;
+    assert_eq!((&told.report["summary"]["changed"], told.names("failed")), (&json!(999), names(["untagged"])));
+    assert_eq!(told.entry("failed", "untagged")["code"], "UnauthorizedOperation");
+    assert!(world.sim.calls().len() <= THOUSAND + 14, "{} calls", world.sim.calls().len());
+}
+
+#[tokio::test]
+async fn a_few_bad_ones_of_a_hundred_cost_no_other_its_night_wherever_they_stand() {
+    for bad in [
+        &["web-001", "web-002", "web-080"][..],
+        &["web-001", "web-100"],
+        &["web-003", "web-004", "web-005", "web-051", "web-099"],
+    ] {
+        let mut world = World::new().await;
+        world.sim.add_many(300, |n| ours(&format!("web-{n:03}")));
+        world.sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", DENIED).on(bad.to_vec()).status(403));
+        let told = world.invoke(with(stop(), json!({"remember": true}))).await;
+        let failed: Vec<String> = told.names("failed").into_iter().collect();
+        assert_eq!(
+            (failed, &told.report["summary"]["changed"]),
+            (bad.iter().map(ToString::to_string).collect(), &json!(300 - bad.len()))
+        );
+    }
+}
+
+#[tokio::test]
+async fn among_a_few_that_a_policy_refuses_the_one_that_it_allows_is_found() {
+    for allowed in ["web-1", "web-6", "web-12"] {
+        let mut world = World::new().await;
+        world.sim.add_many(12, |n| ours(&format!("web-{n}")));
+        let others = (1..=12).map(|n| format!("web-{n}")).filter(|name| name != allowed);
+        world.sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", DENIED).on(others).status(403));
+        let told = world.invoke(stop()).await;
+        assert_eq!((told.names("changed"), told.names("failed").len()), (names([allowed]), 11));
+    }
+}
+
+#[tokio::test]
+async fn a_missing_permission_is_not_hammered_under_throttling_either() {
+    let mut world = a_thousand().await;
+    world.sim.settings(|settings| {
+        (settings.throttle, settings.throttle_size, settings.throttle_refill) = (true, 0.1, 1.0);
+        settings.only_tagged = Some(("managed".to_owned(), "yes".to_owned()));
+    });
+    let told = world.invoke(stop()).await;
+    assert_eq!((told.verdict().as_str(), &told.report["summary"]["failed"]), ("Incomplete", &json!(1000)));
+    let calls = world.sim.calls();
+    let refused = calls.iter().filter(|call| call.code == "UnauthorizedOperation").count();
+    assert!(refused <= 20 && calls.len() <= 40, "{refused} refused of {} calls", calls.len());
+}
+
+#[tokio::test]
+async fn a_missing_permission_costs_at_most_twenty_calls_named_or_not_marked_or_not() {
+    for (named, remember) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut world = a_thousand().await;
+        if named {
+            world.sim.settings(|settings| {
+                (settings.only_tagged, settings.only_tagged_names) =
+                    (Some(("managed".to_owned(), "yes".to_owned())), true);
+            });
+        } else {
+            world.sim.fault(Fault::refuse("StopInstances", "UnauthorizedOperation", DENIED).status(403));
+        }
+        let told = world.invoke(with(stop(), json!({"remember": remember}))).await;
+        assert_eq!(told.report["summary"]["failed"], 1000);
+        assert!(world.sim.calls().len() <= 20, "named {named}, remember {remember}: {} calls", world.sim.calls().len());
+        assert!(
+            world.sim.machines().iter().all(|machine| !machine.tags.contains_key("curfew:stopped-at")),
+            "a mark stayed"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_account_that_ec2_does_not_know_is_the_targets_error() {
+    for code in ["AuthFailure", "OptInRequired", "UnrecognizedClientException", "Blocked"] {
+        let mut world = World::new().await;
+        world.sim.add(ours("web"));
+        world.sim.fault(Fault::refuse(None, code, "No.").status(401));
+        let told = world.invoke(stop()).await;
+        assert_eq!(told.verdict(), "Incomplete");
+        assert_eq!(told.report["targets"][0]["error"]["code"], code);
+        assert_eq!(world.sim.calls().len(), 1, "{code}: asked once");
+    }
+}
+
+#[tokio::test]
+async fn an_account_that_is_shut_out_midway_is_told_for_each_instance() {
+    let mut world = World::new().await;
+    world.sim.add_many(300, |n| ours(&format!("web-{n}")));
+    world.sim.fault(Fault::refuse("StopInstances", "AuthFailure", "No.").status(401));
+    let told = world.invoke(stop()).await;
+    assert_eq!((told.verdict().as_str(), &told.report["summary"]["failed"]), ("Incomplete", &json!(300)));
+    assert!(told.entries("failed").iter().all(|failed| failed["code"] == "AuthFailure"), "{:#}", told.report);
+    assert!(world.sim.calls().len() <= 20, "{} calls for 300 refused instances", world.sim.calls().len());
+}
+
+#[tokio::test]
+async fn a_product_that_one_of_six_has_not_accepted_keeps_no_other_from_starting() {
+    for code in ["OptInRequired", "AuthFailure", "PendingVerification", "Blocked"] {
+        let mut world = World::new().await;
+        world.sim.add_many(6, |n| ours(&format!("web-{n}")).state("stopped"));
+        let words = "In order to use this AWS Marketplace product you need to accept terms and subscribe.";
+        world.sim.fault(Fault::refuse("StartInstances", code, words).status(401).on(["web-4"]));
+        let told = world.invoke(start()).await;
+        assert_eq!((told.verdict().as_str(), told.names("changed").len()), ("Incomplete", 5), "{code}");
+        assert_eq!(told.entry("failed", "web-4")["code"], code);
+        assert_eq!(told.report["targets"][0]["error"], Value::Null, "{code}");
+        assert!(world.count("StartInstances") <= 10, "{code}: {} calls", world.count("StartInstances"));
+    }
+}
