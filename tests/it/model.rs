@@ -194,6 +194,8 @@ async fn lives_through(
     }
     if let Some(calls) = death {
         world.dies_after(calls, event).await;
+        // Lambda's retry comes after a minute, when DescribeInstances no longer lags behind.
+        tokio::time::sleep(Duration::from_millis(130)).await;
     }
     world.within(Duration::from_secs(12), event.clone()).await;
     world.sim.clear_faults();
