@@ -272,9 +272,9 @@ impl<'a> Engine<'a> {
             Decision::Await(task) if dry_run => (instance, task, Phase::Queued),
             Decision::Await(task) => (instance, task, Phase::Settling),
             Decision::Follow => (instance, nothing, Phase::Starting { ours: false, seen_pending: true }),
-            Decision::Leave(skip) => (instance, nothing, Phase::Done(Outcome::Skipped(skip))),
+            Decision::Leave(skip) => (instance, nothing, Phase::Done(Outcome::Skipped(skip).into())),
             Decision::Refuse { code, message } => {
-                (instance, nothing, Phase::Done(Outcome::Failed { code: code.into(), message }))
+                (instance, nothing, Phase::Done(Outcome::Failed { code: code.into(), message }.into()))
             }
         });
         let first: Vec<_> = first.collect();

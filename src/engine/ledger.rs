@@ -38,7 +38,7 @@ pub(super) enum Phase {
         seen_pending: bool,
     },
     /// Final: there is no way out of it.
-    Done(Outcome),
+    Done(Box<Outcome>),
 }
 
 /// Whether an instance carries this run's mark.
@@ -225,7 +225,7 @@ impl Ledger {
 
     /// Books what became of it, for good.
     pub(super) fn settle(&mut self, slot: Slot, outcome: Outcome) {
-        self.put(slot, Phase::Done(outcome));
+        self.put(slot, Phase::Done(outcome.into()));
     }
 
     fn put(&mut self, slot: Slot, phase: Phase) {
@@ -256,7 +256,7 @@ impl Ledger {
     pub(super) fn close(self) -> Vec<Settled> {
         let settled = |entry: Entry| {
             let outcome = match entry.phase {
-                Phase::Done(outcome) => outcome,
+                Phase::Done(outcome) => *outcome,
                 Phase::FoundOff => Outcome::skipped(Reason::AlreadyDone),
                 _ => Outcome::Unfinished { reason: entry.refusal.map_or("deadline".into(), |error| error.code.into()) },
             };
