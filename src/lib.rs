@@ -181,7 +181,12 @@ mod tests {
         for (name, others) in PURE {
             let source = source(name);
             for word in FOREIGN.iter().chain(others) {
-                assert!(!source.contains(word), "{name} knows {word}");
+                // A type's name alone is looked for as a word: EC2's codes have "Request" in them.
+                let known = match word.contains(|c: char| !c.is_ascii_alphanumeric()) {
+                    true => source.contains(word),
+                    false => source.split(|c: char| !c.is_ascii_alphanumeric()).any(|it| it == *word),
+                };
+                assert!(!known, "{name} knows {word}");
             }
         }
         let engine = std::fs::read_dir(folder.join("engine")).expect("src/engine");
@@ -196,7 +201,8 @@ mod tests {
             std::fs::read_dir(folder.join("ec2")).expect("src/ec2").map(|file| file.expect("a file").file_name());
         let names_the_sdk: Vec<String> = adapter
             .map(|file| format!("ec2/{}", file.to_string_lossy()))
-            .filter(|name| source(name).contains("aws_sdk"))
+            // Only tests are compiled with the comparison of our reader with the SDK's.
+            .filter(|name| name != "ec2/differential.rs" && source(name).contains("aws_sdk"))
             .collect();
         assert_eq!(names_the_sdk, ["ec2/aws.rs"]);
         assert!(source("engine.rs").contains("Instant::now") && !source("engine.rs").contains("request::Request"));
