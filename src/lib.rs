@@ -3,7 +3,7 @@
 //! One way in, one way out: [`event`] → [`request`] → [`plan`] → [`engine`] → [`report`], once per account and region
 //! ([`targets`]).
 //!
-//! - The middle is pure: [`request`], [`select`], [`instance`], [`plan`], [`outcome`] and [`report`] know no SDK, no
+//! - The middle is pure: [`request`], [`select`], [`instance`], [`hours`], [`plan`], [`outcome`] and [`report`] know no SDK, no
 //!   environment and no clock; what they need of them is an argument. A test below holds them to it.
 //! - The engine is one loop that awaits and a state machine that doesn't: its files, too, import none of these. It asks
 //!   `plan` to decide anew about an instance that it looked at again, and never sees the request.
@@ -18,6 +18,7 @@ pub mod deadline;
 pub mod ec2;
 pub mod engine;
 pub mod event;
+pub mod hours;
 pub mod instance;
 pub mod outcome;
 pub mod plan;
@@ -26,6 +27,7 @@ pub mod request;
 pub mod select;
 pub mod targets;
 pub mod telemetry;
+pub mod wording;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -151,14 +153,20 @@ mod tests {
     ];
 
     /// The files that nothing foreign may be in, and what else each may not know.
-    const PURE: [(&str, &[&str]); 15] = [
+    const PURE: [(&str, &[&str]); 21] = [
         ("event.rs", &["crate::ec2", "crate::engine"]),
         ("request.rs", &["crate::ec2", "crate::engine"]),
         ("select.rs", &["crate::ec2", "crate::engine"]),
         ("instance.rs", &["crate::ec2", "crate::engine", "crate::request"]),
+        ("hours.rs", &["crate::ec2", "crate::engine", "crate::request", "crate::plan", "opening_hours"]),
+        ("hours/osm.rs", &["crate::ec2", "crate::engine", "crate::request", "crate::plan"]),
+        ("hours/read.rs", &["crate::ec2", "crate::engine", "crate::request", "crate::plan", "opening_hours"]),
+        ("hours/refusal.rs", &["crate::ec2", "crate::engine", "crate::request", "crate::plan", "opening_hours"]),
+        ("hours/repair.rs", &["crate::ec2", "crate::engine", "crate::request", "crate::plan", "opening_hours"]),
         ("plan.rs", &["crate::ec2", "crate::engine"]),
         ("outcome.rs", &["crate::ec2", "crate::engine", "crate::request"]),
         ("report.rs", &["crate::ec2", "crate::engine"]),
+        ("wording.rs", &["crate::"]),
         ("ec2/refusal.rs", &["crate::engine", "crate::request"]),
         ("engine/answers.rs", &["Request"]),
         ("engine/backoff.rs", &["crate::"]),
