@@ -181,6 +181,11 @@ pub(super) fn read(text: &str, holidays: &Holidays) -> Result<Rules, Found> {
         }
         holidays_last(rules, &written)?;
     }
+    // A rule about every day leaves nothing of those before it: opening_hours.js takes it for an addition, and so may people.
+    let again = rules.iter().skip(1).position(|rule| rule.day_selector.is_empty() && rule.kind == RuleKind::Open);
+    if let Some(again) = again {
+        return Err(Fault::EveryDayAgain.at(written[again + 1]));
+    }
     if read.iter().all(|rule| !matches!(rule.effect, Effect::Open(_))) {
         return Err(Fault::NeverOpens.into());
     }
@@ -392,12 +397,13 @@ fn has_open_end(rule: &str) -> bool {
 /// don't agree.
 fn has_holidays_beside_days(rule: &RuleSequence, text: &str) -> bool {
     let is_day = |word: &str| {
-        let word: String = word.chars().take(2).collect();
-        ["mo", "tu", "we", "th", "fr", "sa", "su"].contains(&word.to_ascii_lowercase().as_str())
+        let (day, rest) = word.split_at_checked(2).unwrap_or((word, ""));
+        ["mo", "tu", "we", "th", "fr", "sa", "su"].contains(&day.to_ascii_lowercase().as_str())
+            && (rest.is_empty() || rest.starts_with([',', '-', '[']))
     };
     let ends_days = |word: &str| {
         let last = word.rsplit([',', '-']).next().unwrap_or_default();
-        is_day(last) || last.ends_with(']') || last == "day" || last == "days"
+        !word.ends_with(':') && (is_day(last) || last.ends_with(']') || last == "day" || last == "days")
     };
     let ends_holidays = |word: &str| word.ends_with("PH") || word == "day" || word == "days";
     let words: Vec<&str> = text.split(' ').collect();

@@ -70,6 +70,8 @@ pub enum Fault {
         /// The rule that does.
         later: Box<str>,
     },
+    /// `08:00-12:00; 13:00-17:00`: a rule about every day, after which those before it say nothing.
+    EveryDayAgain,
     /// `PH Mo`: both, or a holiday that is a Monday?
     HolidaysBesideDays,
     /// It is never open.
@@ -209,6 +211,10 @@ impl fmt::Display for BadHours {
                 let later = quote_str(&clip(later, MAX_PLACE));
                 write!(f, "{place} is undone by {later} after it")?;
                 "write it last"
+            }
+            Fault::EveryDayAgain => {
+                write!(f, "{place} is about every day and undoes the rules before it")?;
+                "write it first, or on which days it is"
             }
             Fault::HolidaysBesideDays => {
                 write!(f, "{place}: with a blank it is not clear whether both are meant")?;

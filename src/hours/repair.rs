@@ -80,6 +80,16 @@ fn mend(text: &str, found: &Found) -> Option<String> {
             let others = rules.iter().enumerate().filter(|(n, _)| *n != early).map(|(_, rule)| *rule);
             Some(others.chain([place]).collect::<Vec<_>>().join("; "))
         }
+        Fault::EveryDayAgain => {
+            let rules: Vec<&str> = text.split(';').map(str::trim).collect();
+            let only_times = |rule: &&str| rule.chars().all(|c| c.is_ascii_digit() || ":-,".contains(c));
+            // `08:00-12:00; 13:00-17:00` is one rule with two times.
+            if rules.iter().all(only_times) {
+                return Some(rules.join(","));
+            }
+            let others = rules.iter().copied().filter(|rule| *rule != place);
+            Some([place].into_iter().chain(others).collect::<Vec<_>>().join("; "))
+        }
         Fault::HolidaysBesideDays => {
             let days = DAYS.iter().map(|(day, _)| *day);
             let sides = days.flat_map(|day| {
@@ -287,7 +297,7 @@ fn half_day(words: &mut [Word], add: u16) {
     let Some(last) = words.last_mut() else { return };
     let time = match last {
         Word::Time(time) => *time,
-        Word::Number(number) => number.parse::<u16>().unwrap_or(24) * 60,
+        Word::Number(number) => number.parse::<u16>().map_or(0, |hour| hour.min(24) * 60),
         _ => return,
     };
     if (60..13 * 60).contains(&time) {

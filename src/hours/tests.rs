@@ -1,4 +1,6 @@
+mod js;
 mod reference;
+mod soup;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use chrono_tz::Tz;
@@ -218,6 +220,18 @@ fn public_holidays_off_before_a_rule_that_opens_them_again_are_refused() {
 }
 
 #[test]
+fn a_rule_about_every_day_after_others_is_refused() {
+    refused(
+        "08:00-12:00; 13:00-17:00",
+        r#""08:00-12:00; 13:00-17:00": "13:00-17:00" is about every day and undoes the rules before it; write "08:00-12:00,13:00-17:00""#,
+    );
+    refused(
+        "Mo-Fr 08:00-19:00; 24/7",
+        r#""Mo-Fr 08:00-19:00; 24/7": "24/7" is about every day and undoes the rules before it; write "24/7; Mo-Fr 08:00-19:00""#,
+    );
+}
+
+#[test]
 fn days_and_holidays_with_a_blank_between_them_are_refused() {
     refused(
         "PH Mo-Fr 08:00-12:00",
@@ -331,7 +345,7 @@ fn what_people_write_elsewhere_is_met_with_the_right_text() {
         ("Mo-Fr 0800-1900", "Mo-Fr 08:00-19:00"),
         ("mo-fr 8.30-17.00", "Mo-Fr 08:30-17:00"),
         ("Mo-Fr 12pm-12am", "Mo-Fr 12:00-00:00"),
-        ("Dec 24,25 off; 08:00-19:00", "Dec 24,Dec 25 off; 08:00-19:00"),
+        ("Dec 24,25 off; 08:00-19:00", "08:00-19:00; Dec 24,Dec 25 off"),
         ("Sept 1-15 08:00-10:00", "Sep 1-15 08:00-10:00"),
         ("off=(M-F,19);on=(M-F,7);tz=pt", "Mo-Fr 07:00-19:00"),
         ("off=(M-U,20);on=(M-U,8)", "Mo-Su 08:00-20:00"),
@@ -794,7 +808,7 @@ fn an_edge_is_remembered_for_400_days() {
 
 // The request, and tags.
 
-const NOW: &str = "2026-11-26T05:00:00Z";
+pub(super) const NOW: &str = "2026-11-26T05:00:00Z";
 
 fn read(value: Value) -> (Schedules, Vec<String>) {
     let mut problems = Vec::new();

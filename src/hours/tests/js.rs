@@ -1,0 +1,133 @@
+//! Against code of others: the same texts, read by OpenStreetMap's own opening_hours.js.
+//!
+//! Texts whose spans end at midnight, in UTC: over midnight theirs belong to the day on which they end, and it knows no
+//! clock but the machine's.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use chrono_tz::Tz;
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+use serde_json::{Value, json};
+
+use super::reference::{MONTHS, parsed, rules, text};
+use crate::hours::Holidays;
+
+const TEXTS: usize = 1_000;
+/// How long each text is compared.
+const DAYS: i64 = 120;
+
+type Spans = Vec<(DateTime<Utc>, DateTime<Utc>)>;
+
+/// Asks opening_hours.js; an error where it can't read a text.
+fn ask(questions: &[(String, DateTime<Utc>, DateTime<Utc>)]) -> Vec<Result<Spans, String>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hours");
+    assert!(folder.join("node_modules").exists(), "install it first: npm ci --prefix tests/hours");
+    let mut node = Command::new("node")
+        .arg(folder.join("ask.js"))
+        .env("TZ", "UTC")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("node");
+    let mut stdin = node.stdin.take().expect("stdin");
+    for (text, from, to) in questions {
+        writeln!(stdin, "{}", json!({ "text": text, "from": from.to_rfc3339(), "to": to.to_rfc3339() }))
+            .expect("written");
+    }
+    drop(stdin);
+    let output = node.wait_with_output().expect("an end");
+    let answer = |line: &str| {
+        let moment = |value: &Value| super::at(value.as_str().expect("a moment"));
+        match serde_json::from_str(line).expect("an answer") {
+            Value::Array(spans) => {
+                let mut spans: Spans = spans.iter().map(|span| (moment(&span[0]), moment(&span[1]))).collect();
+                // Two holidays in a row are two spans to it, though they meet.
+                spans.dedup_by(|next, before| {
+                    let meets = next.0 == before.1;
+                    if meets {
+                        before.1 = next.1;
+                    }
+                    meets
+                });
+                Ok(spans)
+            }
+            other => Err(other["error"].to_string()),
+        }
+    };
+    String::from_utf8(output.stdout).expect("text").lines().map(answer).collect()
+}
+
+#[test]
+#[ignore = "needs node, and `npm ci --prefix tests/hours`"]
+fn a_thousand_texts_mean_what_opening_hours_js_reads() {
+    let holidays = (2026..=2029).filter_map(|year| NaiveDate::from_ymd_opt(year, 3, 8));
+    let holidays = Holidays::of("DE").expect("a country").with(holidays);
+    let mut runner = TestRunner::deterministic();
+    let mut questions = Vec::new();
+    let mut ours = Vec::new();
+    while questions.len() < TEXTS {
+        let case = (rules(15, 1440), 0..600_i64).new_tree(&mut runner).expect("a case").current();
+        let (rules, day) = case;
+        let Some(hours) = parsed(&[rules.clone()], Tz::UTC, &holidays) else { continue };
+        let from = super::at("2026-01-01T00:00:00Z") + TimeDelta::days(day);
+        let to = from + TimeDelta::days(DAYS);
+        let until = hours.spans((from - TimeDelta::days(1)).date_naive(), to.date_naive());
+        let clipped = until.into_iter().map(|(begin, end)| (begin.max(from), end.min(to)));
+        ours.push(clipped.filter(|(begin, end)| begin < end).collect::<Spans>());
+        questions.push((text(&rules), from, to));
+    }
+    let mut explained: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut unexplained = Vec::new();
+    for ((ours, theirs), (text, ..)) in ours.iter().zip(ask(&questions)).zip(&questions) {
+        match class(text, ours, &theirs) {
+            Some(class) => *explained.entry(class).or_default() += 1,
+            None => unexplained.push(format!("{text}: {}", difference(ours, &theirs))),
+        }
+    }
+    println!("{explained:#?}");
+    assert!(unexplained.is_empty(), "{}", unexplained.join("\n"));
+    assert!(explained[ALIKE] > TEXTS * 3 / 4, "{explained:?}");
+}
+
+const ALIKE: &str = "alike";
+
+/// Names why a text means something else to opening_hours.js, or nothing at all.
+fn class(text: &str, ours: &Spans, theirs: &Result<Spans, String>) -> Option<&'static str> {
+    // `Aug Su[4]`, as a date.
+    let nth_date =
+        MONTHS.iter().any(|month| text.match_indices(month).any(|(at, _)| text[at + 3..].get(3..4) == Some("[")));
+    match theirs {
+        Ok(theirs) if theirs == ours => Some(ALIKE),
+        // Corpus Christi is 60 days after Easter, but it takes only the days next to a holiday, and the week after a weekday.
+        Err(error) if error.contains("no reason to differ more than") => Some("it refuses to move a day so far"),
+        Err(error) if error.contains("An additional rule") && nth_date => {
+            Some("it can't read an nth weekday in a list of dates")
+        }
+        Err(error) if error.contains("in month range: event") => Some("it can't read Easter after months"),
+        Err(error) if error.contains("in month range: year") => Some("it can't read a year after a comma"),
+        // It takes the month for the date, and the weekday for one more of those that follow.
+        Ok(_) if nth_date => {
+            Some("it reads an nth weekday of a month as two selectors as soon as anything else is beside it")
+        }
+        // July has four Sundays: its fifth is the first of August for it.
+        Ok(_) if text.contains("[5] ") || text.contains("[-5] ") => {
+            Some("it moves a fifth weekday that the month has not")
+        }
+        _ => None,
+    }
+}
+
+fn difference(ours: &Spans, theirs: &Result<Spans, String>) -> String {
+    match theirs {
+        Err(error) => error.clone(),
+        Ok(theirs) => {
+            let only = |a: &Spans, b: &Spans| a.iter().find(|span| !b.contains(span)).copied();
+            format!("only ours {:?}, only theirs {:?}", only(ours, theirs), only(theirs, ours))
+        }
+    }
+}

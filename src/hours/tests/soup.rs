@@ -1,0 +1,196 @@
+//! Texts of any kind: none may panic, none may take long, and what is offered instead can be read.
+
+use std::time::{Duration, Instant};
+
+use chrono::{TimeDelta, Utc};
+use chrono_tz::Tz;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+use super::reference::{cases, rules, text};
+use crate::hours::{BadHours, Holidays, Hours};
+
+/// What texts are made of: the grammar's words, and what people write instead.
+const WORDS: [&str; 76] = [
+    "Mo",
+    "Tu",
+    "We",
+    "Th",
+    "Fr",
+    "Sa",
+    "Su",
+    "Mo-Fr",
+    "PH",
+    "SH",
+    "off",
+    "closed",
+    "open",
+    "unknown",
+    "24/7",
+    "Jan",
+    "Feb",
+    "Dec",
+    "Jan-Mar",
+    "week",
+    "easter",
+    "2026",
+    "2027",
+    "9999",
+    "1900",
+    "08:00",
+    "19:00",
+    "00:00",
+    "24:00",
+    "26:00",
+    "48:00",
+    "48:59",
+    "8",
+    "29",
+    "30",
+    "31",
+    "53",
+    "08:00-19:00",
+    "22:00-06:00",
+    "[1]",
+    "[-1]",
+    "[5]",
+    "[1,3]",
+    "[1-2]",
+    "+1 day",
+    "-1 day",
+    " +9999 days",
+    "-9999 days",
+    "+Su",
+    "-Su",
+    "+",
+    "-",
+    "/",
+    "/2",
+    "/01:30",
+    ",",
+    ", ",
+    ";",
+    "; ",
+    ":",
+    ": ",
+    "||",
+    " ",
+    " ",
+    " ",
+    "\"",
+    "\"x\"",
+    "sunrise",
+    "(dusk-01:00)",
+    "Monday",
+    "9am",
+    "5pm",
+    "to",
+    "and",
+    "\u{2013}",
+    "\u{1f4a9}",
+];
+
+fn soup() -> impl Strategy<Value = String> {
+    let words = prop::collection::vec(prop::sample::select(&WORDS[..]), 0..24).prop_map(|words| words.concat());
+    // A right text with something else in it.
+    let spoilt = (rules(5, 2880), any::<prop::sample::Index>(), prop::sample::select(&WORDS[..])).prop_map(
+        |(rules, at, word)| {
+            let mut text = text(&rules);
+            let at = at.index(text.len() + 1);
+            if text.is_char_boundary(at) {
+                text.insert_str(at, word);
+            }
+            text
+        },
+    );
+    prop_oneof![2 => words, 2 => spoilt, 1 => any::<String>(), 1 => rules(5, 2880).prop_map(|rules| text(&rules))]
+}
+
+/// Does with a text what a run does with a tag.
+fn use_of(text: &str, holidays: &Holidays) -> Result<(Hours, bool), BadHours> {
+    let now = super::at(super::NOW);
+    let hours = Hours::parse(text, Tz::Europe__Berlin, holidays)?;
+    let never = hours.never_open(now);
+    Ok((hours, never))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(2_000), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_panics_and_what_is_offered_instead_can_be_read(text in soup()) {
+        let holidays = super::of("DE");
+        match use_of(&text, &holidays) {
+            Ok((hours, never)) => {
+                let now = super::at(super::NOW);
+                let state = hours.state_at(now);
+                prop_assert!(state.edge.is_none_or(|edge| edge <= now && edge > now - TimeDelta::days(402)));
+                prop_assert!(!never || !state.open);
+                if let Some(edge) = hours.next_edge(now) {
+                    prop_assert!(edge.at > now && edge.opens != state.open);
+                }
+            }
+            Err(bad) => {
+                prop_assert!(!bad.to_string().is_empty() && bad.to_string().len() < 1_500);
+                if let Some(right) = bad.write() {
+                    prop_assert!(Hours::parse(right, Tz::UTC, &holidays).is_ok(), "{:?} for {:?}", right, text);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "measures: cargo test --release --lib hours_cost -- --ignored --nocapture"]
+fn hours_cost() {
+    let holidays = super::of("DE");
+    let now = super::at(super::NOW);
+    let timed = |name: &str, work: &dyn Fn()| {
+        let (begun, mut times) = (Instant::now(), 0_u32);
+        while begun.elapsed() < Duration::from_millis(300) {
+            work();
+            times += 1;
+        }
+        println!("{:>9.1} µs  {name}", begun.elapsed().as_secs_f64() * 1e6 / f64::from(times));
+    };
+    let begun = Instant::now();
+    let _ = Hours::parse("PH 08:00-19:00", Tz::UTC, &holidays);
+    println!("{:>9.1} µs  first use of a country", begun.elapsed().as_secs_f64() * 1e6);
+    for text in [
+        "24/7",
+        "Mo-Fr 08:00-19:00",
+        "Mo-Fr 08:00-19:00; PH off",
+        "Mo-Fr 22:00-06:00; Fr[-1] off; PH off",
+        "Jan 1 08:00-19:00",
+        "Feb 29 08:00-19:00",
+    ] {
+        let hours = Hours::parse(text, Tz::Europe__Berlin, &holidays).expect("hours");
+        timed(&format!("read      {text}"), &|| drop(Hours::parse(text, Tz::Europe__Berlin, &holidays)));
+        timed(&format!("state_at  {text}"), &|| drop(hours.state_at(now)));
+        timed(&format!("both ways {text}"), &|| drop(hours.never_open(now)));
+    }
+    timed("read      Mon-Fri 8-19", &|| drop(Hours::parse("Mon-Fri 8-19", Tz::UTC, &holidays)));
+
+    let mut runner = TestRunner::new(ProptestConfig::default());
+    let many = prop_oneof![2 => soup().boxed(), 1 => prop::collection::vec(rules(5, 2880), 1..8).prop_map(|all| {
+        let mut text = all.iter().map(|rules| text(rules)).collect::<Vec<_>>().join(";").replace("; ", ";");
+        while text.chars().count() > 256 {
+            text = text.rsplit_once(';').map_or_else(String::new, |(rest, _)| rest.to_owned());
+        }
+        text
+    }).boxed()];
+    let (mut worst, mut good, texts) = (Vec::new(), 0, cases(100_000));
+    for _ in 0..texts {
+        let text = many.new_tree(&mut runner).expect("a text").current();
+        let begun = Instant::now();
+        good += u32::from(use_of(&text, &holidays).is_ok());
+        worst.push((begun.elapsed(), text));
+        worst.sort_by(|a, b| b.cmp(a));
+        worst.truncate(5);
+    }
+    println!("{texts} texts at {}, of which {good} can be read; the slowest:", Utc::now().date_naive());
+    for (time, text) in worst {
+        println!("{time:?}  {text}");
+    }
+}
