@@ -172,7 +172,8 @@ pub(super) fn read(text: &str, holidays: &Holidays) -> Result<Rules, Found> {
     if rules.len() != written.len() {
         return Err(Fault::Unsure.at(&text));
     }
-    let context = holidays.context();
+    // A country's first use costs milliseconds.
+    let context = if rules.iter().any(has_holidays) { holidays.context() } else { Context::default() };
     let read: Vec<Rule> =
         rules.iter().zip(&written).map(|(rule, text)| read_rule(rule, text, &context)).collect::<Result<_, _>>()?;
     if let Some(rule) = rules.iter().position(has_holidays) {

@@ -73,7 +73,7 @@ fn a_thousand_texts_mean_what_opening_hours_js_reads() {
     while questions.len() < TEXTS {
         let case = (rules(15, 1440), 0..600_i64).new_tree(&mut runner).expect("a case").current();
         let (rules, day) = case;
-        let Some(hours) = parsed(&[rules.clone()], Tz::UTC, &holidays) else { continue };
+        let Some(hours) = parsed(std::slice::from_ref(&rules), Tz::UTC, &holidays) else { continue };
         let from = super::at("2026-01-01T00:00:00Z") + TimeDelta::days(day);
         let to = from + TimeDelta::days(DAYS);
         let until = hours.spans((from - TimeDelta::days(1)).date_naive(), to.date_naive());

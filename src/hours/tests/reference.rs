@@ -108,8 +108,9 @@ impl fmt::Display for Rule {
         parts.extend(Some(days).filter(|days| !days.is_empty()));
         let time = |minutes: u16| format!("{:02}:{:02}", minutes / 60, minutes % 60);
         // An end on the next day is written as its own time now and then: 22:00-06:00.
-        let end =
-            |begin: u16, end: u16| if end > 1440 && end - 1440 < begin && end % 2 == 0 { end - 1440 } else { end };
+        let end = |begin: u16, end: u16| {
+            if end > 1440 && end - 1440 < begin && end.is_multiple_of(2) { end - 1440 } else { end }
+        };
         let times = self.times.iter().map(|(from, to)| format!("{}-{}", time(*from), time(end(*from, *to))));
         parts.extend(Some(times.collect::<Vec<_>>().join(",")).filter(|times| !times.is_empty()));
         if self.off {
@@ -126,7 +127,7 @@ impl Rule {
             && any(self.dates.is_empty(), self.dates.iter().any(|dates| dates.contain(day)))
             && self.weeks.is_none_or(|(from, to, step)| {
                 let week = day.iso_week().week();
-                (from..=to).contains(&week) && (week - from) % step == 0
+                (from..=to).contains(&week) && (week - from).is_multiple_of(step)
             })
             && any(self.days.is_empty(), self.days.iter().any(|days| days.contain(day, holidays)))
     }

@@ -9,6 +9,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::reference::{cases, rules, text};
+use crate::hours::read::Schedules;
 use crate::hours::{BadHours, Holidays, Hours};
 
 /// What texts are made of: the grammar's words, and what people write instead.
@@ -167,10 +168,21 @@ fn hours_cost() {
     ] {
         let hours = Hours::parse(text, Tz::Europe__Berlin, &holidays).expect("hours");
         timed(&format!("read      {text}"), &|| drop(Hours::parse(text, Tz::Europe__Berlin, &holidays)));
-        timed(&format!("state_at  {text}"), &|| drop(hours.state_at(now)));
-        timed(&format!("both ways {text}"), &|| drop(hours.never_open(now)));
+        timed(&format!("state_at  {text}"), &|| assert!(hours.state_at(now).edge.is_none_or(|edge| edge <= now)));
+        timed(&format!("both ways {text}"), &|| assert!(!hours.never_open(now) || !hours.state_at(now).open));
     }
     timed("read      Mon-Fri 8-19", &|| drop(Hours::parse("Mon-Fri 8-19", Tz::UTC, &holidays)));
+
+    for count in [50, 1_000] {
+        let hours: serde_json::Map<_, _> = (0..count)
+            .map(|n| (format!("team-{n}"), format!("Mo-Fr 08:00-{:02}:00; PH off", 10 + n % 14).into()))
+            .collect();
+        timed(&format!("read      {count} schedules"), &|| {
+            let mut problems = Vec::new();
+            let _ = Schedules::read(hours.clone().into(), Tz::UTC, holidays.clone(), now, &mut problems);
+            assert!(problems.is_empty());
+        });
+    }
 
     let mut runner = TestRunner::new(ProptestConfig::default());
     let many = prop_oneof![2 => soup().boxed(), 1 => prop::collection::vec(rules(5, 2880), 1..8).prop_map(|all| {
@@ -183,9 +195,16 @@ fn hours_cost() {
     let (mut worst, mut good, texts) = (Vec::new(), 0, cases(100_000));
     for _ in 0..texts {
         let text = many.new_tree(&mut runner).expect("a text").current();
-        let begun = Instant::now();
         good += u32::from(use_of(&text, &holidays).is_ok());
-        worst.push((begun.elapsed(), text));
+        let time = || {
+            let begun = Instant::now();
+            let _ = use_of(&text, &holidays);
+            begun.elapsed()
+        };
+        // Once more where it was slow: another process may have had the core.
+        let first = time();
+        let slow = first > Duration::from_millis(1);
+        worst.push((if slow { (0..5).map(|_| time()).fold(first, Duration::min) } else { first }, text));
         worst.sort_by(|a, b| b.cmp(a));
         worst.truncate(5);
     }
