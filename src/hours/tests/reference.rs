@@ -1,7 +1,7 @@
 //! The hours once more, written apart and slowly: each minute is looked at by itself, and nothing is asked of the crate.
 //!
-//! Local time is a clock that never goes back: it shows the earliest time that is still to be shown. So a time that clocks
-//! repeat is reached when they show it for the last time, and one that they skip at the moment of the change.
+//! Local time is a clock that never goes back: it waits for the last time that others show what it shows. So a time that
+//! clocks repeat is reached when they show it for the last time, and one that they skip at the moment of the change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -210,8 +210,12 @@ fn looked_at(
     let looks = (to + TimeDelta::days(2) - from).num_minutes() / step;
     let mut clock: Vec<NaiveDateTime> =
         (0..=looks).map(|n| (from + TimeDelta::minutes(n * step)).with_timezone(&zone).naive_local()).collect();
-    for n in (0..clock.len() - 1).rev() {
-        clock[n] = clock[n].min(clock[n + 1]);
+    // From the end: what is shown once more later is not reached yet.
+    let mut earliest = clock[clock.len() - 1];
+    for shown in clock.iter_mut().rev().skip(1) {
+        let not_yet = earliest - TimeDelta::minutes(step);
+        earliest = earliest.min(*shown);
+        *shown = not_yet.min(*shown);
     }
     let mut days: BTreeMap<NaiveDate, Vec<bool>> = BTreeMap::new();
     let mut is_open = |day: NaiveDate, minute: usize| {
