@@ -48,6 +48,12 @@ impl Deadline {
         Self { at: Instant::now() + left - FOR_THE_REPORT.min(left / 5), for_a_call: FOR_A_CALL.min(left / 5) }
     }
 
+    /// Returns the deadline, or a moment this far from now if that comes first.
+    #[must_use]
+    pub fn at_most(&self, left: Duration) -> Self {
+        Self { at: self.at.min(Instant::now() + left), ..*self }
+    }
+
     /// Returns a deadline this many calls earlier: the time for them is kept for something else.
     #[must_use]
     pub fn earlier(&self, calls: u32) -> Self {

@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use crate::deadline::Deadline;
 use crate::ec2::{Change, Class, Ec2, Error, Limits, classify};
 use crate::instance::{Instance, InstanceId, Mark, Run, STOPPED_AT_TAG, State};
-use crate::outcome::{Outcome, Settled, cut};
+use crate::outcome::{Outcome, Reason, Settled, cut};
 use crate::plan::{Decision, Plan, Step, Task, absent};
 use crate::request::Mode;
 use crate::select::Filters;
@@ -74,6 +74,9 @@ pub struct Orders<'a> {
     /// The request's tag filters: looks on which a decision hangs carry them, because an answer is only known to show
     /// tags where a filter names one.
     pub tags: &'a Filters,
+    /// The next run comes in minutes: nothing waits for room or for EC2's mood, and a mark stays whatever EC2 answers,
+    /// because it is the memory of the try.
+    pub in_ticks: bool,
     /// EC2's token buckets.
     pub limits: Limits,
     /// The role that acts, as people know it.
@@ -129,7 +132,7 @@ async fn make<E: Ec2>(ec2: &E, call: &Call, orders: Orders<'_>, until: Deadline)
             let (answer, regret) = match write {
                 true => (
                     ec2.mark(mark, ids, orders.mode, until).await,
-                    "could not mark anew what did not start; a later start may call it not_marked",
+                    "could not write the mark; a later start may leave it off",
                 ),
                 false => (ec2.unmark(mark, ids, until).await, "could not delete the mark; the next start voids it"),
             };
@@ -265,21 +268,30 @@ struct Engine<'a> {
 impl<'a> Engine<'a> {
     fn new(orders: Orders<'a>, plan: Plan, seen: Instant, now: Instant) -> Self {
         let dry_run = orders.mode == Mode::DryRun;
-        let nothing = Task { step: Step::Start, remembered: false };
+        let nothing = Task { step: Step::Start, remembered: false, quiet: false };
+        let mut stale = plan.stale;
         let first = plan.decided.into_iter().map(|(instance, decision)| match decision {
             Decision::Do(task) => (instance, task, Phase::Queued),
             // What it is waiting for will not come in a dry run; the permission is the same.
             Decision::Await(task) if dry_run => (instance, task, Phase::Queued),
             Decision::Await(task) => (instance, task, Phase::Settling),
             Decision::Follow => (instance, nothing, Phase::Starting { ours: false, seen_pending: true }),
+            Decision::Mark if !dry_run => (instance, nothing, Phase::ToMark),
+            Decision::Unmark(mark) if !dry_run => {
+                stale.push((instance.id, mark));
+                (instance, nothing, Phase::Done(Outcome::skipped(Reason::AsScheduled).into()))
+            }
+            Decision::Mark | Decision::Unmark(_) => {
+                (instance, nothing, Phase::Done(Outcome::skipped(Reason::AsScheduled).into()))
+            }
             Decision::Leave(skip) => (instance, nothing, Phase::Done(Outcome::Skipped(skip).into())),
             Decision::Refuse { code, message } => {
-                (instance, nothing, Phase::Done(Outcome::Failed { code: code.into(), message }.into()))
+                (instance, nothing, Phase::Done(Outcome::Failed { code, message }.into()))
             }
         });
         let first: Vec<_> = first.collect();
-        let marked = |task: &Task| matches!(task, Task { step: Step::Stop { .. }, remembered: true });
-        let marking = !dry_run && first.iter().any(|(_, task, _)| marked(task));
+        let marked = |task: &Task| matches!(task, Task { step: Step::Stop { .. }, remembered: true, .. });
+        let marking = !dry_run && !orders.in_ticks && first.iter().any(|(_, task, _)| marked(task));
         let ledger = Ledger::open(first, seen);
         let mut engine = Self {
             queues: Queues::new(&orders.limits, now),
@@ -316,12 +328,16 @@ impl<'a> Engine<'a> {
                     continue;
                 }
                 match entry.phase() {
+                    Phase::Done(_) if orders.in_ticks => {}
                     Phase::Done(_) => engine.tidy(false, orders.mark.clone(), entry.instance.id),
                     _ => engine.ledger.get_mut(slot).marked = Marked::Perhaps,
                 }
             }
-            for (id, mark) in plan.stale {
+            for (id, mark) in stale {
                 engine.tidy(false, mark, id);
+            }
+            for slot in engine.ledger.to_mark().clone() {
+                engine.tidy(true, orders.mark.clone(), engine.ledger.get(slot).instance.id);
             }
         }
         engine
@@ -399,6 +415,9 @@ impl<'a> Engine<'a> {
             (call, answer) => debug_assert!(false, "{answer:?} answers no {call:?}"),
         }
         self.line_up_what_was_lost(now);
+        if self.orders.in_ticks {
+            self.leave_to_the_next_tick(now);
+        }
     }
 
     /// Closes the ledger.

@@ -5,7 +5,8 @@
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::request::{FIELDS, Refused, quote};
+use crate::request::{FIELDS, Refused};
+use crate::wording::quote;
 
 /// The bytes of an invocation, read as JSON as far as they could be.
 ///

@@ -7,6 +7,7 @@
 //!   environment and no clock; what they need of them is an argument. A test below holds them to it.
 //! - The engine is one loop that awaits and a state machine that doesn't: its files, too, import none of these. It asks
 //!   `plan` to decide anew about an instance that it looked at again, and never sees the request.
+//! - Running hours are [`hours`]: what people write, and when it is open; `plan/reconcile.rs` is the rule that acts on them.
 //! - [`ec2`] is the port, five verbs in our own types. Its adapter, `ec2/aws.rs`, is the only file that names the AWS SDK;
 //!   `ec2/refusal.rs` is the one table of what EC2's codes mean.
 //! - [`outcome`] is what those who act and the report share; [`telemetry`] tells it, as log lines and metrics.
@@ -44,6 +45,9 @@ use crate::report::{Report, Verdict};
 use crate::request::{Refused, Regions, Request};
 use crate::targets::{Home, Moment};
 
+/// A tick ends before the next one comes.
+const LONGEST_TICK: Duration = Duration::from_secs(270);
+
 /// An invocation that did not do all that it should: Lambda retries it, the dead-letter queue and the alarms hear of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -80,6 +84,7 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
     let deadline = Deadline::of(context.deadline());
     let unwrapped = unwrap(event)?;
     let request = Request::parse(unwrapped.request, unwrapped.time, now)?;
+    let deadline = if request.is_about_hours() { deadline.at_most(LONGEST_TICK) } else { deadline };
     if !matches!(request.regions, Regions::Named(_)) && aws.own_region().is_none() {
         return Err(Refused::one(
             "regions: missing, and the environment names no AWS_REGION; write one like \"us-east-1\"".to_owned(),
@@ -93,14 +98,18 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
         Report::of_stale(&request, late, begun.elapsed())
     } else {
         let home = Home::of(&context.invoked_function_arn);
-        let moment = Moment { as_of, run: Run::of(&context.request_id), clock: (begun.into(), now) };
+        // What a tick writes is of its own moment, which the next one is compared with.
+        let utc = if request.is_about_hours() { as_of } else { now };
+        let moment = Moment { as_of, run: Run::of(&context.request_id), clock: (begun.into(), utc) };
         let tell = |worked: &Worked| telemetry::tell_target(&request, worked);
         let run = targets::run(&request, &aws, &home, deadline, moment, tell).await;
+        telemetry::tell_bad_tags(&request, &run);
         Report::of_run(&request, &run, begun.elapsed())
     };
     telemetry::tell_metrics(&report);
     telemetry::tell(&report);
-    verdict(report)
+    // The next tick is the retry.
+    if request.is_about_hours() { Ok(report) } else { verdict(report) }
 }
 
 /// Succeeds only if nothing that should have changed is left.
@@ -153,7 +162,7 @@ mod tests {
     ];
 
     /// The files that nothing foreign may be in, and what else each may not know.
-    const PURE: [(&str, &[&str]); 21] = [
+    const PURE: [(&str, &[&str]); 22] = [
         ("event.rs", &["crate::ec2", "crate::engine"]),
         ("request.rs", &["crate::ec2", "crate::engine"]),
         ("select.rs", &["crate::ec2", "crate::engine"]),
@@ -164,6 +173,7 @@ mod tests {
         ("hours/refusal.rs", &["crate::ec2", "crate::engine", "crate::request", "crate::plan", "opening_hours"]),
         ("hours/repair.rs", &["crate::ec2", "crate::engine", "crate::request", "crate::plan", "opening_hours"]),
         ("plan.rs", &["crate::ec2", "crate::engine"]),
+        ("plan/reconcile.rs", &["crate::ec2", "crate::engine"]),
         ("outcome.rs", &["crate::ec2", "crate::engine", "crate::request"]),
         ("report.rs", &["crate::ec2", "crate::engine"]),
         ("wording.rs", &["crate::"]),
@@ -197,7 +207,7 @@ mod tests {
                 assert!(!known, "{name} knows {word}");
             }
         }
-        for part in ["engine", "hours"] {
+        for part in ["engine", "hours", "plan"] {
             let files = std::fs::read_dir(folder.join(part)).expect(part);
             for file in files.map(|file| file.expect("a file").file_name()) {
                 let name = format!("{part}/{}", file.to_string_lossy());

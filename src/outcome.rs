@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 
+use crate::hours::read::BadTag;
 use crate::instance::{Instance, InstanceId, State};
+use crate::plan::Task;
 
 /// Bytes of one of EC2's messages that are told: a refusal of a thousand ids, or a page of HTML, helps nobody.
 const MAX_MESSAGE: usize = 2000;
@@ -71,6 +75,8 @@ pub struct Settled {
     pub id: InstanceId,
     /// Its tag `Name`.
     pub name: Option<Box<str>>,
+    /// What was to be done to it, if anything.
+    pub task: Option<Task>,
     /// What became of it.
     pub outcome: Outcome,
 }
@@ -78,8 +84,24 @@ pub struct Settled {
 impl Settled {
     /// Books what became of an instance.
     #[must_use]
-    pub fn of(instance: &Instance, outcome: Outcome) -> Self {
-        Self { id: instance.id, name: instance.name().map(Into::into), outcome }
+    pub fn of(instance: &Instance, task: Option<Task>, outcome: Outcome) -> Self {
+        Self { id: instance.id, name: instance.name().map(Into::into), task, outcome }
+    }
+
+    /// Returns its name, or its id if it has none.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or(self.id.as_str())
+    }
+
+    /// Whether it is counted, and not told of.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        match &self.outcome {
+            Outcome::WouldChange { .. } => self.task.is_some_and(|task| task.quiet),
+            Outcome::Skipped(skip) => skip.quiet || matches!(skip.reason, Reason::AsScheduled | Reason::Moving),
+            Outcome::Changed { .. } | Outcome::Failed { .. } | Outcome::Unfinished { .. } => false,
+        }
     }
 }
 
@@ -131,13 +153,17 @@ pub struct Skip {
     pub message: Option<String>,
     /// A tag can't be read: somebody should correct it.
     pub wants_attention: bool,
+    /// An earlier run has told of it: nothing has happened since.
+    pub quiet: bool,
+    /// The hours tag that can't be read.
+    pub bad_tag: Option<Arc<BadTag>>,
 }
 
 impl Skip {
     /// Skips for a reason that says it all.
     #[must_use]
     pub fn because(reason: Reason) -> Self {
-        Self { reason, until: None, message: None, wants_attention: false }
+        Self { reason, until: None, message: None, wants_attention: false, quiet: false, bad_tag: None }
     }
 
     /// Skips for a reason that wants a word more.
@@ -152,17 +178,21 @@ impl Skip {
 #[expect(missing_docs, reason = "the table in README.md says when each applies")]
 pub enum Reason {
     AlreadyDone,
+    AsScheduled,
     AutoscalingMember,
+    BadTag,
     Exempt,
     Gone,
     HasHours,
     InstanceStoreRoot,
+    Moving,
     NotMarked,
     ServiceManaged,
     SpotOneTime,
     StartedSince,
     StopProtected,
     StoppedSince,
+    Tried,
     UnknownState,
 }
 
@@ -172,17 +202,21 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AlreadyDone => "already_done",
+            Self::AsScheduled => "as_scheduled",
             Self::AutoscalingMember => "autoscaling_member",
+            Self::BadTag => "bad_tag",
             Self::Exempt => "exempt",
             Self::Gone => "gone",
             Self::HasHours => "has_hours",
             Self::InstanceStoreRoot => "instance_store_root",
+            Self::Moving => "moving",
             Self::NotMarked => "not_marked",
             Self::ServiceManaged => "service_managed",
             Self::SpotOneTime => "spot_one_time",
             Self::StartedSince => "started_since",
             Self::StopProtected => "stop_protected",
             Self::StoppedSince => "stopped_since",
+            Self::Tried => "tried",
             Self::UnknownState => "unknown_state",
         }
     }

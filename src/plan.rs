@@ -6,9 +6,11 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
-use crate::instance::{Exemption, HOURS_TAG, Instance, InstanceId, Mark, RootDevice, State};
+use crate::instance::{Exemption, Instance, InstanceId, Mark, RootDevice, State};
 use crate::outcome::{Outcome, Reason, Settled, Skip};
 use crate::request::{Action, Mode, Request};
+
+mod reconcile;
 
 /// How long ago a mark may have been written for a start that failed since to still be ours.
 const LONGEST_ABSENCE: TimeDelta = TimeDelta::days(31);
@@ -43,10 +45,10 @@ impl Plan {
     /// Books a plan that is not carried out: so ends what it would have changed.
     #[must_use]
     pub fn not_carried_out(self, end: &Outcome) -> Vec<Settled> {
-        let decided = self
-            .decided
-            .into_iter()
-            .map(|(instance, decision)| Settled::of(&instance, decision.settled().unwrap_or_else(|| end.clone())));
+        let decided = self.decided.into_iter().map(|(instance, decision)| {
+            let task = decision.task();
+            Settled::of(&instance, task, decision.settled().unwrap_or_else(|| end.clone()))
+        });
         decided.chain(self.absent.into_iter().map(absent)).collect()
     }
 }
@@ -56,7 +58,7 @@ impl Plan {
 pub fn absent(id: InstanceId) -> Settled {
     let message = format!("EC2 knows no instance {id} here; is it another region's, or gone?");
     let outcome = Outcome::Failed { code: "InvalidInstanceID.NotFound".into(), message: message.into() };
-    Settled { id, name: None, outcome }
+    Settled { id, name: None, task: None, outcome }
 }
 
 /// What is done to an instance: of the instance, not of the request.
@@ -78,6 +80,8 @@ pub struct Task {
     pub step: Step,
     /// A stop: mark it first, no mark, no stop. A start: a mark says that it is ours, and is renewed if the start fails.
     pub remembered: bool,
+    /// A rehearsal has told of it before: nothing has happened since.
+    pub quiet: bool,
 }
 
 /// What to do about an instance.
@@ -89,12 +93,16 @@ pub enum Decision {
     Await(Task),
     /// It is being started already: see whether it arrives.
     Follow,
+    /// It is as it should be; mark it, so that it is started when its hours open.
+    Mark,
+    /// It is as it should be; this mark has to come off.
+    Unmark(Mark),
     /// Leave it alone.
     Leave(Box<Skip>),
-    /// It was named, and can't be switched.
+    /// It can't be switched, or not yet again.
     Refuse {
-        /// The code that EC2 would answer.
-        code: &'static str,
+        /// EC2's code, or the one that it would answer.
+        code: Box<str>,
         /// The sentence for people.
         message: Box<str>,
     },
@@ -110,16 +118,23 @@ impl Decision {
     pub fn settled(&self) -> Option<Outcome> {
         match self {
             Self::Do(_) | Self::Await(_) | Self::Follow => None,
+            Self::Mark | Self::Unmark(_) => Some(Outcome::skipped(Reason::AsScheduled)),
             Self::Leave(skip) => Some(Outcome::Skipped(skip.clone())),
-            Self::Refuse { code, message } => Some(Outcome::Failed { code: (*code).into(), message: message.clone() }),
+            Self::Refuse { code, message } => Some(Outcome::Failed { code: code.clone(), message: message.clone() }),
+        }
+    }
+
+    /// Returns what is to be done to an instance, at once or later.
+    #[must_use]
+    pub fn task(&self) -> Option<Task> {
+        match self {
+            Self::Do(task) | Self::Await(task) => Some(*task),
+            Self::Follow | Self::Mark | Self::Unmark(_) | Self::Leave(_) | Self::Refuse { .. } => None,
         }
     }
 
     fn changes(&self) -> bool {
-        match self {
-            Self::Do(_) | Self::Await(_) => true,
-            Self::Follow | Self::Leave(_) | Self::Refuse { .. } => false,
-        }
+        self.task().is_some()
     }
 }
 
@@ -131,6 +146,7 @@ pub fn states(action: Action) -> &'static [State] {
     match action {
         Action::Stop { .. } => &[State::Pending, State::Running],
         Action::Start => &[State::Stopped, State::Stopping, State::Pending],
+        Action::Reconcile { .. } => &[State::Pending, State::Running, State::Stopping, State::Stopped],
     }
 }
 
@@ -173,7 +189,12 @@ pub fn plan_of(request: &Request, mut decided: Vec<(Instance, Decision)>) -> Pla
 #[must_use]
 pub fn is_selected(request: &Request, instance: &Instance) -> bool {
     let selection = &request.selection;
-    selection.tags.all_match(&instance.tags) && (selection.ids.is_empty() || selection.ids.contains(&instance.id))
+    // Whoever names instances by nothing but their ids wants to hear of each.
+    let has_hours =
+        || !request.is_about_hours() || selection.ids_alone() || instance.tags.contains_key(&request.hours_tag);
+    selection.tags.all_match(&instance.tags)
+        && (selection.ids.is_empty() || selection.ids.contains(&instance.id))
+        && has_hours()
 }
 
 /// Decides anew about one that was selected, as EC2 shows it now.
@@ -190,6 +211,9 @@ pub fn decide_again(request: &Request, instance: &Instance, as_of: DateTime<Utc>
 /// Decides about one instance, as EC2 showed it last.
 #[must_use]
 pub fn decide(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> Decision {
+    if request.is_about_hours() {
+        return reconcile::decide(request, instance, as_of);
+    }
     if let Some(decision) = nothing_to_do(request.action, &instance.state) {
         return decision;
     }
@@ -200,11 +224,11 @@ pub fn decide(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> D
         Action::Stop { .. } if has_started_since(request, instance, as_of) => Decision::leave(Reason::StartedSince),
         Action::Stop { hibernate } => {
             let step = Step::Stop { hibernate: hibernate && instance.hibernation };
-            let task = Task { step, remembered: request.remember };
+            let task = Task { step, remembered: request.remember, quiet: false };
             if instance.state == State::Pending { Decision::Await(task) } else { Decision::Do(task) }
         }
-        Action::Start => {
-            let task = Task { step: Step::Start, remembered: is_remembered(instance, as_of) };
+        Action::Start | Action::Reconcile { .. } => {
+            let task = Task { step: Step::Start, remembered: is_remembered(instance, as_of), quiet: false };
             match instance.state {
                 // Nothing will be followed in a dry run, and to start it there is nothing to do.
                 State::Pending if request.mode == Mode::DryRun => Decision::leave(Reason::AlreadyDone),
@@ -224,14 +248,15 @@ fn nothing_to_do(action: Action, state: &State) -> Option<Decision> {
             Some(Decision::Leave(Skip::saying(Reason::UnknownState, message).into()))
         }
         (_, State::ShuttingDown | State::Terminated) => Some(Decision::Refuse {
-            code: "IncorrectInstanceState",
+            code: "IncorrectInstanceState".into(),
             message: format!("it is {state}: gone for good").into(),
         }),
         (Action::Stop { .. }, State::Stopping | State::Stopped) | (Action::Start, State::Running) => {
             Some(Decision::leave(Reason::AlreadyDone))
         }
         (Action::Stop { .. }, State::Pending | State::Running)
-        | (Action::Start, State::Pending | State::Stopping | State::Stopped) => None,
+        | (Action::Start, State::Pending | State::Stopping | State::Stopped)
+        | (Action::Reconcile { .. }, _) => None,
     }
 }
 
@@ -254,7 +279,8 @@ fn leave_alone(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> 
         }
         Some(Exemption::Until(_)) | None => {}
     }
-    if instance.tags.contains_key(HOURS_TAG) && !request.selection.ids.contains(&instance.id) {
+    let named = || request.selection.ids.contains(&instance.id);
+    if !request.is_about_hours() && instance.tags.contains_key(&request.hours_tag) && !named() {
         return Some(Skip::because(Reason::HasHours));
     }
     if let Some(group) = instance.tags.get("aws:autoscaling:groupName") {
@@ -296,9 +322,9 @@ fn is_remembered(instance: &Instance, as_of: DateTime<Utc>) -> bool {
 ///
 /// Not of instances with hours of their own: there it is reconcile's memory.
 #[must_use]
-pub fn stale_mark(instance: &Instance, as_of: DateTime<Utc>) -> Option<Mark> {
+pub fn stale_mark(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> Option<Mark> {
     let stale = |mark: &Mark| as_of - mark.at() > LONGEST_STOP;
-    (instance.state == State::Running && !instance.tags.contains_key(HOURS_TAG))
+    (instance.state == State::Running && !instance.tags.contains_key(&request.hours_tag))
         .then(|| instance.valid_mark())
         .flatten()
         .filter(stale)

@@ -9,11 +9,15 @@ use serde::Serialize;
 
 use crate::instance::{InstanceId, State, rfc3339};
 use crate::outcome::{Outcome, Reason, Run, SecondLook, Settled, Skip, Trouble, Worked};
-use crate::request::{Action, Mode, Request, clip};
+use crate::plan::Step;
+use crate::request::{Action, Mode, Request};
+use crate::wording::clip;
 
 /// Bytes of the answer and of its log line: a CloudWatch event and a Step Functions state hold 256 KB, and the
 /// caller's own wrapping needs room.
 const MAX_BYTES: usize = 195_000;
+/// Bytes of a tick's report beyond which targets about which nothing is to be told are only counted: there are 288 a day.
+const QUIET_BYTES: usize = 850;
 /// Entries of a target's list: more than ever fit into the bytes.
 const MAX_LISTED: usize = 4000;
 /// Instances that the sentence names; the lists have the rest.
@@ -164,9 +168,9 @@ impl Target {
             skipped: Vec::new(),
             truncated: 0,
         };
-        for Settled { id, name, outcome } in &worked.settled {
-            let (id, name) = (*id, name.as_deref().map(str::to_owned));
-            let listed = match outcome.clone() {
+        for settled in worked.settled.iter().filter(|settled| !settled.is_quiet()) {
+            let (id, name) = (settled.id, settled.name.as_deref().map(str::to_owned));
+            let listed = match settled.outcome.clone() {
                 Outcome::Changed { from, to, message } => {
                     list(&mut target.changed, Changed { id, name, from, to, message: message.map(Into::into) })
                 }
@@ -192,6 +196,11 @@ impl Target {
     fn is_clean(&self) -> bool {
         self.error.is_none() && self.failed.is_empty() && self.unfinished.is_empty()
     }
+
+    fn is_quiet(&self) -> bool {
+        let switched = self.changed.len() + self.would_change.len() + self.skipped.len() + self.truncated;
+        self.is_clean() && switched == 0 && self.note.is_none()
+    }
 }
 
 impl Report {
@@ -200,7 +209,7 @@ impl Report {
     pub fn of_run(request: &Request, run: &Run, duration: Duration) -> Self {
         let targets: Vec<Target> = run.targets.iter().map(Target::new).collect();
         let mut report = Self::empty(request, duration);
-        for settled in run.targets.iter().flat_map(|worked| &worked.settled) {
+        for settled in all(run) {
             report.summary.matched += 1;
             let count = match &settled.outcome {
                 Outcome::Changed { .. } => &mut report.summary.changed,
@@ -231,6 +240,10 @@ impl Report {
         };
         report.targets = targets;
         report.message = report.sentence(request, run);
+        if request.is_about_hours() {
+            let mut excess = json_len(&report).saturating_sub(QUIET_BYTES);
+            report.drop_targets(Target::is_quiet, &mut excess);
+        }
         report.truncate();
         report
     }
@@ -275,23 +288,44 @@ impl Report {
         let mut parts = Vec::new();
         if let Some(planned) = run.too_many_changes {
             let max = request.max_changes.unwrap_or_default();
-            parts.push(format!(
-                "{dry}nothing {}, {planned} to {} are more than max_changes {max}",
-                request.action.past(),
-                self.action
-            ));
+            let (verb, past) = match request.action {
+                Action::Reconcile { .. } => ("switch", "switched"),
+                action => (action.as_str(), action.past()),
+            };
+            parts.push(format!("{dry}nothing {past}, {planned} to {verb} are more than max_changes {max}"));
         } else if let Some(look) = &run.second_look {
             parts.push(format!("{dry}nothing to {}, {}", self.action, nothing_matched(request, run, look)));
+        } else if request.is_about_hours() {
+            parts.push(format!("{dry}{}", self.switched(run)));
         } else if self.dry_run {
             parts.push(format!("{dry}would {} {} of {}", self.action, summary.would_change, summary.matched));
         } else {
             parts.push(format!("{} {} of {}", request.action.past(), summary.changed, summary.matched));
         }
-        if summary.skipped > 0 {
-            let mut reasons: Vec<_> = self.skipped_by.iter().collect();
-            reasons.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), **reason));
+        let mut told: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut bad_tags = Vec::new();
+        for settled in all(run).filter(|settled| !settled.is_quiet()) {
+            match &settled.outcome {
+                Outcome::Skipped(skip) if skip.reason == Reason::BadTag => bad_tags.push((settled, skip)),
+                Outcome::Skipped(skip) => *told.entry(skip.reason.as_str()).or_default() += 1,
+                _ => {}
+            }
+        }
+        if !told.is_empty() {
+            let count: usize = told.values().sum();
+            let mut reasons: Vec<_> = told.into_iter().collect();
+            reasons.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
             let reasons: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-            parts.push(format!("left {} alone ({})", summary.skipped, reasons.join(", ")));
+            parts.push(format!("left {count} alone ({})", reasons.join(", ")));
+        }
+        if !bad_tags.is_empty() {
+            let count = bad_tags.len();
+            let named = bad_tags.into_iter().map(|(settled, skip)| match &skip.bad_tag {
+                Some(bad) => format!("{} ({})", settled.label(), bad.in_short()),
+                None => format!("{} (none)", settled.label()),
+            });
+            let tags = if count == 1 { "tag" } else { "tags" };
+            parts.push(format!("{count} bad {tags}: {}", some(named, count)));
         }
         let label = |id: &InstanceId, name: &Option<String>| name.clone().unwrap_or_else(|| id.to_string());
         if summary.failed > 0 {
@@ -320,6 +354,46 @@ impl Report {
         format!("{}: {}", self.name, parts.join("; "))
     }
 
+    /// Drops targets from the end until the excess is gone; they are counted.
+    fn drop_targets(&mut self, may_go: fn(&Target) -> bool, excess: &mut usize) {
+        let mut kept = Vec::with_capacity(self.targets.len());
+        while let Some(target) = self.targets.pop() {
+            if *excess > 0 && may_go(&target) {
+                *excess = excess.saturating_sub(json_len(&target) + 1);
+                self.truncated_targets += 1;
+            } else {
+                kept.push(target);
+            }
+        }
+        kept.reverse();
+        self.targets = kept;
+    }
+
+    /// Says what a tick switched; what it would have switched at the ticks before, too, only counts.
+    fn switched(&self, run: &Run) -> String {
+        let went = |step: fn(Step) -> bool| {
+            let counts = |settled: &&Settled| match settled.outcome {
+                Outcome::Changed { .. } => true,
+                Outcome::WouldChange { .. } => !settled.is_quiet(),
+                _ => false,
+            };
+            all(run).filter(counts).filter(|settled| settled.task.is_some_and(|task| step(task.step))).count()
+        };
+        let (stopped, started) = (went(|step| step != Step::Start), went(|step| step == Step::Start));
+        let (stop, start) = if self.dry_run { ("would stop", "would start") } else { ("stopped", "started") };
+        let switched = match (stopped, started) {
+            (0, 0) => String::new(),
+            (stopped, 0) => format!("{stop} {stopped}"),
+            (0, started) => format!("{start} {started}"),
+            (stopped, started) => format!("{stop} {stopped}, {start} {started}"),
+        };
+        let as_scheduled = self.skipped_by.get("as_scheduled").copied().unwrap_or_default();
+        match switched.is_empty() {
+            true => format!("{as_scheduled} of {} as scheduled", self.summary.matched),
+            false => format!("{switched} of {}", self.summary.matched),
+        }
+    }
+
     /// Cuts the lists until the report fits, what matters least first; the counts stay exact.
     fn truncate(&mut self) {
         let mut excess = json_len(self).saturating_sub(MAX_BYTES);
@@ -333,17 +407,17 @@ impl Report {
             cut(&mut target.changed, &mut target.truncated, &mut excess);
             cut(&mut target.would_change, &mut target.truncated, &mut excess);
         }
-        while excess > 0 {
-            let Some(clean) = self.targets.iter().rposition(Target::is_clean) else { break };
-            excess = excess.saturating_sub(json_len(&self.targets.remove(clean)));
-            self.truncated_targets += 1;
-        }
+        self.drop_targets(Target::is_clean, &mut excess);
         for target in &mut self.targets {
             cut(&mut target.failed, &mut target.truncated, &mut excess);
             cut(&mut target.unfinished, &mut target.truncated, &mut excess);
         }
         cut(&mut self.targets, &mut self.truncated_targets, &mut excess);
     }
+}
+
+fn all(run: &Run) -> impl Iterator<Item = &Settled> {
+    run.targets.iter().flat_map(|worked| &worked.settled)
 }
 
 fn accounts(run: &Run) -> usize {
@@ -368,6 +442,7 @@ fn nothing_matched(request: &Request, run: &Run, look: &Result<SecondLook, Troub
     let done = match request.action {
         Action::Stop { .. } => "stopped",
         Action::Start => "running",
+        Action::Reconcile { .. } => "as scheduled",
     };
     let others: Vec<String> = look.others.iter().map(|(state, count)| format!("{count} {state}")).collect();
     match (look.done, others.is_empty()) {
@@ -380,7 +455,8 @@ fn nothing_matched(request: &Request, run: &Run, look: &Result<SecondLook, Troub
                 (accounts, _) => format!("{accounts} accounts"),
             };
             let selection = clip(&request.selection.to_string(), MAX_QUOTED_SELECTION);
-            format!("no instance in {place} has {selection}; is that what was meant?")
+            let hours = if request.is_about_hours() { format!(" and a tag {}", request.hours_tag) } else { String::new() };
+            format!("no instance in {place} has {selection}{hours}; is that what was meant?")
         }
         (0, false) => format!("what is selected can't be {}: {}", request.action.past(), others.join(", ")),
         (1, true) => format!("the one selected is already {done}"),

@@ -10,8 +10,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
-use crate::instance::{InstanceId, rfc3339};
-use crate::select::{MAX_FILTER_VALUE_CHARS, MAX_FILTER_VALUES, MAX_FILTERS, Pattern, Selection, TagPatterns};
+use crate::hours::Holidays;
+use crate::hours::read::Schedules;
+use crate::instance::{EXEMPT_TAG, HOURS_TAG, InstanceId, STOPPED_AT_TAG, State, rfc3339};
+use crate::select::{
+    Filters, MAX_FILTER_VALUE_CHARS, MAX_FILTER_VALUES, MAX_FILTERS, Pattern, Selection, TagPatterns, literal,
+};
+use crate::wording::{nearest, path_of, quote, quote_str};
 
 /// What Scheduler replaces by the scheduled time; left as it stands when a person types the event.
 const SCHEDULED_TIME_PLACEHOLDER: &str = "<aws.scheduler.scheduled-time>";
@@ -21,6 +26,8 @@ const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
 const STOP_MAX_DELAY: Duration = Duration::from_secs(60 * 60);
 /// A start may be this late: a late start still serves the rest of the morning.
 const START_MAX_DELAY: Duration = Duration::from_secs(4 * 60 * 60);
+/// A tick may be this late: the next one has come by then.
+const RECONCILE_MAX_DELAY: Duration = Duration::from_secs(5 * 60);
 /// The largest `max_delay_minutes`: a year.
 const MAX_DELAY_MINUTES: u64 = 366 * 24 * 60;
 /// Characters in a tag's key (EC2 user guide, "Tag restrictions").
@@ -29,11 +36,9 @@ const MAX_TAG_KEY_CHARS: usize = 128;
 const STATE_FILTERS: [&str; 2] = ["instance-state-code", "instance-state-name"];
 /// Problems a refusal lists; the rest is counted.
 const MAX_PROBLEMS: usize = 50;
-/// Characters of a value that a refusal quotes.
-const MAX_QUOTED: usize = 60;
 
 /// Every field a request may have.
-pub const FIELDS: [&str; 18] = [
+pub const FIELDS: [&str; 19] = [
     "action",
     "name",
     "tags",
@@ -50,6 +55,7 @@ pub const FIELDS: [&str; 18] = [
     "scheduled_time",
     "max_delay_minutes",
     "timezone",
+    "hours_tag",
     "holidays",
     "hours",
 ];
@@ -57,7 +63,7 @@ pub const FIELDS: [&str; 18] = [
 /// What a run shall do, to which instances, where and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Stop or start.
+    /// Stop, start or reconcile.
     pub action: Action,
     /// The schedule's name.
     pub name: String,
@@ -81,6 +87,42 @@ pub struct Request {
     pub max_delay: Duration,
     /// The time zone of dates in `curfew:exempt`.
     pub timezone: Tz,
+    /// The tag with an instance's own running hours.
+    pub hours_tag: String,
+    /// What such a tag may say, by name; only reconcile asks.
+    pub schedules: Schedules,
+}
+
+impl Request {
+    /// Tells whether an instance that carries the hours tag is this request's: reconcile switches no others, and a plain
+    /// stop or start only those that it names.
+    #[must_use]
+    pub fn is_about_hours(&self) -> bool {
+        matches!(self.action, Action::Reconcile { .. })
+    }
+
+    /// Writes the filters of the calls that show what is selected, in these states.
+    #[must_use]
+    pub fn calls(&self, states: &[State]) -> Vec<Filters> {
+        self.selection.calls(states, self.tag_key())
+    }
+
+    /// Writes the filters by which a look at instances shows their tags too; none if the request names no tag.
+    #[must_use]
+    pub fn tags_in_looks(&self) -> Filters {
+        let mut filters = self.selection.tag_filters();
+        let values: usize = filters.iter().map(|(_, values)| values.len()).sum();
+        // An id goes out with them.
+        if let Some(key) = self.tag_key().filter(|_| values + 2 <= MAX_FILTER_VALUES && filters.len() + 2 <= MAX_FILTERS) {
+            filters.push(("tag-key".to_owned(), vec![literal(key)]));
+        }
+        filters
+    }
+
+    /// The tag that everything selected carries; whoever names instances by nothing but their ids wants to hear of each.
+    fn tag_key(&self) -> Option<&str> {
+        (self.is_about_hours() && !self.selection.ids_alone()).then_some(&*self.hours_tag)
+    }
 }
 
 /// What to do with the instances selected.
@@ -93,6 +135,11 @@ pub enum Action {
     },
     /// Switch them on.
     Start,
+    /// Switch each as its own hours say.
+    Reconcile {
+        /// Hibernate those configured for it.
+        hibernate: bool,
+    },
 }
 
 impl Action {
@@ -102,6 +149,7 @@ impl Action {
         match self {
             Self::Stop { .. } => "stop",
             Self::Start => "start",
+            Self::Reconcile { .. } => "reconcile",
         }
     }
 
@@ -111,6 +159,7 @@ impl Action {
         match self {
             Self::Stop { .. } => "stopped",
             Self::Start => "started",
+            Self::Reconcile { .. } => "reconciled",
         }
     }
 }
@@ -176,25 +225,6 @@ impl fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
-
-/// Quotes a value of the request in a message: as JSON, and not at any length.
-#[must_use]
-pub fn quote(value: &Value) -> String {
-    clip(&value.to_string(), MAX_QUOTED)
-}
-
-/// Cuts a text that people are to read.
-#[must_use]
-pub fn clip(text: &str, max_chars: usize) -> String {
-    match text.char_indices().nth(max_chars) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}…", &text[..end]),
-    }
-}
-
-fn quote_str(text: &str) -> String {
-    quote(&Value::String(text.to_owned()))
-}
 
 impl Request {
     /// Reads a request.
@@ -263,13 +293,15 @@ impl Reader {
         }
         let max_delay = self.whole_number("max_delay_minutes", 1, MAX_DELAY_MINUTES);
         let timezone = self.timezone();
-        self.not_supported_yet();
+        let hours_tag = self.hours_tag();
+        let schedules = self.schedules(action, timezone, scheduled_time.unwrap_or(now));
 
         let action = action?;
         let max_delay = max_delay.map_or(
             match action {
                 Action::Stop { .. } => STOP_MAX_DELAY,
                 Action::Start => START_MAX_DELAY,
+                Action::Reconcile { .. } => RECONCILE_MAX_DELAY,
             },
             |minutes| Duration::from_secs(minutes * 60),
         );
@@ -286,6 +318,8 @@ impl Reader {
             scheduled_time,
             max_delay,
             timezone,
+            hours_tag,
+            schedules,
         })
     }
 
@@ -303,10 +337,7 @@ impl Reader {
             Some(Value::String(text)) => match text.as_str() {
                 "stop" => Action::Stop { hibernate: hibernate.unwrap_or(false) },
                 "start" => Action::Start,
-                "reconcile" => {
-                    self.problem("action: \"reconcile\" is not supported yet; write \"stop\" or \"start\"");
-                    return None;
-                }
+                "reconcile" => Action::Reconcile { hibernate: hibernate.unwrap_or(false) },
                 other => {
                     self.problem(format!("action: {} is unknown, {EXPECTED}", quote_str(other)));
                     return None;
@@ -319,17 +350,43 @@ impl Reader {
         };
         if action == Action::Start && hibernate.is_some() {
             self.problem(
-                "hibernate: goes with \"stop\" only, a start resumes what was hibernated by itself; leave it out",
+                "hibernate: only valid with \"stop\" and \"reconcile\"; a start resumes hibernated instances automatically; leave it out",
             );
         }
         Some(action)
     }
 
-    fn not_supported_yet(&mut self) {
-        for (field, instead) in [("hours", "it goes with \"reconcile\""), ("holidays", "it goes with \"reconcile\"")] {
-            if self.fields.remove(field).is_some() {
-                self.problem(format!("{field}: not supported yet; {instead}"));
+    fn hours_tag(&mut self) -> String {
+        let Some(key) = self.text("hours_tag", "like \"curfew:hours\"") else { return HOURS_TAG.to_owned() };
+        let problem = Self::tag_key(&key).or_else(|| {
+            [STOPPED_AT_TAG, EXEMPT_TAG]
+                .contains(&key.as_str())
+                .then(|| "Curfew uses this tag for something else; write the tag with the hours".to_owned())
+        });
+        if let Some(problem) = problem {
+            self.problem(format!("hours_tag: {problem}"));
+        }
+        key
+    }
+
+    /// Reads `holidays` and `hours`, which only reconcile has.
+    fn schedules(&mut self, action: Option<Action>, timezone: Tz, moment: DateTime<Utc>) -> Schedules {
+        let (holidays, hours) = (self.fields.remove("holidays"), self.fields.remove("hours"));
+        if let Some(Action::Stop { .. } | Action::Start) = action {
+            for (field, value) in [("holidays", &holidays), ("hours", &hours)] {
+                if value.is_some() {
+                    self.problem(format!("{field}: only valid with \"reconcile\"; leave it out"));
+                }
             }
+            return Schedules::default();
+        }
+        let holidays = match holidays {
+            None => Holidays::default(),
+            Some(value) => Holidays::read("holidays", value, &mut self.problems).unwrap_or_default(),
+        };
+        match hours {
+            None => Schedules::unnamed(timezone, holidays),
+            Some(value) => Schedules::read(value, timezone, holidays, moment, &mut self.problems),
         }
     }
 
@@ -682,29 +739,4 @@ fn as_maps(value: &Value) -> Option<String> {
     let text =
         written.map(|(field, map)| format!("\"{field}\": {}", Value::Object(map))).collect::<Vec<_>>().join(", ");
     (1..=400).contains(&text.len()).then_some(text)
-}
-
-/// Writes a name of the request into a path: escaped, and not at any length.
-fn path_of(name: &str) -> String {
-    if name.is_empty() {
-        return "\"\"".to_owned();
-    }
-    let quoted = quote_str(name);
-    quoted[1..].trim_end_matches('"').to_owned()
-}
-
-/// Finds the known word that was probably meant: letters alike but for case and punctuation, a plural, or a slip.
-fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    /// Longer words are no slip of a known one, and comparing them costs their length.
-    const LONGEST: usize = 40;
-    if word.len() > LONGEST {
-        return None;
-    }
-    let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    let wanted = plain(word);
-    known
-        .map(|name| (strsim::damerau_levenshtein(&wanted, &plain(name)), name))
-        .filter(|(distance, name)| *distance * 3 <= name.len().min(9))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
 }

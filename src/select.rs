@@ -128,7 +128,7 @@ impl Selection {
         let values = |filters: &Filters| filters.iter().map(|(_, values)| values.len()).sum::<usize>();
         let fits = |filters: &Filters| filters.len() <= MAX_FILTERS && values(filters) <= MAX_FILTER_VALUES;
         let mark = ("tag-key".to_owned(), vec![tag.to_owned()]);
-        let calls = if self.ids_alone() { Vec::new() } else { self.calls(&[state]) };
+        let calls = if self.ids_alone() { Vec::new() } else { self.calls(&[state], None) };
         let taken = self.filters.contains_key("tag-key");
         calls
             .into_iter()
@@ -139,21 +139,22 @@ impl Selection {
 
     /// Writes the calls' filters: one set for everything, or one for each group of ids.
     ///
-    /// `states` is left out where EC2's bounds have no room for it: whoever reads the answer looks at the
-    /// state in any case.
+    /// `states`, and the key of a tag that they carry, are left out where EC2's bounds have no room for them: whoever
+    /// reads the answer looks at both in any case.
     #[must_use]
-    pub fn calls(&self, states: &[State]) -> Vec<Filters> {
+    pub fn calls(&self, states: &[State], tag: Option<&str>) -> Vec<Filters> {
         let mut common = self.tag_filters();
         common.extend(self.filters.iter().map(|(name, values)| (name.clone(), values.clone())));
-        let used: usize = common.iter().map(|(_, values)| values.len()).sum();
-
         let ids_need = usize::from(!self.ids.is_empty());
-        if !states.is_empty()
-            && used + states.len() + ids_need <= MAX_FILTER_VALUES
-            && common.len() + ids_need < MAX_FILTERS
-        {
-            let states = states.iter().map(|state| state.as_str().to_owned()).collect();
-            common.push(("instance-state-name".to_owned(), states));
+        let tag = tag.filter(|_| !self.filters.contains_key("tag-key")).map(literal);
+        let states = states.iter().map(|state| state.as_str().to_owned()).collect();
+        for (name, values) in [("tag-key", tag.into_iter().collect()), ("instance-state-name", states)] {
+            let used: usize = common.iter().map(|(_, values)| values.len()).sum();
+            let values: Vec<String> = values;
+            let fits = used + values.len() + ids_need <= MAX_FILTER_VALUES && common.len() + ids_need < MAX_FILTERS;
+            if !values.is_empty() && fits {
+                common.push((name.to_owned(), values));
+            }
         }
         if self.ids.is_empty() {
             return vec![common];
@@ -169,6 +170,12 @@ impl Selection {
             })
             .collect()
     }
+}
+
+/// Writes a text as a filter's value that only it matches.
+pub(crate) fn literal(text: &str) -> String {
+    let escaped = text.chars().flat_map(|c| matches!(c, '*' | '?' | '\\').then_some('\\').into_iter().chain([c]));
+    escaped.collect()
 }
 
 impl std::fmt::Display for Selection {
@@ -259,7 +266,7 @@ mod tests {
                 if tags == 0 {
                     selection.tags = TagPatterns::default();
                 }
-                let calls = selection.calls(&states);
+                let calls = selection.calls(&states, Some("curfew:hours"));
                 let mut asked = 0;
                 for call in &calls {
                     let values: usize = call.iter().map(|(_, values)| values.len()).sum();

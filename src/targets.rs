@@ -105,13 +105,14 @@ impl Target {
         let Some((ec2, seen)) = &self.way else { return };
         let decide = |instance: &Instance| decide_again(request, instance, run.as_of);
         let mark = Mark::new(run.as_of, run.run);
-        let tags = request.selection.tag_filters();
+        let tags = request.tags_in_looks();
         let orders = Orders {
             mode: request.mode,
             run: run.run,
             mark: &mark,
             decide: &decide,
             tags: &tags,
+            in_ticks: request.is_about_hours(),
             limits,
             role: &self.role,
             clock: run.clock,
@@ -300,12 +301,12 @@ pub async fn select<E: Ec2>(ec2: &E, request: &Request, until: Deadline, as_of: 
     // Whoever names instances wants to hear of each, whatever its state.
     let states = if request.selection.ids_alone() { &[] } else { states(request.action) };
     let planned = |instance: Instance| {
-        let stale = stale_mark(&instance, as_of);
+        let stale = stale_mark(request, &instance, as_of);
         let (instance, decision) = consider(request, instance, as_of)?;
         Some(Found::Planned(instance.without_other_tags(), decision, stale))
     };
     let mut found = Vec::new();
-    for filters in request.selection.calls(states) {
+    for filters in request.calls(states) {
         let more = patiently(until, || ec2.matching(&filters, tags_first(request, planned), until)).await?;
         if found.is_empty() { found = more } else { found.extend(more) }
     }
@@ -332,7 +333,7 @@ fn tags_first<'a>(
     request: &'a Request,
     planned: impl Fn(Instance) -> Option<Found> + Copy + Send + 'a,
 ) -> impl Fn(Instance) -> Option<Found> + Copy + Send + 'a {
-    let any_tags = !request.selection.tags.0.is_empty();
+    let any_tags = !request.tags_in_looks().is_empty();
     move |instance| if any_tags || !instance.tags.is_empty() { planned(instance) } else { Some(Found::Bare(instance)) }
 }
 
@@ -378,7 +379,7 @@ async fn running_with_stale_marks<E: Ec2>(
     as_of: DateTime<Utc>,
 ) -> Result<Vec<(Instance, Mark)>, Error> {
     let keep = |instance: Instance| {
-        let mark = stale_mark(&instance, as_of).filter(|_| is_selected(request, &instance))?;
+        let mark = stale_mark(request, &instance, as_of).filter(|_| is_selected(request, &instance))?;
         Some((instance.without_other_tags(), mark))
     };
     let mut found = Vec::new();
@@ -452,7 +453,7 @@ async fn instances_of_all_states(
         Some(Found::Planned(instance.without_other_tags(), decision, None))
     };
     let mut found = Vec::new();
-    for filters in request.selection.calls(&[]) {
+    for filters in request.calls(&[]) {
         found.extend(patiently(until, || ec2.matching(&filters, tags_first(request, &planned), until)).await?);
     }
     let plan = plan_of_found(ec2, request, until, found, &planned).await?;

@@ -2,7 +2,7 @@
 //!
 //! A line has `timestamp` (RFC 3339), `level` and `message`, as Lambda's own log levels want them, and its fields.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use chrono::{SecondsFormat, Utc};
@@ -15,9 +15,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::instance::rfc3339;
-use crate::outcome::{Outcome, Reason, Settled, Worked};
+use crate::outcome::{Outcome, Reason, Run, Settled, Worked};
+use crate::plan::Step;
 use crate::report::{Report, Verdict};
-use crate::request::Request;
+use crate::request::{Action, Request};
 
 /// Begins logging at the level that Lambda's `AWS_LAMBDA_LOG_LEVEL` names: INFO if it names none.
 ///
@@ -51,28 +52,32 @@ pub fn init(level: Option<&str>) {
 /// Tells what became of each instance of a target: switched, failed, unfinished, or skipped for a reason worth reading.
 pub fn tell_target(request: &Request, target: &Worked) {
     let (account, region) = (target.account.as_str(), target.region.as_str());
-    let (schedule, action, done) = (request.name.as_str(), request.action.as_str(), request.action.past());
-    for Settled { id, name, outcome } in &target.settled {
-        let (name, id) = (name.as_deref(), id.as_str());
-        let label = name.unwrap_or(id);
+    let (schedule, action) = (request.name.as_str(), request.action.as_str());
+    for settled in target.settled.iter().filter(|settled| !settled.is_quiet()) {
+        let (name, id, label) = (settled.name.as_deref(), settled.id.as_str(), settled.label());
+        let (verb, done) = match (request.action, settled.task.map(|task| task.step)) {
+            (Action::Reconcile { .. }, Some(Step::Stop { .. })) => ("stop", "stopped"),
+            (Action::Reconcile { .. }, _) => ("start", "started"),
+            (action, _) => (action.as_str(), action.past()),
+        };
         macro_rules! tell {
             ($level:ident, [$($fields:tt)*], $($message:tt)*) => {
                 $level!(id, name, account, region, schedule, action, $($fields)*, "{label}: {}", format_args!($($message)*))
             };
         }
-        match outcome {
+        match &settled.outcome {
             Outcome::Changed { from, to, message } => {
                 let detail = message.as_ref().map(|message| format!("; {message}")).unwrap_or_default();
                 tell!(info, [from = from.as_str(), to = to.as_str()], "{done}, {from} → {to}{detail}");
             }
             Outcome::WouldChange { from, to } => {
-                tell!(info, [from = from.as_str(), to = to.as_str(), dry_run = true], "would {action}, {from} → {to}");
+                tell!(info, [from = from.as_str(), to = to.as_str(), dry_run = true], "would {verb}, {from} → {to}");
             }
             Outcome::Failed { code, message } => {
-                tell!(error, [code = &**code, error = &**message], "failed to {action}, {code}");
+                tell!(error, [code = &**code, error = &**message], "failed to {verb}, {code}");
             }
             Outcome::Unfinished { reason } => tell!(warn, [reason = &**reason], "unfinished, {reason}"),
-            Outcome::Skipped(skip) if skip.reason == Reason::AlreadyDone => {}
+            Outcome::Skipped(skip) if matches!(skip.reason, Reason::AlreadyDone | Reason::BadTag) => {}
             Outcome::Skipped(skip) => {
                 let (reason, moment) = (skip.reason.as_str(), skip.until.map(rfc3339));
                 let until = moment.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
@@ -102,6 +107,34 @@ pub fn tell_target(request: &Request, target: &Worked) {
     }
 }
 
+/// Tells of hours tags that can't be read: once of each value, however many instances carry it.
+pub fn tell_bad_tags(request: &Request, run: &Run) {
+    /// Values that are told; the report lists the instances.
+    const MOST: usize = 50;
+    let mut by_value: BTreeMap<&str, (&Worked, &Settled, usize)> = BTreeMap::new();
+    for (target, settled) in run.targets.iter().flat_map(|target| target.settled.iter().map(move |it| (target, it))) {
+        let Outcome::Skipped(skip) = &settled.outcome else { continue };
+        if skip.reason == Reason::BadTag {
+            by_value.entry(skip.message.as_deref().unwrap_or_default()).or_insert((target, settled, 0)).2 += 1;
+        }
+    }
+    let (schedule, action) = (request.name.as_str(), request.action.as_str());
+    let tag = request.hours_tag.as_str();
+    let more = by_value.len().saturating_sub(MOST);
+    for (problem, (target, settled, instances)) in by_value.into_iter().take(MOST) {
+        let (name, id, label) = (settled.name.as_deref(), settled.id.as_str(), settled.label());
+        let (account, region) = (target.account.as_str(), target.region.as_str());
+        let others = if instances > 1 { format!(" and {} more", instances - 1) } else { String::new() };
+        warn!(
+            id, name, account, region, schedule, action, reason = "bad_tag", tag, instances,
+            "{label}{others}: left alone, {tag} is {problem}"
+        );
+    }
+    if more > 0 {
+        warn!(schedule, action, reason = "bad_tag", tag, "{more} other values of {tag} can't be read either");
+    }
+}
+
 /// Tells the run's metrics, as one line in CloudWatch's embedded metric format: at INFO, for above that Lambda drops it.
 ///
 /// Dimensions are the schedule's name and the action alone: each further one would multiply what the metrics cost.
@@ -120,6 +153,9 @@ pub fn tell_metrics(report: &Report) {
         return;
     }
     let summary = report.summary;
+    if report.action == "reconcile" {
+        return tell_tick(report);
+    }
     write_line(&json!({
         "_aws": {
             "Timestamp": Utc::now().timestamp_millis(),
@@ -148,10 +184,41 @@ pub fn tell_metrics(report: &Report) {
     }));
 }
 
+/// Tells a tick's metrics: what is zero at nearly all of 288 ticks a day is only told where it isn't.
+fn tell_tick(report: &Report) {
+    let summary = report.summary;
+    let errors = report.targets.iter().filter(|target| target.error.is_some()).count();
+    let values = [
+        ("duration", "Milliseconds", report.duration_ms),
+        ("changed", "Count", summary.changed as u64),
+        ("bad_tag", "Count", report.skipped_by.get("bad_tag").copied().unwrap_or(0) as u64),
+        ("left", "Count", (summary.failed + summary.unfinished + errors) as u64),
+    ];
+    let told = values.iter().filter(|(name, _, value)| *name == "duration" || *value > 0);
+    let metrics: Vec<_> = told.clone().map(|(name, unit, _)| json!({ "Name": name, "Unit": unit })).collect();
+    let mut line = json!({
+        "_aws": {
+            "Timestamp": Utc::now().timestamp_millis(),
+            "CloudWatchMetrics": [{ "Namespace": "Curfew", "Dimensions": [["name", "action"]], "Metrics": metrics }],
+        },
+        "timestamp": now(),
+        "level": "INFO",
+        "message": format!("{}: metrics of a {}", report.name, report.action),
+        "name": report.name,
+        "action": report.action,
+    });
+    for (name, _, value) in told {
+        line[name] = json!(value);
+    }
+    write_line(&line);
+}
+
 /// Tells the whole report, as one line: the last of a run.
 pub fn tell(report: &Report) {
     let (level, wanted) = match report.outcome {
         Verdict::Complete if !report.suspicious => ("INFO", enabled!(Level::INFO)),
+        // The next tick has come by now.
+        Verdict::Stale if report.action == "reconcile" => ("INFO", enabled!(Level::INFO)),
         Verdict::Complete | Verdict::Stale => ("WARN", enabled!(Level::WARN)),
         Verdict::Incomplete | Verdict::Unfinished | Verdict::TooManyChanges => ("ERROR", enabled!(Level::ERROR)),
     };

@@ -13,7 +13,7 @@ use quick_xml::escape::unescape;
 use quick_xml::events::{BytesStart, Event};
 
 use crate::instance::{Instance, InstanceId, RootDevice, State, StateReason, Tags};
-use crate::request::clip;
+use crate::wording::clip;
 
 /// Characters of a text that a complaint about it quotes.
 const MAX_QUOTED: usize = 60;

@@ -276,9 +276,26 @@ impl Engine<'_> {
     /// EC2 refuses it for now: again in a while.
     pub(super) fn wait(&mut self, slot: Slot, now: Instant) {
         let entry = self.ledger.get_mut(slot);
+        if self.orders.in_ticks {
+            let reason = entry.refusal.as_ref().map_or("deadline".into(), |error| error.code.as_str().into());
+            return self.settle(slot, Outcome::Unfinished { reason });
+        }
         let pause = WAITS.first * (WAITS.growth / 100).pow(u32::from(entry.waits).min(8));
         entry.waits = entry.waits.saturating_add(1);
         self.ledger.wait(slot, now + pause.min(WAITS.longest));
+    }
+
+    /// Leaves what waits for room, or for EC2 to be well again, to the next tick.
+    pub(super) fn leave_to_the_next_tick(&mut self, now: Instant) {
+        for group in self.queues.paused(now) {
+            // What was not asked for itself waited for the same thing.
+            let refusal = group.iter().find_map(|slot| self.ledger.get(*slot).refusal.clone());
+            for slot in group {
+                let own = self.ledger.get(slot).refusal.as_ref().or(refusal.as_ref());
+                let reason = own.map_or("deadline".into(), |error| error.code.as_str().into());
+                self.settle(slot, Outcome::Unfinished { reason });
+            }
+        }
     }
 
     /// Ends the run: nothing more may be asked.

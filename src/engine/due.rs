@@ -55,7 +55,7 @@ impl Engine<'_> {
         };
         let unmarked = those(&|slot| {
             let entry = self.ledger.get(slot);
-            matches!(entry.task, Task { step: Step::Stop { .. }, remembered: true }) && entry.marked != Marked::Yes
+            matches!(entry.task, Task { step: Step::Stop { .. }, remembered: true, .. }) && entry.marked != Marked::Yes
         });
         let call = match unmarked.is_empty() {
             false => Call::Mark { ids: self.ledger.ids(&unmarked) },

@@ -30,6 +30,8 @@ pub(super) enum Phase {
     FoundOff,
     /// EC2 refused it for now: to be asked again at that moment.
     Waiting(Instant),
+    /// As it should be, once it is marked.
+    ToMark,
     /// Being started.
     Starting {
         /// By a call of ours.
@@ -104,6 +106,7 @@ pub(super) struct Ledger {
     doubted: BTreeSet<Slot>,
     found_off: BTreeSet<Slot>,
     waiting: BTreeSet<(Instant, Slot)>,
+    to_mark: BTreeSet<Slot>,
 }
 
 impl Ledger {
@@ -162,6 +165,11 @@ impl Ledger {
         &self.found_off
     }
 
+    /// Those that are only to be marked.
+    pub(super) fn to_mark(&self) -> &BTreeSet<Slot> {
+        &self.to_mark
+    }
+
     /// What is on its way somewhere, ours or not.
     pub(super) fn watched(&self) -> &BTreeSet<Slot> {
         &self.watched
@@ -212,6 +220,11 @@ impl Ledger {
         self.put(slot, Phase::FoundOff);
     }
 
+    /// It is as it should be, and has to be marked.
+    pub(super) fn mark_only(&mut self, slot: Slot) {
+        self.put(slot, Phase::ToMark);
+    }
+
     /// EC2 refused it for now.
     pub(super) fn wait(&mut self, slot: Slot, until: Instant) {
         self.put(slot, Phase::Waiting(until));
@@ -239,6 +252,7 @@ impl Ledger {
             Phase::Doubted => drop(self.doubted.remove(&slot)),
             Phase::FoundOff => drop(self.found_off.remove(&slot)),
             Phase::Waiting(until) => drop(self.waiting.remove(&(until, slot))),
+            Phase::ToMark => drop(self.to_mark.remove(&slot)),
             Phase::Queued => {}
         }
         match phase {
@@ -247,6 +261,7 @@ impl Ledger {
             Phase::Doubted => drop(self.doubted.insert(slot)),
             Phase::FoundOff => drop(self.found_off.insert(slot)),
             Phase::Waiting(until) => drop(self.waiting.insert((until, slot))),
+            Phase::ToMark => drop(self.to_mark.insert(slot)),
             Phase::Queued | Phase::Done(_) => {}
         }
         self.get_mut(slot).phase = phase;
@@ -260,7 +275,7 @@ impl Ledger {
                 Phase::FoundOff => Outcome::skipped(Reason::AlreadyDone),
                 _ => Outcome::Unfinished { reason: entry.refusal.map_or("deadline".into(), |error| error.code.into()) },
             };
-            Settled::of(&entry.instance, outcome)
+            Settled::of(&entry.instance, Some(entry.task), outcome)
         };
         self.entries.into_iter().map(settled).collect()
     }

@@ -55,7 +55,7 @@ impl Engine<'_> {
                 Phase::Lost | Phase::Doubted | Phase::Queued | Phase::Waiting(_) => {
                     self.believe(slot, instance, &mut fallen, now);
                 }
-                Phase::Done(_) => {}
+                Phase::ToMark | Phase::Done(_) => {}
             }
         }
         let missing: Vec<Slot> = missing.into_iter().filter_map(|id| self.ledger.slot(id)).collect();
@@ -227,8 +227,23 @@ impl Engine<'_> {
             }
             Decision::Follow => self.on_its_way(slot, false, true, now),
             Decision::Leave(_) | Decision::Refuse { .. } if seen.state.is_gone() => self.gone(slot, &seen),
-            Decision::Leave(skip) => self.settle(slot, Outcome::Skipped(skip)),
-            Decision::Refuse { code, message } => self.settle(slot, Outcome::Failed { code: code.into(), message }),
+            other => self.let_be(slot, other),
+        }
+    }
+
+    /// Nothing is to be switched: books the reason, and puts the mark right where that is all there is to do.
+    fn let_be(&mut self, slot: Slot, decision: Decision) {
+        let id = self.ledger.get(slot).instance.id;
+        match &decision {
+            Decision::Mark => {
+                self.tidy(true, self.orders.mark.clone(), id);
+                return self.ledger.mark_only(slot);
+            }
+            Decision::Unmark(mark) => self.tidy(false, mark.clone(), id),
+            _ => {}
+        }
+        if let Some(outcome) = decision.settled() {
+            self.settle(slot, outcome);
         }
     }
 
@@ -268,8 +283,7 @@ impl Engine<'_> {
                     self.ledger.settling(slot);
                 }
                 Decision::Follow => self.on_its_way(slot, false, true, now),
-                Decision::Leave(skip) => self.settle(slot, Outcome::Skipped(skip)),
-                Decision::Refuse { code, message } => self.settle(slot, Outcome::Failed { code: code.into(), message }),
+                other => self.let_be(slot, other),
             },
         }
         if held {

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 use super::ledger::{Marked, Slot};
 use super::{Call, Due, Engine, FAILED_TAGGINGS, Tidy, WRONG_LASTS};
 use crate::ec2::{Class, Error, MAX_IDS, classify, may_pass};
-use crate::instance::{InstanceId, Mark};
+use crate::instance::{InstanceId, Mark, STOPPED_AT_TAG};
+use crate::outcome::{Outcome, Reason};
 
 impl Engine<'_> {
     /// The next mark to be put right; this run's own, once nothing else is to be asked.
@@ -55,11 +56,22 @@ impl Engine<'_> {
     /// One that EC2 refuses costs no other its turn here either: but it is not worth many calls.
     pub(super) fn tidied(&mut self, job: &Tidy, result: Result<(), Error>, now: Instant) {
         self.tidying.retain(|other| other.write != job.write || other.mark != job.mark || other.ids != job.ids);
+        let marks_only = job.write && job.mark == *self.orders.mark;
+        let slots = |engine: &Self, ids: &[InstanceId]| -> Vec<Slot> {
+            let slots = ids.iter().filter(|_| marks_only).filter_map(|id| engine.ledger.slot(*id));
+            slots.filter(|slot| engine.ledger.to_mark().contains(slot)).collect()
+        };
         let Err(error) = result else {
             self.may_tidy = true;
+            for slot in slots(self, &job.ids) {
+                self.ledger.settle(slot, Outcome::skipped(Reason::AsScheduled));
+            }
             return self.tidy_again.reset(now);
         };
         let all_denied = classify(&error) == Class::Permission && !self.may_tidy;
+        for slot in slots(self, &job.ids) {
+            self.note(slot, &error);
+        }
         self.failed_taggings += if all_denied { FAILED_TAGGINGS / 4 } else { 1 };
         if self.failed_taggings > FAILED_TAGGINGS {
             return self.tidying.clear();
@@ -70,7 +82,12 @@ impl Engine<'_> {
             return self.tidying.insert(0, part(&job.ids));
         }
         let named = InstanceId::all_in(&error.message);
-        let rest: Vec<InstanceId> = job.ids.iter().filter(|id| !named.contains(id)).copied().collect();
+        let (rest, bad): (Vec<InstanceId>, Vec<InstanceId>) = job.ids.iter().partition(|id| !named.contains(id));
+        let bad = if rest.len() == 1 && bad.is_empty() { &rest } else { &bad };
+        for slot in slots(self, bad) {
+            let message = format!("it could not be marked with {STOPPED_AT_TAG}: {}", error.message);
+            self.settle_refused(slot, &Error { message, ..error.clone() });
+        }
         match rest.len() {
             0 => {}
             n if n < job.ids.len() => self.tidying.push(part(&rest)),

@@ -277,6 +277,11 @@ impl Queues {
         held(&self.stops) || held(&self.starts)
     }
 
+    /// Hands over what waits for room in its place, or for EC2 to answer again, each with those that wait for the same.
+    pub(super) fn paused(&mut self, now: Instant) -> Vec<Vec<Slot>> {
+        [&mut self.stops, &mut self.starts].into_iter().flat_map(|queue| queue.take_paused(now)).collect()
+    }
+
     /// Nothing is to be asked for any more.
     pub(super) fn clear(&mut self) {
         self.stops.take_all();
@@ -592,6 +597,15 @@ impl Queue {
                 None
             }
         }
+    }
+
+    fn take_paused(&mut self, now: Instant) -> Vec<Vec<Slot>> {
+        if self.unanswered > SUSPICIOUS && self.pause.at > now {
+            return vec![self.take_all()];
+        }
+        let waits = |(kind, line): (&Kind, &Line)| (line.pause.at > now).then(|| kind.clone());
+        let kinds: Vec<Kind> = self.lines.iter().filter_map(waits).collect();
+        kinds.iter().filter_map(|kind| self.lines.remove(kind)).map(|line| slots_of(line).collect()).collect()
     }
 
     /// Hands over everything, asked for or not.

@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
-use super::{BadHours, Fault, Holidays, Hours};
+use super::{BadHours, Fault, Holidays, Hours, State};
 use crate::wording::{nearest, path_of, quote, quote_str};
 
 /// Schedules of a request: Scheduler's input holds 256 KB, so about so many of them, and reading them costs a tenth of a
@@ -34,19 +34,44 @@ pub struct Schedule {
     pub start: bool,
 }
 
+/// Tag values whose schedules are kept at hand: a run has few, unless somebody writes a text of its own on each instance.
+const MAX_KEPT: usize = 4096;
+
 /// The request's schedules, and what hours that a tag itself says are read with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schedules {
     named: BTreeMap<String, Arc<Schedule>>,
     zone: Tz,
     holidays: Holidays,
+    found: Memo,
 }
+
+/// What a tag's value means at a moment: its schedule, and whether that is open.
+pub type InForce = Result<(Arc<Schedule>, State), Arc<BadTag>>;
+
+/// What values were found to mean: each is read once in a run. No part of what schedules are.
+#[derive(Debug, Default)]
+struct Memo(Mutex<BTreeMap<Box<str>, (DateTime<Utc>, InForce)>>);
+
+impl Clone for Memo {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Memo {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Memo {}
 
 impl Schedules {
     /// Builds those of a request that names none.
     #[must_use]
     pub fn unnamed(zone: Tz, holidays: Holidays) -> Self {
-        Self { named: BTreeMap::new(), zone, holidays }
+        Self { named: BTreeMap::new(), zone, holidays, found: Memo::default() }
     }
 
     /// Reads the request's `hours`, in whose `zone` and with whose `holidays` those are read that say none; notes every
@@ -130,6 +155,26 @@ impl Schedules {
         };
         let hours = read_texts(&format!("{path}.open"), open, zone?, &holidays?, moment, problems)?;
         Some(Schedule { hours, start })
+    }
+
+    /// Finds what a tag's value means, and whether it is open.
+    ///
+    /// # Errors
+    /// It is neither a name nor hours, or it is closed for good.
+    pub fn at(&self, value: &str, moment: DateTime<Utc>) -> InForce {
+        let mut found = self.found.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = found.get(value).filter(|(at, _)| *at == moment) {
+            return known.clone();
+        }
+        let schedule = self.find(value, moment).map_err(Arc::new);
+        let in_force = schedule.map(|schedule| {
+            let state = schedule.hours.state_at(moment);
+            (schedule, state)
+        });
+        if found.len() < MAX_KEPT {
+            found.insert(value.into(), (moment, in_force.clone()));
+        }
+        in_force
     }
 
     /// Finds what a tag's value means: a name, else hours.

@@ -9,6 +9,7 @@ mod capacity;
 mod cargo_lambda;
 mod deadline;
 mod guards;
+mod hours;
 mod isolation;
 mod lost_answers;
 mod mark;

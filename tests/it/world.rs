@@ -213,11 +213,16 @@ impl World {
         assert_eq!(summary("matched"), parts.iter().map(|part| summary(part)).sum::<u64>(), "the sum of {report:#}");
 
         let truncated = report["targets"].as_array().unwrap().iter().any(|target| target["truncated"] != 0);
+        // A tick counts what is as it should be, and lists it only when something has happened.
+        let ticks = report["action"] == "reconcile";
         let mut listed = BTreeSet::new();
         for part in parts {
             let entries = told.entries(part);
             if !truncated && report.get("truncated_targets").is_none() {
-                assert_eq!(entries.len() as u64, summary(part), "the list of {part} in {report:#}");
+                let quiet = ticks && ["skipped", "would_change"].contains(&part);
+                let counted = summary(part);
+                let whole = if quiet { entries.len() as u64 <= counted } else { entries.len() as u64 == counted };
+                assert!(whole, "the list of {part} in {report:#}");
             }
             for entry in &entries {
                 assert!(listed.insert(entry["id"].as_str().unwrap().to_owned()), "twice in {report:#}: {entry}");
@@ -227,13 +232,14 @@ impl World {
         let stops = report["action"] == "stop";
         for entry in told.entries("changed").iter().filter(|entry| !self.is_others(entry)) {
             let state = &after[entry["id"].as_str().unwrap()];
-            let expected: &[&str] = if stops { &["stopping", "stopped"] } else { &["running"] };
+            let stopped = stops || (ticks && entry["from"] == "running");
+            let expected: &[&str] = if stopped { &["stopping", "stopped"] } else { &["running"] };
             assert!(expected.contains(&state.as_str()), "said changed, is {state}: {entry}");
         }
         for entry in &told.entries("failed") {
             // Under lag, EC2 may refuse what an earlier attempt has done, and nobody can see that it has.
             let Some(state) = after.get(entry["id"].as_str().unwrap()).filter(|_| !self.lags) else { continue };
-            if self.is_others(entry) {
+            if self.is_others(entry) || ticks {
                 continue;
             }
             let done: &[&str] = if stops { &["stopping", "stopped"] } else { &["running"] };
@@ -255,7 +261,9 @@ impl World {
             }
         }
 
-        self.no_mark_of_this_run_is_left_on_what_runs(told);
+        if !ticks {
+            self.no_mark_of_this_run_is_left_on_what_runs(told);
+        }
 
         // Every instance that a call switched is in the report, and no call named one that is not.
         let policy = include_str!("../../policy/execution-role.json");
@@ -277,7 +285,7 @@ impl World {
                 let named = call.params.get("Tag.1.Value").is_some_and(|value| !value.is_empty());
                 assert!(named, "{} whatever the value: another run's mark may stand there by now", call.action);
             }
-            if !truncated {
+            if !truncated && !(ticks && call.action.ends_with("Tags")) {
                 for id in &call.ids {
                     assert!(listed.contains(id), "{} of {id}, which the report doesn't list: {report:#}", call.action);
                 }

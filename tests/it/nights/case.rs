@@ -146,13 +146,14 @@ pub(crate) async fn invoke(
         let ids = plan.decided.iter().map(|(instance, _)| instance.id).chain(plan.absent.iter().copied());
         rans.lock().unwrap()[by].planned = ids.collect();
         let decide = |instance: &Instance| decide_again(&request, instance, as_of);
-        let (mark, tags) = (Mark::new(as_of, run), request.selection.tag_filters());
+        let (mark, tags) = (Mark::new(as_of, run), request.tags_in_looks());
         let orders = Orders {
             mode: request.mode,
             run,
             mark: &mark,
             decide: &decide,
             tags: &tags,
+            in_ticks: request.is_about_hours(),
             limits: Limits::default(),
             role: "the function's role",
             clock,
