@@ -122,7 +122,8 @@ impl Schedules {
         let mut fields = match value {
             Value::Object(fields) => fields,
             text @ (Value::String(_) | Value::Array(_)) => {
-                let hours = read_texts(path, text, self.zone, &self.holidays, moment, problems)?;
+                let texts = texts_of(path, text, problems)?;
+                let hours = read_texts(path, texts, self.zone, &self.holidays, moment, problems)?;
                 return Some(Schedule { hours, start: true });
             }
             other => {
@@ -153,7 +154,9 @@ impl Schedules {
             }
             return None;
         };
-        let hours = read_texts(&format!("{path}.open"), open, zone?, &holidays?, moment, problems)?;
+        let path = format!("{path}.open");
+        let texts = texts_of(&path, open, problems)?;
+        let hours = read_texts(&path, texts, zone?, &holidays?, moment, problems)?;
         Some(Schedule { hours, start })
     }
 
@@ -354,14 +357,15 @@ fn read_zone(path: &str, value: Value, problems: &mut Vec<String>) -> Option<Tz>
     zone
 }
 
-fn read_texts(
-    path: &str,
-    value: Value,
-    zone: Tz,
-    holidays: &Holidays,
-    moment: DateTime<Utc>,
-    problems: &mut Vec<String>,
-) -> Option<Hours> {
+/// Texts of hours, and whether they stand in a list.
+type Texts = (Vec<String>, bool);
+
+/// Returns where in the request a text stands.
+fn place(path: &str, n: usize, listed: bool) -> String {
+    if listed { format!("{path}[{n}]") } else { path.to_owned() }
+}
+
+fn texts_of(path: &str, value: Value, problems: &mut Vec<String>) -> Option<Texts> {
     let (values, listed) = match value {
         Value::Array(values) if values.is_empty() => {
             problems.push(format!("{path}: an empty list is never open; {LIKE}"));
@@ -375,23 +379,28 @@ fn read_texts(
         one => (vec![one], false),
     };
     let before = problems.len();
-    let place = |n: usize| if listed { format!("{path}[{n}]") } else { path.to_owned() };
     let mut texts = Vec::new();
     for (n, value) in values.into_iter().enumerate() {
         match value {
             Value::String(text) => texts.push(text),
-            other => {
-                problems.push(format!(
-                    "{}: expected text or a list of texts, found {}; {LIKE}",
-                    place(n),
-                    quote(&other)
-                ));
-            }
+            other => problems.push(format!(
+                "{}: expected text or a list of texts, found {}; {LIKE}",
+                place(path, n, listed),
+                quote(&other)
+            )),
         }
     }
-    if problems.len() > before {
-        return None;
-    }
+    (problems.len() == before).then_some((texts, listed))
+}
+
+fn read_texts(
+    path: &str,
+    (texts, listed): Texts,
+    zone: Tz,
+    holidays: &Holidays,
+    moment: DateTime<Utc>,
+    problems: &mut Vec<String>,
+) -> Option<Hours> {
     match Hours::parse_all(texts.iter().map(String::as_str), zone, holidays) {
         // Hours that are over are those of their instances' tags, not a reason to leave all others alone.
         Ok(hours) if hours.recur_yearly() && hours.never_open(moment) => {
@@ -401,7 +410,7 @@ fn read_texts(
         }
         Ok(hours) => Some(hours),
         Err(errors) => {
-            problems.extend(errors.into_iter().map(|(n, error)| format!("{}: {error}", place(n))));
+            problems.extend(errors.into_iter().map(|(n, error)| format!("{}: {error}", place(path, n, listed))));
             None
         }
     }

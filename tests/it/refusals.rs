@@ -38,7 +38,17 @@ const MALFORMED: &[&str] = &[
     r#"{"action": "Stop", "tags": {"curfew": "yes"}}"#,
     r#"{"action": null, "tags": {"curfew": "yes"}}"#,
     r#"{"action": "start", "tags": {"curfew": "yes"}, "hibernate": true}"#,
-    r#"{"action": "reconcile", "tags": {"curfew": "yes"}, "hours": {"office": "Mo-Fr 08:00-19:00"}, "holidays": "DE"}"#,
+    // Running hours
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "hours": {"office": "Mo-Fr 08:00-19:00"}, "holidays": "DE"}"#,
+    r#"{"action": "reconcile", "tags": {"curfew": "yes"}, "hours": {}}"#,
+    r#"{"action": "reconcile", "tags": {"curfew": "yes"}, "hours": "Mo-Fr 08:00-19:00"}"#,
+    r#"{"action": "reconcile", "tags": {"curfew": "yes"}, "hours": {"office": "Mon-Fri 8-19", "": "24/7", "never": "off"}}"#,
+    r#"{"action": "reconcile", "tags": {"curfew": "yes"}, "hours": {"berlin": {"opens": "Mo-Fr 07:00-20:00", "timezone": "Europe/Berln", "start": "no"}}}"#,
+    r#"{"action": "reconcile", "tags": {"curfew": "yes"}, "hours": {"berlin": {"open": ["Mo-Fr 07:00-20:00", 7], "holidays": {"country": "Germany", "add": ["24.12.2026"]}}}}"#,
+    r#"{"action": "reconcile", "tags": {"curfew": "yes"}, "holidays": "XX", "timezone": "CEST"}"#,
+    r#"{"action": "reconcile", "tags": {"curfew": "yes"}, "hours": {"office": "Mo-Fr 08:00-19:00; PH off"}}"#,
+    r#"{"action": "reconcile", "tags": {"curfew": "yes"}, "hours_tag": "curfew:exempt"}"#,
+    r#"{"action": "start", "tags": {"curfew": "yes"}, "hours_tag": ""}"#,
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "hours": {"office": "24/7"}}"#,
     // The selection
     r#"{"action": "stop"}"#,
