@@ -15,6 +15,8 @@ SAM         := SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam
 # Later than the versions in Cargo.lock, and than the compiler.
 SDK_IS_COMPILED = find $(TARGET)/debug/deps -name 'libaws_sdk_ec2-*.rlib' -newer Cargo.lock \
                   -newer "$$(rustc --print sysroot)/lib" 2>/dev/null | grep --quiet .
+# npm's note of what it has installed: after it, all is there with which running hours are compared.
+HOURS       := tests/hours/node_modules/.package-lock.json
 TEMPLATES   := $(addprefix $(TARGET)/rendered/,curfew.yaml organization.yaml member-role.yaml)
 
 .DEFAULT_GOAL := help
@@ -28,7 +30,7 @@ run: $(VENV)/run ## see 7 PM and 8 AM happen, against a pretend EC2 on this mach
 	@cargo build $(RUN_FLAGS)
 	@$(TARGET)/debug/ec2-sim demo --binary $(TARGET)/debug/ec2-curfew --cargo-lambda $(VENV)/bin/cargo-lambda --events infra/events
 
-test: $(VENV)/ready ## see it proven, deployment included
+test: $(VENV)/ready $(HOURS) ## see it proven, deployment included
 	cargo test $(CARGO_FLAGS)
 	$(MAKE) build ARCH=$$(uname -m)
 	$(VENV)/bin/pytest tests/infra
@@ -86,7 +88,11 @@ $(VENV)/run: PIP_FLAGS := --no-deps
 $(VENV)/ready: tests/requirements.txt $(VENV)/run
 $(VENV)-checkov/ready: tests/requirements-checkov.txt
 $(VENV)-bench/ready: tests/requirements-bench.txt
-$(VENV)/run $(VENV)/ready $(VENV)-checkov/ready $(VENV)-bench/ready:
+$(VENV)-hours/ready: tests/requirements-hours.txt
+$(VENV)/run $(VENV)/ready $(VENV)-checkov/ready $(VENV)-bench/ready $(VENV)-hours/ready:
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --requirement $<
+	touch $@
+$(HOURS): tests/hours/package-lock.json $(VENV)-hours/ready
+	PATH="$(abspath $(VENV)-hours)/bin:$$PATH" npm ci --silent --prefix tests/hours
 	touch $@

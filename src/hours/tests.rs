@@ -1,6 +1,11 @@
+mod custodian;
 mod js;
 mod reference;
 mod soup;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use chrono_tz::Tz;
@@ -53,6 +58,27 @@ fn bad(text: &str) -> BadHours {
 #[track_caller]
 fn refused(text: &str, expected: &str) {
     assert_eq!(bad(text).to_string(), expected);
+}
+
+/// Asks code of others, which `make test` has installed: a program, and the script of tests/hours that it runs.
+fn ask_others([program, script]: [&str; 2], input: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = root.join(".venv-hours/bin").join(program);
+    for installed in [&program, &root.join("tests/hours/node_modules/opening_hours")] {
+        assert!(installed.exists(), "no {}: run `make test` once, which installs it", installed.display());
+    }
+    let mut child = Command::new(program)
+        .arg(root.join("tests/hours").join(script))
+        // What opening_hours.js takes for local.
+        .env("TZ", "UTC")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a process");
+    child.stdin.take().expect("its input").write_all(input.as_bytes()).expect("written");
+    let output = child.wait_with_output().expect("an end");
+    assert!(output.status.success(), "{script}: {}", output.status);
+    String::from_utf8(output.stdout).expect("text")
 }
 
 // What is refused, and what to write instead.

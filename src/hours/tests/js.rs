@@ -4,9 +4,6 @@
 //! clock but the machine's.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
@@ -25,22 +22,11 @@ type Spans = Vec<(DateTime<Utc>, DateTime<Utc>)>;
 
 /// Asks opening_hours.js; an error where it can't read a text.
 fn ask(questions: &[(String, DateTime<Utc>, DateTime<Utc>)]) -> Vec<Result<Spans, String>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hours");
-    assert!(folder.join("node_modules").exists(), "install it first: npm ci --prefix tests/hours");
-    let mut node = Command::new("node")
-        .arg(folder.join("ask.js"))
-        .env("TZ", "UTC")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("node");
-    let mut stdin = node.stdin.take().expect("stdin");
-    for (text, from, to) in questions {
-        writeln!(stdin, "{}", json!({ "text": text, "from": from.to_rfc3339(), "to": to.to_rfc3339() }))
-            .expect("written");
-    }
-    drop(stdin);
-    let output = node.wait_with_output().expect("an end");
+    let question = |(text, from, to): &(String, DateTime<Utc>, DateTime<Utc>)| {
+        json!({ "text": text, "from": from.to_rfc3339(), "to": to.to_rfc3339() }).to_string()
+    };
+    let input: Vec<String> = questions.iter().map(question).collect();
+    let output = super::ask_others(["node", "ask.js"], &input.join("\n"));
     let answer = |line: &str| {
         let moment = |value: &Value| super::at(value.as_str().expect("a moment"));
         match serde_json::from_str(line).expect("an answer") {
@@ -59,11 +45,12 @@ fn ask(questions: &[(String, DateTime<Utc>, DateTime<Utc>)]) -> Vec<Result<Spans
             other => Err(other["error"].to_string()),
         }
     };
-    String::from_utf8(output.stdout).expect("text").lines().map(answer).collect()
+    let answers: Vec<_> = output.lines().map(answer).collect();
+    assert_eq!(answers.len(), questions.len());
+    answers
 }
 
 #[test]
-#[ignore = "needs node, and `npm ci --prefix tests/hours`"]
 fn a_thousand_texts_mean_what_opening_hours_js_reads() {
     let holidays = (2026..=2029).filter_map(|year| NaiveDate::from_ymd_opt(year, 3, 8));
     let holidays = Holidays::of("DE").expect("a country").with(holidays);
