@@ -1,5 +1,6 @@
 //! Texts of any kind: none may panic, none may take long, and what is offered instead can be read.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
@@ -142,6 +143,67 @@ proptest! {
     }
 }
 
+/// Texts that are read, and are as long as a tag's value may be, beside soup.
+fn costly() -> impl Strategy<Value = String> {
+    prop_oneof![2 => soup().boxed(), 1 => prop::collection::vec(rules(5, 2880), 1..8).prop_map(|all| {
+        let mut text = all.iter().map(|rules| text(rules)).collect::<Vec<_>>().join(";").replace("; ", ";");
+        while text.chars().count() > 256 {
+            text = text.rsplit_once(';').map_or_else(String::new, |(rest, _)| rest.to_owned());
+        }
+        text
+    }).boxed()]
+}
+
+/// Whether this process is one that runs a single test, so that what it takes is that test's.
+const ALONE: &str = "CURFEW_TEST_ALONE";
+
+#[test]
+fn no_text_takes_20_ms_or_15_mb() {
+    if std::env::var_os(ALONE).is_none() {
+        let alone = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "hours::tests::soup::no_text_takes_20_ms_or_15_mb", "--nocapture"])
+            .env(ALONE, "1")
+            .output()
+            .expect("a process");
+        let said = String::from_utf8_lossy(&alone.stdout);
+        assert!(
+            alone.status.success() && said.contains("1 passed"),
+            "{said}{}",
+            String::from_utf8_lossy(&alone.stderr)
+        );
+        return;
+    }
+    // Built for development, all of this takes ten times as long as where it is deployed.
+    let limit = Duration::from_millis(if cfg!(debug_assertions) { 200 } else { 20 });
+    let holidays = super::of("DE");
+    let timed = |text: &str| {
+        let begun = Instant::now();
+        let _ = use_of(text, &holidays);
+        begun.elapsed()
+    };
+    let before = peak_kib();
+    // A country's holidays are unpacked once.
+    timed("Mo-Fr 08:00-19:00; PH off");
+    let mut runner = TestRunner::deterministic();
+    let many = costly();
+    for _ in 0..cases(500) {
+        let text = many.new_tree(&mut runner).expect("a text").current();
+        // Once more where it was slow: another process may have had the core.
+        let slow = (0..5).map(|_| timed(&text)).take_while(|time| *time > limit).count();
+        assert!(slow < 5, "five times over {limit:?}: {text}");
+    }
+    let more = peak_kib() - before;
+    println!("{more} KiB more");
+    assert!(more < 15 * 1000, "{more} KiB more than before");
+}
+
+/// The most memory that this process has had, where Linux tells.
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0)
+}
+
 #[test]
 #[ignore = "measures: cargo test --release --lib hours_cost -- --ignored --nocapture"]
 fn hours_cost() {
@@ -185,13 +247,7 @@ fn hours_cost() {
     }
 
     let mut runner = TestRunner::new(ProptestConfig::default());
-    let many = prop_oneof![2 => soup().boxed(), 1 => prop::collection::vec(rules(5, 2880), 1..8).prop_map(|all| {
-        let mut text = all.iter().map(|rules| text(rules)).collect::<Vec<_>>().join(";").replace("; ", ";");
-        while text.chars().count() > 256 {
-            text = text.rsplit_once(';').map_or_else(String::new, |(rest, _)| rest.to_owned());
-        }
-        text
-    }).boxed()];
+    let many = costly();
     let (mut worst, mut good, texts) = (Vec::new(), 0, cases(100_000));
     for _ in 0..texts {
         let text = many.new_tree(&mut runner).expect("a text").current();
