@@ -40,8 +40,10 @@ impl Holidays {
     /// The code that was probably meant, if one is near, where it is not that of a country whose holidays are known.
     pub fn of(code: &str) -> Result<Self, Option<&'static str>> {
         let by_name = || Country::ALL.iter().find(|country| country.name().eq_ignore_ascii_case(code));
-        let near = || nearest(code, Country::ALL.iter().map(|country| country.name()));
-        let by_slip = || Country::ALL.iter().find(|country| near() == Some(country.name()));
+        let by_slip = || {
+            let near = nearest(code, Country::ALL.iter().map(|country| country.name()))?;
+            Country::ALL.iter().find(|country| country.name() == near)
+        };
         let by_case = || Country::ALL.iter().find(|country| country.iso_code().eq_ignore_ascii_case(code));
         match Country::ALL.iter().find(|country| country.iso_code() == code) {
             Some(country) => Ok(Self { country: Some(*country), ..Self::default() }),
