@@ -1,4 +1,5 @@
 mod custodian;
+mod document;
 mod js;
 mod reference;
 mod soup;
