@@ -123,7 +123,7 @@ fn every_other_text_of_the_document_can_be_read() {
     let refused = rows("What is refused, and what to write instead");
     let is_refused = |text: &str| refused.iter().any(|row| codes(&row[0])[0] == text.replace("\\|", "|"));
     let prose = DOCUMENT.lines().flat_map(texts).filter(|text| !is_refused(text));
-    let read_texts = prose.map(|text| read(&[text])).count();
+    let read_texts = prose.inspect(|text| drop(read(&[text]))).count();
     assert!(read_texts > 40, "{read_texts}");
 }
 
