@@ -173,28 +173,38 @@ fn no_text_takes_20_ms_or_15_mb() {
         );
         return;
     }
-    // Built for development, all of this takes ten times as long as where it is deployed.
-    let limit = Duration::from_millis(if cfg!(debug_assertions) { 200 } else { 20 });
+    // Built for development, all of this takes many times as long as where it is deployed: 30 ms at most.
+    let limit = Duration::from_millis(if cfg!(debug_assertions) { 100 } else { 20 });
     let holidays = super::of("DE");
+    let epoch = Instant::now();
     let timed = |text: &str| {
-        let begun = Instant::now();
+        let begun = on_a_core(epoch);
         let _ = use_of(text, &holidays);
-        begun.elapsed()
+        on_a_core(epoch) - begun
     };
     let before = peak_kib();
     // A country's holidays are unpacked once.
     timed("Mo-Fr 08:00-19:00; PH off");
     let mut runner = TestRunner::deterministic();
     let many = costly();
+    let mut longest = Duration::ZERO;
     for _ in 0..cases(500) {
         let text = many.new_tree(&mut runner).expect("a text").current();
-        // Once more where it was slow: another process may have had the core.
-        let slow = (0..5).map(|_| timed(&text)).take_while(|time| *time > limit).count();
-        assert!(slow < 5, "five times over {limit:?}: {text}");
+        let time = timed(&text);
+        assert!(time < limit, "{time:?}: {text}");
+        longest = longest.max(time);
     }
     let more = peak_kib() - before;
-    println!("{more} KiB more");
+    println!("{longest:?} at most, {more} KiB more");
     assert!(more < 15 * 1000, "{more} KiB more than before");
+}
+
+/// How long this thread has had a core, so that nothing else on the machine counts; where Linux doesn't tell, how long ago
+/// an epoch was.
+fn on_a_core(epoch: Instant) -> Duration {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = told.split(' ').next().and_then(|first| first.parse().ok());
+    nanoseconds.map_or_else(|| epoch.elapsed(), Duration::from_nanos)
 }
 
 /// The most memory that this process has had, where Linux tells.
