@@ -92,12 +92,7 @@ fn when_closed(
     Decision::Do(Task { step: Step::Stop { hibernate }, remembered: true, quiet: false })
 }
 
-fn when_open(
-    schedule: &Schedule,
-    instance: &Instance,
-    edge: Option<DateTime<Utc>>,
-    as_of: DateTime<Utc>,
-) -> Decision {
+fn when_open(schedule: &Schedule, instance: &Instance, edge: Option<DateTime<Utc>>, as_of: DateTime<Utc>) -> Decision {
     if instance.state == State::Running {
         return match instance.valid_mark().filter(|mark| as_of - mark.at() > LONGEST_STOP) {
             Some(mark) => Decision::Unmark(mark),
@@ -115,7 +110,7 @@ fn when_open(
     let failed = since.is_some() && reason.is_some_and(|reason| reason.is_failed_start());
     let is_ours = |mark: Mark| mark.at() > launched || failed;
     if is_stopped_by_spot(instance) || !mark.is_some_and(is_ours) {
-        let message = reason.map(|reason| format!("{}: {}", reason.code, reason.message));
+        let message = reason.map(ToString::to_string);
         return Decision::Leave(Skip { message, ..Skip::because(Reason::StoppedSince) }.into());
     }
     match since {
