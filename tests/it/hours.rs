@@ -100,7 +100,7 @@ async fn late_tick(world: &mut World, event: &Value, moment: &str, comes: &str) 
 
 /// Scheduler and Lambda take a moment, too.
 fn set_clock(world: &World, moment: &str) {
-    world.sim.set_clock(at(moment) + TimeDelta::milliseconds(800));
+    world.sim.set_clock(at(moment) + TimeDelta::seconds(3));
 }
 
 /// Waits for what stops to have stopped, and for what starts to run.

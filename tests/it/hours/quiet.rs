@@ -27,10 +27,13 @@ async fn a_quiet_tick_over_forty_targets_is_as_short() {
     for (account, region) in accounts.iter().flat_map(|account| regions.iter().map(move |region| (account, region))) {
         world.sim.add(with_hours(&format!("{account}-{region}"), "office").account(account).region(region));
     }
-    let event =
-        with(reconcile(), json!({"accounts": ["self", accounts[1]], "role": "curfew-member", "regions": "all"}));
+    let name = "n".repeat(64);
+    let event = with(
+        reconcile(),
+        json!({"name": name, "accounts": ["self", accounts[1]], "role": "curfew-member", "regions": "all"}),
+    );
     let told = tick(&mut world, &event, "Tu 12:00").await;
-    assert_eq!(told.message(), "office: 40 of 40 as scheduled");
+    assert_eq!(told.message(), format!("{name}: 40 of 40 as scheduled"));
     assert_eq!(told.logs.len(), 2);
     for line in &told.logs {
         assert!(line.to_string().len() < 1000, "{} bytes: {line}", line.to_string().len());
@@ -39,7 +42,7 @@ async fn a_quiet_tick_over_forty_targets_is_as_short() {
     assert_eq!(told.report["truncated_targets"], 40 - shown, "counted");
     // Where something happens it is told, whatever the length.
     let told = tick(&mut world, &event, "Tu 19:00").await;
-    assert_eq!((told.message().as_str(), told.names("changed").len()), ("office: stopped 40 of 40", 40));
+    assert_eq!((told.message().as_str(), told.names("changed").len()), (&*format!("{name}: stopped 40 of 40"), 40));
 }
 
 #[tokio::test]

@@ -10,12 +10,17 @@ const NO_KEY: (&str, &str) = ("Client.InternalError", "Client.InternalError: Cli
 async fn a_start_that_always_falls_back_is_tried_nine_times_a_day_at_most_and_left_at_every_tick() {
     let mut world = cloud([with_hours("crypt", "office").falls_back(NO_KEY.0, NO_KEY.1)]).await;
     tick(&mut world, &reconcile(), "Tu 19:00").await;
-    let mut day = ticks(&mut world, &reconcile(), "We 08:00", "We 10:40").await;
-    let rest = ticks_every(&mut world, &reconcile(), 20, "We 11:00", "We 18:40").await;
-    day.told.extend(rest.told);
-    day.calls.extend(rest.calls);
-    let starts = day.count("StartInstances");
-    assert!((5..=9).contains(&starts), "{starts} starts");
+    let mut day = ticks(&mut world, &reconcile(), "We 08:00", "We 09:20").await;
+    for (from, to) in [("We 09:40", "We 10:20"), ("We 10:35", "We 13:15")] {
+        let more = ticks_every(&mut world, &reconcile(), 20, from, to).await;
+        day.told.extend(more.told);
+        day.calls.extend(more.calls);
+    }
+    let is_start = |call: &&Call| call.action == "StartInstances";
+    let started: Vec<String> =
+        day.calls.iter().filter(is_start).map(|call| call.at.format("%H:%M").to_string()).collect();
+    // Each wait is twice as long; the last of the day comes at half past six, the eighth.
+    assert_eq!(started, ["08:00", "08:05", "08:15", "08:35", "09:15", "10:35", "13:15"]);
     assert!(day.metric("left").iter().all(|left| *left == 1), "told at every tick: {:?}", day.metric("left"));
     let (_, first) = &day.told[0];
     assert_eq!((first.verdict().as_str(), first.names("failed")), ("incomplete", names(["crypt"])));
@@ -23,8 +28,12 @@ async fn a_start_that_always_falls_back_is_tried_nine_times_a_day_at_most_and_le
     let waiting =
         day.told.iter().map(|(_, told)| told.entry("failed", "crypt")["message"].as_str().unwrap().to_owned());
     let waiting: Vec<String> = waiting.filter(|message| message.contains("next try at")).collect();
-    assert_eq!(waiting.len(), day.told.len() - starts, "a tick tries, or says when the next one does");
+    assert_eq!(waiting.len(), day.told.len() - started.len(), "a tick tries, or says when the next one does");
     assert!(waiting.iter().all(|message| message.starts_with(NO_KEY.1)), "{waiting:#?}");
+    let told = tick(&mut world, &reconcile(), "We 18:00").await;
+    let message = told.entry("failed", "crypt")["message"].as_str().unwrap().to_owned();
+    let date = at("We 00:00").date_naive();
+    assert!(message.contains(&format!("next try at {date}T18:30:")), "{message}");
     // In the evening it is off, and ours; and in the morning it is tried at once.
     ticks_every(&mut world, &reconcile(), 60, "We 19:00", "Th 07:00").await;
     assert!(counts(&world.sim.machine("crypt")));
