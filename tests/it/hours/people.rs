@@ -150,6 +150,16 @@ async fn retagged_at_night_to_24_7() {
 }
 
 #[tokio::test]
+async fn retagged_at_night_to_hours_that_opened_before_its_launch() {
+    let mut world = cloud([with_hours("web", "office").launched(at("Tu 15:00"))]).await;
+    tick(&mut world, &reconcile(), "Tu 19:00").await;
+    assert!(!runs(&world, "web"));
+    retag(&world, "web", "Mo-Fr 06:00-22:00");
+    // Its start has not failed: Curfew itself has stopped it since.
+    assert_eq!(tick(&mut world, &reconcile(), "Tu 20:00").await.names("changed"), names(["web"]));
+}
+
+#[tokio::test]
 async fn an_unreadable_tag_by_day_and_by_night() {
     let off = with_hours("off", "Mon-Fri 8-19").state("stopped").tag(MARK, &mark("Mo 19:00"));
     let mut world = cloud([with_hours("web", "Mon-Fri 8-19"), off]).await;
