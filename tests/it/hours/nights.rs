@@ -67,6 +67,20 @@ async fn refused_unmark_fails_next_day_a_person_stops() {
 }
 
 #[tokio::test]
+async fn started_with_a_mark_that_ec2_keeps_and_stopped_by_a_person() {
+    for event in [reconcile(), forgetful()] {
+        let mut world = cloud([with_hours("web", "office")]).await;
+        tick(&mut world, &event, "Mo 19:00").await;
+        world.sim.fault(refuses("DeleteTags"));
+        tick(&mut world, &event, "Tu 08:00").await;
+        assert!(runs(&world, "web") && world.sim.tag("web", MARK).is_some(), "the start has voided it");
+        person_stops(&world, "web", "Tu 10:00").await;
+        ticks_every(&mut world, &event, 30, "Tu 10:00", "Tu 18:30").await;
+        assert!(!runs(&world, "web"), "{event}");
+    }
+}
+
+#[tokio::test]
 async fn ec2_stops_it_for_retirement_or_a_broken_host() {
     for (code, words) in [
         ("Server.ScheduledStop", "Server.ScheduledStop: Stopped due to scheduled retirement"),
@@ -206,4 +220,20 @@ async fn hibernate_is_for_what_is_configured_for_it() {
         assert_eq!(call.params.get("Hibernate").is_some_and(|value| value == "true"), sleeps, "{:?}", call.params);
     }
     assert_eq!(tick(&mut world, &event, "We 08:00").await.names("changed"), names(["sleeper", "web"]));
+}
+
+#[tokio::test]
+async fn a_mark_that_ec2_is_too_unwell_for_is_left_to_the_next_tick() {
+    let unwell = |action: &'static str| Fault::refuse(action, "Unavailable", "Service unavailable.").status(503);
+    let tried = with_hours("tried", "Mo-Fr 18:00-24:00").tag(MARK, &mark("Tu 10:00"));
+    let mut world = cloud([with_hours("off", "office").state("stopped"), tried]).await;
+    world.sim.fault(unwell("CreateTags"));
+    world.sim.fault(unwell("DeleteTags"));
+    let told = tick(&mut world, &forgetful(), "Tu 19:00").await;
+    assert!(told.took < Duration::from_secs(8), "{:?}, {} calls", told.took, world.sim.calls().len());
+    assert_eq!((told.verdict().as_str(), told.names("unfinished")), ("unfinished", names(["off"])));
+    assert_eq!(told.entry("unfinished", "off")["reason"], "Unavailable");
+    world.sim.clear_faults();
+    tick(&mut world, &forgetful(), "Tu 19:05").await;
+    assert!(counts(&world.sim.machine("off")) && world.sim.tag("tried", MARK).is_none());
 }
