@@ -35,7 +35,9 @@ async fn launched_in_the_edges_second() {
 #[tokio::test]
 async fn an_exemption_that_ends_in_closed_hours_is_an_edge() {
     let exempt = |name: &str| with_hours(name, "office").tag("curfew:exempt", &rfc3339(at("Tu 22:00")));
-    let mut world = cloud([exempt("demo"), exempt("restarted")]).await;
+    // Started while it was closed, and exempt: that does not outlast the exemption.
+    let started = exempt("started").launched(at("Tu 20:00"));
+    let mut world = cloud([exempt("demo"), exempt("restarted"), started]).await;
     let evening = ticks_every(&mut world, &reconcile(), 15, "Tu 19:00", "Tu 21:45").await;
     assert!(runs(&world, "demo") && runs(&world, "restarted"));
     let (reason, until) = ("exempt", rfc3339(at("Tu 22:00")));
@@ -44,7 +46,7 @@ async fn an_exemption_that_ends_in_closed_hours_is_an_edge() {
     let told = ["Tue 19:00", "Tue 19:15", "Tue 21:45"];
     assert_eq!(evening.listed("skipped", "demo"), told, "told near its edge and its end");
     let told = tick(&mut world, &reconcile(), "Tu 22:00").await;
-    assert_eq!(told.names("changed"), names(["demo", "restarted"]));
+    assert_eq!(told.names("changed"), names(["demo", "restarted", "started"]));
     // It is an edge, not a state: who starts it after it is left alone.
     person_starts(&world, "restarted", "Tu 22:30").await;
     ticks_every(&mut world, &reconcile(), 15, "Tu 22:30", "We 08:00").await;

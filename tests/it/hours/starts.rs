@@ -137,3 +137,21 @@ async fn a_refused_start_is_an_answer_and_no_error_and_is_tried_at_the_next_tick
     world.sim.clear_faults();
     assert_eq!(tick(&mut world, &reconcile(), "We 08:05").await.names("changed"), names(["db"]));
 }
+
+#[tokio::test]
+async fn what_is_off_is_marked_a_thousand_at_a_call_and_one_that_cannot_be_keeps_no_other_from_its_opening() {
+    let mut world = cloud([]).await;
+    world.sim.add_many(1200, |n| with_hours(&format!("web-{n}"), "office").state("stopped"));
+    tick(&mut world, &forgetful(), "Tu 19:00").await;
+    assert_eq!(world.count("CreateTags"), 2);
+    tick(&mut world, &forgetful(), "Tu 19:05").await;
+    assert_eq!(world.sim.calls().len(), 2, "nothing is written twice");
+
+    // One has fifty tags already.
+    let mut world = cloud((1..=40).map(|n| with_hours(&format!("web-{n}"), "office").state("stopped"))).await;
+    world.sim.edit("web-7", |machine| machine.tags.extend((1..=47).map(|n| (format!("tag-{n}"), "x".to_owned()))));
+    ticks(&mut world, &forgetful(), "Tu 19:00", "Tu 19:15").await;
+    let told = tick(&mut world, &forgetful(), "We 08:00").await;
+    assert_eq!((told.names("changed").len(), runs(&world, "web-7")), (39, false));
+    assert_eq!(told.reason("web-7"), "stopped_since");
+}
