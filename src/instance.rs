@@ -271,6 +271,17 @@ impl StateReason {
     }
 }
 
+impl fmt::Display for StateReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // EC2's sentence mostly begins with the code.
+        match self.message.strip_prefix(&self.code) {
+            Some(_) => f.write_str(&self.message),
+            None if self.message.is_empty() => f.write_str(&self.code),
+            None => write!(f, "{}: {}", self.code, self.message),
+        }
+    }
+}
+
 /// An instance as DescribeInstances shows it, as far as Curfew looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {

@@ -125,9 +125,20 @@ pub fn tell_bad_tags(request: &Request, run: &Run) {
         let (name, id, label) = (settled.name.as_deref(), settled.id.as_str(), settled.label());
         let (account, region) = (target.account.as_str(), target.region.as_str());
         let others = if instances > 1 { format!(" and {} more", instances - 1) } else { String::new() };
+        // One that is named by its id may have no such tag.
+        let has_tag = matches!(&settled.outcome, Outcome::Skipped(skip) if skip.bad_tag.is_some());
+        let what = if has_tag { format!("{tag} is ") } else { String::new() };
         warn!(
-            id, name, account, region, schedule, action, reason = "bad_tag", tag, instances,
-            "{label}{others}: left alone, {tag} is {problem}"
+            id,
+            name,
+            account,
+            region,
+            schedule,
+            action,
+            reason = "bad_tag",
+            tag,
+            instances,
+            "{label}{others}: left alone, {what}{problem}"
         );
     }
     if more > 0 {

@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{Decision, Step, Task, leave_alone, nothing_to_do};
 use crate::hours::State as Hours;
 use crate::hours::read::Schedule;
-use crate::instance::{Exemption, Instance, Mark, State, rfc3339};
+use crate::instance::{Exemption, Instance, Mark, State, StateReason, rfc3339};
 use crate::outcome::{Reason, Skip};
 use crate::request::{Action, Request};
 
@@ -92,12 +92,7 @@ fn when_closed(
     Decision::Do(Task { step: Step::Stop { hibernate }, remembered: true, quiet: false })
 }
 
-fn when_open(
-    schedule: &Schedule,
-    instance: &Instance,
-    edge: Option<DateTime<Utc>>,
-    as_of: DateTime<Utc>,
-) -> Decision {
+fn when_open(schedule: &Schedule, instance: &Instance, edge: Option<DateTime<Utc>>, as_of: DateTime<Utc>) -> Decision {
     if instance.state == State::Running {
         return match instance.valid_mark().filter(|mark| as_of - mark.at() > LONGEST_STOP) {
             Some(mark) => Decision::Unmark(mark),
@@ -112,13 +107,14 @@ fn when_open(
     }
     let reason = instance.state_reason.as_deref();
     let since = edge.filter(|edge| launched >= *edge);
-    let failed = since.is_some() && reason.is_some_and(|reason| reason.is_failed_start());
+    let failed = since.is_some() && reason.is_some_and(StateReason::is_failed_start);
     let is_ours = |mark: Mark| mark.at() > launched || failed;
     if is_stopped_by_spot(instance) || !mark.is_some_and(is_ours) {
-        let message = reason.map(|reason| format!("{}: {}", reason.code, reason.message));
+        let message = reason.map(ToString::to_string);
         return Decision::Leave(Skip { message, ..Skip::because(Reason::StoppedSince) }.into());
     }
-    match since {
+    // What was stopped since its start, because its hours were others then, is not waited for.
+    match since.filter(|_| reason.is_none_or(StateReason::is_failed_start)) {
         Some(edge) if as_of - launched < launched - edge => {
             let next = rfc3339(launched + (launched - edge));
             let (code, said) = reason.map_or(("NoStateReason", ""), |reason| (&reason.code, &reason.message));
