@@ -26,6 +26,12 @@ TEMPLATE = ROOT / "infra/template.yaml"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 STACK = os.environ.get("STACK", "curfew")
 SCHEDULED_TIME = "<aws.scheduler.scheduled-time>"
+# What each schedule carries.
+EVENTS = {
+    "StopAt": "infra/events/stop-7pm.json",
+    "StartAt": "infra/events/start-8am.json",
+    "ReconcileAt": "infra/events/reconcile.json",
+}
 
 
 # What is armed or paused by a person must not change with a file.
@@ -92,7 +98,7 @@ def insertion(what: str, values: dict[str, str]) -> str | int:
 def event(path: str, by_rule: bool) -> str:
     """The event as a schedule carries it, for CloudFormation's Fn::Sub to fill in."""
     it = read_json(path)
-    action = Path(path).name.partition("-")[0]
+    action = Path(path).stem.partition("-")[0]
     if it.get("action") != action:
         raise Wrong(f'{path}: action: expected "{action}", found {json.dumps(it.get("action"))}')
     if it.get("scheduled_time") != SCHEDULED_TIME:
@@ -107,7 +113,7 @@ def event(path: str, by_rule: bool) -> str:
 def delay(path: str) -> int:
     """Seconds after which the event does nothing any more; Lambda and Scheduler keep none longer than six hours."""
     it = read_json(path)
-    minutes = it.get("max_delay_minutes", 60 if it.get("action") == "stop" else 240)
+    minutes = it.get("max_delay_minutes", {"stop": 60, "reconcile": 5}.get(it.get("action"), 240))
     return min(max(minutes * 60, 60), 6 * 3600)
 
 
@@ -180,7 +186,7 @@ def agreements(values: dict[str, str]) -> list[str]:
         problems.append(f"Timezone: {values['Timezone']!r} does not go with ScheduleWith 'rule', write 'UTC', and StopAt and StartAt in UTC")
     problems += [f"{key}: {values[key]!r} does not fit, {wrong}" for key in ("StopAt", "StartAt") if (wrong := bad_cron(values[key]))]
     key, _, value = values["ManagedTag"].partition("=")
-    for path in ("infra/events/stop-7pm.json", "infra/events/start-8am.json"):
+    for path in EVENTS.values():
         if read_json(path).get("tags", {}).get(key) != value:
             tags = f'"tags": {{"{key}": "{value}"}}'
             problems.append(f"ManagedTag: {values['ManagedTag']!r} is not what {path} selects, write {tags} there")
