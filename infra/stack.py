@@ -32,6 +32,8 @@ EVENTS = {
     "StartAt": "infra/events/start-8am.json",
     "ReconcileAt": "infra/events/reconcile.json",
 }
+# Characters of a rule's input, bytes of a schedule's (quotas of EventBridge, and of EventBridge Scheduler).
+RULE_HOLDS, SCHEDULER_HOLDS = 8192, 256 * 1024
 
 
 # What is armed or paused by a person must not change with a file.
@@ -190,6 +192,24 @@ def agreements(values: dict[str, str]) -> list[str]:
         if read_json(path).get("tags", {}).get(key) != value:
             tags = f'"tags": {{"{key}": "{value}"}}'
             problems.append(f"ManagedTag: {values['ManagedTag']!r} is not what {path} selects, write {tags} there")
+    named = [(path, json.dumps(read_json(path).get("hours_tag", "curfew:hours"))) for path in EVENTS.values()]
+    if len({tag for _, tag in named}) > 1:
+        found = ", ".join(f"{tag} in {path}" for path, tag in named)
+        problems.append(f"hours_tag: {found}; write the same in all, or two schedules switch what has hours")
+    return problems or oversized(values)
+
+
+def oversized(values: dict[str, str]) -> list[str]:
+    """Events that have no room where they go."""
+    problems = []
+    for key, path in EVENTS.items():
+        by_rule = values["ScheduleWith"] == "rule" and values[key] != "off"
+        text = event(path, by_rule).replace("${Timezone}", values["Timezone"]).replace("${DryRun}", "false")
+        if by_rule and len(text) > RULE_HOLDS:
+            holds = f"{len(text):,} characters, a rule's input holds {RULE_HOLDS:,}"
+            problems.append(f"{path}: {holds}; write 'ScheduleWith: scheduler', whose input holds {SCHEDULER_HOLDS:,}, or fewer hours")
+        elif (size := len(text.encode())) > SCHEDULER_HOLDS:
+            problems.append(f"{path}: {size:,} bytes, a schedule's input holds {SCHEDULER_HOLDS:,}; write fewer hours")
     return problems
 
 

@@ -289,6 +289,55 @@ def test_the_managed_tag_must_be_what_all_three_select(rendering):
     assert ended.stderr.startswith("error: ManagedTag: 'curfew=yes' is not what infra/events/reconcile.json selects")
 
 
+def test_events_that_name_different_tags_for_hours_are_not_deployed(rendering):
+    """A plain stop would switch what has hours by the other tag. Who names none means the default."""
+    other = {"hours_tag": "Schedule"}
+    ended = rendering({"reconcile.json": shipped("reconcile.json") | other})
+    assert ended.stderr == (
+        'error: hours_tag: "curfew:hours" in infra/events/stop-7pm.json, "curfew:hours" in infra/events/start-8am.json, '
+        '"Schedule" in infra/events/reconcile.json; write the same in all, or two schedules switch what has hours\n'
+    )
+    names = ("stop-7pm.json", "start-8am.json", "reconcile.json")
+    assert rendering({it: shipped(it) | other for it in names}).returncode == 0
+    default = {"hours_tag": "curfew:hours"}
+    assert rendering({names[0]: shipped(names[0]) | default} | {it: shipped(it) for it in names[1:]}).returncode == 0
+
+
+def sized(size: int, by_rule: bool) -> dict:
+    """The event of ticks, with hours until it is so large where it goes: characters in a rule, bytes in a schedule."""
+    event = shipped("reconcile.json")
+    carried = {"timezone": "UTC"} | event | {"dry_run": False}
+    text = json.dumps(carried, separators=(",", ":"))
+    now = len(text.replace('"<aws.scheduler.scheduled-time>"', "<time>")) if by_rule else len(text)
+    # Six more: quotes, colon and comma.
+    name = ("é" * (size - now - 6)) if by_rule else "h" * (size - now - 6)
+    return event | {"hours": event["hours"] | {name: ""}}
+
+
+RULE = "ReconcileAt: cron(0/5 * * * ? *)\nScheduleWith: rule\n"
+
+
+def test_an_event_too_large_for_a_rule_is_not_deployed(rendering):
+    """It is characters that count: é is two bytes."""
+    assert rendering({"reconcile.json": sized(8192, by_rule=True)}, RULE).returncode == 0
+    large = sized(8193, by_rule=True)
+    ended = rendering({"reconcile.json": large}, RULE)
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "error: infra/events/reconcile.json: 8,193 characters, a rule's input holds 8,192; "
+        "write 'ScheduleWith: scheduler', whose input holds 262,144, or fewer hours\n"
+    )
+    # With the rest as it is: that schedule is off, or is another's.
+    assert rendering({"reconcile.json": large}, "ScheduleWith: rule\n").returncode == 0
+    assert rendering({"reconcile.json": large}, "ReconcileAt: cron(0/5 * * * ? *)\n").returncode == 0
+
+
+def test_an_event_too_large_for_a_schedule_is_not_deployed(rendering):
+    assert rendering({"reconcile.json": sized(262_144, by_rule=False)}).returncode == 0
+    ended = rendering({"reconcile.json": sized(262_145, by_rule=False)})
+    assert ended.stderr == "error: infra/events/reconcile.json: 262,145 bytes, a schedule's input holds 262,144; write fewer hours\n"
+
+
 def test_the_dashboard_asks_for_fields_that_the_log_lines_have():
     """CloudWatch's own fields begin with @; what a query names by `as` is its own too."""
     told = "".join(path.read_text() for path in (ROOT / "tests/it/snapshots").glob("it__told__*.snap"))
