@@ -26,6 +26,14 @@ TEMPLATE = ROOT / "infra/template.yaml"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 STACK = os.environ.get("STACK", "curfew")
 SCHEDULED_TIME = "<aws.scheduler.scheduled-time>"
+# What each schedule carries.
+EVENTS = {
+    "StopAt": "infra/events/stop-7pm.json",
+    "StartAt": "infra/events/start-8am.json",
+    "ReconcileAt": "infra/events/reconcile.json",
+}
+# Characters of a rule's input, bytes of a schedule's (quotas of EventBridge, and of EventBridge Scheduler).
+RULE_HOLDS, SCHEDULER_HOLDS = 8192, 256 * 1024
 
 
 # What is armed or paused by a person must not change with a file.
@@ -92,7 +100,7 @@ def insertion(what: str, values: dict[str, str]) -> str | int:
 def event(path: str, by_rule: bool) -> str:
     """The event as a schedule carries it, for CloudFormation's Fn::Sub to fill in."""
     it = read_json(path)
-    action = Path(path).name.partition("-")[0]
+    action = Path(path).stem.partition("-")[0]
     if it.get("action") != action:
         raise Wrong(f'{path}: action: expected "{action}", found {json.dumps(it.get("action"))}')
     if it.get("scheduled_time") != SCHEDULED_TIME:
@@ -107,7 +115,7 @@ def event(path: str, by_rule: bool) -> str:
 def delay(path: str) -> int:
     """Seconds after which the event does nothing any more; Lambda and Scheduler keep none longer than six hours."""
     it = read_json(path)
-    minutes = it.get("max_delay_minutes", 60 if it.get("action") == "stop" else 240)
+    minutes = it.get("max_delay_minutes", {"stop": 60, "reconcile": 5}.get(it.get("action"), 240))
     return min(max(minutes * 60, 60), 6 * 3600)
 
 
@@ -180,10 +188,28 @@ def agreements(values: dict[str, str]) -> list[str]:
         problems.append(f"Timezone: {values['Timezone']!r} does not go with ScheduleWith 'rule', write 'UTC', and StopAt and StartAt in UTC")
     problems += [f"{key}: {values[key]!r} does not fit, {wrong}" for key in ("StopAt", "StartAt") if (wrong := bad_cron(values[key]))]
     key, _, value = values["ManagedTag"].partition("=")
-    for path in ("infra/events/stop-7pm.json", "infra/events/start-8am.json"):
+    for path in EVENTS.values():
         if read_json(path).get("tags", {}).get(key) != value:
             tags = f'"tags": {{"{key}": "{value}"}}'
             problems.append(f"ManagedTag: {values['ManagedTag']!r} is not what {path} selects, write {tags} there")
+    named = [(path, json.dumps(read_json(path).get("hours_tag", "curfew:hours"))) for path in EVENTS.values()]
+    if len({tag for _, tag in named}) > 1:
+        found = ", ".join(f"{tag} in {path}" for path, tag in named)
+        problems.append(f"hours_tag: {found}; write the same in all, or two schedules switch what has hours")
+    return problems or oversized(values)
+
+
+def oversized(values: dict[str, str]) -> list[str]:
+    """Events that have no room where they go."""
+    problems = []
+    for key, path in EVENTS.items():
+        by_rule = values["ScheduleWith"] == "rule" and values[key] != "off"
+        text = event(path, by_rule).replace("${Timezone}", values["Timezone"]).replace("${DryRun}", "false")
+        if by_rule and len(text) > RULE_HOLDS:
+            holds = f"{len(text):,} characters, a rule's input holds {RULE_HOLDS:,}"
+            problems.append(f"{path}: {holds}; write 'ScheduleWith: scheduler', whose input holds {SCHEDULER_HOLDS:,}, or fewer hours")
+        elif (size := len(text.encode())) > SCHEDULER_HOLDS:
+            problems.append(f"{path}: {size:,} bytes, a schedule's input holds {SCHEDULER_HOLDS:,}; write fewer hours")
     return problems
 
 

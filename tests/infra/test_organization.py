@@ -193,13 +193,38 @@ def test_it_is_the_time_limit_that_ends_it_and_not_the_number_of_retries(execute
 def test_no_retry_comes_too_late_for_its_event(rendered, definition, execute):
     """A run that finds itself stale succeeds, with work left."""
     resources = template(rendered)["Resources"]
-    schedules = [it["Properties"]["Target"]["RetryPolicy"] for it in resources.values() if it["Type"] == "AWS::Scheduler::Schedule"]
-    assert len(schedules) == 2
+    schedules = [resources[it]["Properties"]["Target"]["RetryPolicy"] for it in ("StopSchedule", "StartSchedule")]
     [event] = execute(REQUEST | {"max_delay_minutes": 5}, "complete").events
     for schedule in schedules:
         # A minute is Scheduler's precision.
         latest = 60 + schedule["MaximumEventAgeInSeconds"] + definition["TimeoutSeconds"]
         assert latest < event["max_delay_minutes"] * 60
+
+
+def test_a_tick_goes_to_all_accounts_and_is_late_after_five_minutes_as_everywhere(execute, rendered):
+    """What Lambda refused is asked for again until then. That something is left, a tick only tells: it succeeds."""
+    tick = json.loads((ROOT / "infra/events/reconcile.json").read_text())
+    run = execute(tick, "Lambda.TooManyRequestsException", "complete")
+    assert (run.status, run.visited.count("ListAccounts"), len(run.events)) == ("SUCCEEDED", 2, 2)
+    assert (run.events[0]["max_delay_minutes"], run.events[0]["role"], len(run.events[0]["accounts"])) == (5, "curfew-member", 121)
+    target = template(rendered)["Resources"]["ReconcileSchedule"]["Properties"]["Target"]
+    assert target["RetryPolicy"] == {"MaximumRetryAttempts": 0} and "DeadLetterConfig" not in target
+
+
+def test_a_tick_that_could_not_begin_rings_only_where_six_did_not(rendered):
+    """The group is what RunDropped counts."""
+    resources = template(rendered)["Resources"]
+    groups = {name: "GroupName" in it["Properties"] for name, it in resources.items() if it["Type"] == "AWS::Scheduler::Schedule"}
+    assert groups == {"StopSchedule": True, "StartSchedule": True, "ReconcileSchedule": False}
+
+
+def test_every_schedule_carries_its_event_and_rehearses_until_it_is_armed(rendered):
+    resources = template(rendered)["Resources"]
+    for name, file in (("StopSchedule", "stop-7pm"), ("StartSchedule", "start-8am"), ("ReconcileSchedule", "reconcile")):
+        text, filled = resources[name]["Properties"]["Target"]["Input"]["Fn::Sub"]
+        assert filled == {"DryRun": {"Fn::If": ["Armed", "false", "true"]}, "Timezone": "UTC"}
+        shipped = json.loads((ROOT / f"infra/events/{file}.json").read_text())
+        assert json.loads(text.replace("${DryRun}", "true")) == {"timezone": "${Timezone}", "dry_run": True} | shipped
 
 
 def test_all_retries_are_judged_as_of_one_moment(execute):

@@ -71,6 +71,9 @@ OTHERS = [
     ("execution-role-kms", "kms:Decrypt", KEY, {"kms:GrantIsForAWSResource": "true"}, False),
     ("schedules-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, True),
     ("schedules-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:billing", {}, False),
+    ("schedules-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew:tick", {}, True),
+    ("schedules-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew:1", {}, False),
+    ("schedules-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:billing:tick", {}, False),
     ("schedules-role", "lambda:UpdateFunctionCode", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, False),
     ("schedules-role", "ec2:StopInstances", INSTANCE, OURS, False),
     ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/curfew-member", {}, True),
@@ -95,6 +98,16 @@ OTHERS = [
     ("deployer", "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/admin", {"iam:PassedToService": "lambda.amazonaws.com"}, False),
     ("deployer", "iam:AttachRolePolicy", f"arn:aws:iam::{ACCOUNT}:role/curfew-ExecutionRole-1", {}, False),
     ("deployer", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:billing", {}, False),
+    *[
+        row
+        for verb in ("Create", "Get", "Update", "Delete")
+        for row in [
+            ("deployer", f"lambda:{verb}Alias", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, True),
+            ("deployer", f"lambda:{verb}Alias", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:billing", {}, False),
+        ]
+    ],
+    ("deployer", "lambda:PutFunctionEventInvokeConfig", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew:tick", {}, True),
+    ("deployer", "lambda:PublishVersion", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, False),
     ("deployer", "ec2:StopInstances", INSTANCE, OURS, False),
 ]
 CASES = [(role, *row) for role in ROLES for row in SWITCHING] + OTHERS

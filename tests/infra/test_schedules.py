@@ -13,6 +13,8 @@ import requests
 from conftest import ROOT, TARGET, Cloud, until
 
 PATIENCE = 180
+# Of the tests that share one MiniStack, and where.
+STACKS = {"curfew": "us-east-1", "curfew-rule": "eu-west-1", "curfew-hours": "eu-central-1"}
 
 
 def test_the_zip_is_at_most_five_megabytes():
@@ -182,22 +184,112 @@ def test_by_hand_it_is_a_dry_run_until_live_is_said(cloud, armed, tmp_path):
 def test_a_rule_fires_too_and_passes_its_time(cloud):
     ec2 = cloud.client("ec2", "eu-west-1")
     ours, others = run_instances(ec2, 2, {"curfew": "yes"}), run_instances(ec2, 1, {"curfew": "no"})
-    parameters = {"StopAt": at(ahead(45)), "StartAt": "off", "ScheduleWith": "rule"}
+    parameters = {"StopAt": at(ahead(45)), "StartAt": "off", "ReconcileAt": "cron(* * * * ? *)", "ScheduleWith": "rule"}
     deployed = cloud.verb("deploy", parameters=parameters, region="eu-west-1", STACK="curfew-rule", LIVE="yes")
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-    assert [it["Name"] for it in cloud.client("events", "eu-west-1").list_rules()["Rules"]] == ["curfew-rule-stop"]
+    rules = {it["Name"] for it in cloud.client("events", "eu-west-1").list_rules()["Rules"]}
+    assert rules == {"curfew-rule-stop", "curfew-rule-reconcile"}
     until("ours are stopped", PATIENCE, lambda: states(ec2, ours) == {"stopped"})
     assert states(ec2, others) == {"running"}
-    [report] = until("it tells", 30, lambda: cloud.reports("curfew-rule", "eu-west-1"))
+    told = lambda action: [it for it in cloud.reports("curfew-rule", "eu-west-1") if it["action"] == action]  # noqa: E731
+    [report] = until("it tells", 30, lambda: told("stop"))
     assert report["scheduled_time"], "the rule's time has arrived"
     assert report["summary"]["changed"] == 2
+    tick = until("it ticks", PATIENCE, lambda: told("reconcile"))[0]
+    assert tick["scheduled_time"] and tick["summary"]["matched"] == 0, "none has hours"
 
 
-def test_undeployed_nothing_is_left_but_sams_empty_bucket(cloud, armed):
-    for stack, region in [("curfew", "us-east-1"), ("curfew-rule", "eu-west-1")]:
+@pytest.fixture(scope="module")
+def ticking(cloud):
+    """A stack that ticks every minute, and instances whose hours end at the next one and begin again at the one after."""
+    ec2 = cloud.client("ec2", STACKS["curfew-hours"])
+    close = ahead(60)
+    # From the opening to the closing: over midnight, but for one minute of the day.
+    hours = f"Mo-Su {close + timedelta(minutes=1):%H:%M}-{close:%H:%M}"
+    machines = {
+        "ours": run_instances(ec2, 2, {"curfew": "yes", "curfew:hours": hours}),
+        "unreadable": run_instances(ec2, 1, {"curfew": "yes", "curfew:hours": "Mon-Fri 8-19"}),
+        "others": run_instances(ec2, 1, {"curfew": "yes"}) + run_instances(ec2, 1, {"curfew:hours": hours}),
+    }
+    parameters = {"StopAt": "off", "StartAt": "off", "ReconcileAt": "cron(* * * * ? *)"}
+    deployed = cloud.verb("deploy", parameters=parameters, region=STACKS["curfew-hours"], STACK="curfew-hours", LIVE="yes")
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    return ec2, machines
+
+
+def test_the_third_schedule_fires_and_switches_both_ways(cloud, ticking):
+    ec2, machines = ticking
+    region = STACKS["curfew-hours"]
+    [schedule] = cloud.client("scheduler", region).list_schedules()["Schedules"]
+    schedule = cloud.client("scheduler", region).get_schedule(Name=schedule["Name"])
+    assert (schedule["Name"], schedule["State"]) == ("curfew-hours-reconcile", "ENABLED")
+    assert json.loads(schedule["Target"]["Input"]) == shipped("reconcile.json") | {"timezone": "UTC", "dry_run": False}
+
+    until("ours are stopped", PATIENCE, lambda: states(ec2, machines["ours"]) == {"stopped"})
+    assert "curfew:stopped-at" in tag_keys(ec2, machines["ours"])
+    until("ours run again", PATIENCE, lambda: states(ec2, machines["ours"]) == {"running"})
+    assert states(ec2, machines["unreadable"] + machines["others"]) == {"running"}
+
+    def told():
+        reports = cloud.reports("curfew-hours", region)
+        return [it for it in reports if it["summary"]["changed"]] if len(reports) > 2 else []
+
+    stopped, started = until("both ticks tell", 60, lambda: len(it := told()) == 2 and it)
+    assert stopped["message"].startswith("office: stopped 2 of 3; 1 bad tag: ")
+    assert started["message"].startswith("office: started 2 of 3; 1 bad tag: ")
+    assert {it["action"] for it in cloud.reports("curfew-hours", region)} == {"reconcile"}
+
+
+def test_a_tick_is_repeated_by_nobody(cloud, ticking):
+    region = STACKS["curfew-hours"]
+    target = cloud.client("scheduler", region).get_schedule(Name="curfew-hours-reconcile")["Target"]
+    assert target["Arn"].endswith(":function:curfew-hours:tick")
+    assert target["RetryPolicy"]["MaximumRetryAttempts"] == 0 and "DeadLetterConfig" not in target
+    lambdas = cloud.client("lambda", region)
+    config = lambdas.get_function_event_invoke_config(FunctionName="curfew-hours", Qualifier="tick")
+    assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (0, 300)
+    assert "Destination" not in config.get("DestinationConfig", {}).get("OnFailure", {})
+    # By its own name, it is repeated still.
+    assert lambdas.get_function_event_invoke_config(FunctionName="curfew-hours", Qualifier="$LATEST")["MaximumRetryAttempts"] == 2
+
+
+def test_hours_that_are_not_kept_or_not_readable_and_missing_ticks_are_heard(cloud, ticking):
+    region = STACKS["curfew-hours"]
+    alarms = {it["MetricName"]: it for it in cloud.client("cloudwatch", region).describe_alarms()["MetricAlarms"] if it["Namespace"] == "Curfew"}
+    names = {metric: it["AlarmName"] for metric, it in alarms.items()}
+    assert names == {
+        "left": "curfew-hours hours are not kept",
+        "bad_tag": "curfew-hours hours can't be read",
+        "duration": "curfew-hours did not run to reconcile",
+    }
+    lines = until("metrics", PATIENCE, lambda: [line for line in cloud.lines("curfew-hours", region) if "bad_tag" in line and "_aws" in line])
+    [directive] = lines[0]["_aws"]["CloudWatchMetrics"]
+    told = {it["Name"] for it in directive["Metrics"]}
+    assert told >= {"duration", "bad_tag"} and "left" not in told, "what is zero is not told: the alarm's missing data"
+    for alarm in alarms.values():
+        dimensions = {it["Name"]: it["Value"] for it in alarm["Dimensions"]}
+        assert dimensions == {it: lines[0][it] for [*them] in directive["Dimensions"] for it in them}
+        assert alarm["Namespace"] == directive["Namespace"]
+
+
+def test_paused_it_does_not_tick_and_is_not_missed(cloud, ticking):
+    region = STACKS["curfew-hours"]
+
+    def state():
+        alarms = {it["MetricName"] for it in cloud.client("cloudwatch", region).describe_alarms()["MetricAlarms"]}
+        return alarms & {"left", "bad_tag", "duration"}, cloud.client("scheduler", region).list_schedules()["Schedules"][0]["State"]
+
+    assert cloud.verb("pause", region=region, STACK="curfew-hours").returncode == 0
+    assert state() == ({"left", "bad_tag"}, "DISABLED")
+    assert cloud.verb("resume", region=region, STACK="curfew-hours").returncode == 0
+    assert state() == ({"left", "bad_tag", "duration"}, "ENABLED")
+
+
+def test_undeployed_nothing_is_left_but_sams_empty_bucket(cloud, armed, ticking):
+    for stack, region in STACKS.items():
         gone = cloud.verb("undeploy", region=region, STACK=stack)
         assert gone.returncode == 0, gone.stdout + gone.stderr
-    assert [left(cloud, region) for region in ("us-east-1", "eu-west-1")] == [{}, {}]
+    assert [left(cloud, region) for region in STACKS.values()] == [{}, {}, {}]
 
 
 def test_a_rehearsal_fires_and_changes_nothing(tmp_path, ec2_sim):
