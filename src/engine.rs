@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use crate::deadline::Deadline;
-use crate::ec2::{Change, Class, Ec2, Error, Limits, classify};
+use crate::ec2::{Change, Class, Ec2, Error, ErrorKind, Limits, classify};
 use crate::instance::{Instance, InstanceId, Mark, Run, STOPPED_AT_TAG, State};
 use crate::outcome::{Outcome, Reason, Settled, cut};
 use crate::plan::{Decision, Plan, Step, Task, absent};
@@ -361,10 +361,15 @@ impl<'a> Engine<'a> {
             self.next_call(Step::Start, now),
             self.next_unclear(now),
             self.next_round(now),
-            self.next_tidying(now),
+            self.next_tidying_in_time(now),
             self.next_awake(),
         ];
-        let in_time = |due: &Due| due.until.allows_a_call_at(due.at.max(now));
+        // A stop that is cut off leaves a mark of which nobody knows whether it has to come off.
+        let spare = if self.marking { self.spare } else { Duration::ZERO };
+        let in_time = |due: &Due| {
+            let until = if matches!(due.call, Some(Call::Switch { .. })) { due.until.sooner(spare) } else { due.until };
+            until.allows_a_call_at(due.at.max(now))
+        };
         // The first of those that are due at the same time.
         let due = candidates.into_iter().flatten().filter(in_time).min_by_key(|due| due.at.max(now));
         due.or_else(|| self.last_things(now))
@@ -381,7 +386,10 @@ impl<'a> Engine<'a> {
                     self.unclear.again(now);
                 }
                 for slot in ids.iter().filter_map(|id| self.ledger.slot(*id)).collect::<Vec<_>>() {
-                    self.ledger.get_mut(slot).looked = now;
+                    // What we gave up was no look.
+                    if error.kind != ErrorKind::TooLate {
+                        self.ledger.get_mut(slot).looked = now;
+                    }
                     if matches!(call, Call::Look { .. }) {
                         self.note(slot, &error);
                     }

@@ -87,6 +87,9 @@ impl Engine<'_> {
                 }
                 (Step::Start, Some(change)) => {
                     let ours = sent || change.from != State::Pending;
+                    if ours {
+                        self.ledger.get_mut(*slot).may_be_switched(now);
+                    }
                     // What this answer tells, a look may not show yet.
                     self.on_its_way(*slot, ours, false, now);
                 }

@@ -68,7 +68,7 @@ impl Engine<'_> {
     pub(super) fn next_found_off(&self, now: Instant) -> Option<Due> {
         let slots: Vec<Slot> = self.ledger.found_off().iter().copied().take(self.most_in_a_look()).collect();
         let call = (!slots.is_empty()).then(|| Call::Look { ids: self.ledger.ids(&slots) })?;
-        Some(Due { at: now.max(self.unclear.at), call: Some(call), until: self.until(1) })
+        Some(Due { at: now.max(self.unclear.at), call: Some(call), until: self.until(2) })
     }
 
     /// The next look at what is unclear: calls that nobody answered at once; refusals when some have gathered, and when EC2
@@ -94,7 +94,7 @@ impl Engine<'_> {
         (!slots.is_empty()).then(|| Due {
             at,
             call: Some(Call::Look { ids: self.ledger.ids(&slots) }),
-            until: self.until(1),
+            until: self.until(2),
         })
     }
 
@@ -103,7 +103,7 @@ impl Engine<'_> {
         if self.ledger.watched().is_empty() {
             return None;
         }
-        let until = self.until(1);
+        let until = self.until(2);
         if self.looks.at <= now {
             if let Some(call) = self.look_on_the_way(self.looks.at) {
                 return Some(Due { at: self.looks.at, call: Some(call), until });
@@ -126,6 +126,26 @@ impl Engine<'_> {
         (!settling.is_empty()).then(|| Call::Look { ids: self.ledger.ids(&settling) })
     }
 
+    /// The next mark to be put right, while that leaves time for the last look at what is unclear: what it shows running
+    /// must lose its mark, too.
+    pub(super) fn next_tidying_in_time(&mut self, now: Instant) -> Option<Due> {
+        let due = self.next_tidying(now)?;
+        let until = if self.marking && self.unclear(None).next().is_some() { self.until(2) } else { due.until };
+        Some(Due { until, ..due })
+    }
+
+    /// What may have been switched, or not, and was not looked at since a moment.
+    fn unclear(&self, since: Option<Instant>) -> impl Iterator<Item = Slot> {
+        let unclear = move |slot: &Slot| {
+            let entry = self.ledger.get(*slot);
+            let asked = matches!(entry.phase(), Phase::Queued | Phase::Waiting(_)) && entry.sent;
+            let too_early = entry.unseen.is_some_and(|called| entry.looked < called + DOUBT_LASTS);
+            (matches!(entry.phase(), Phase::Lost | Phase::Doubted | Phase::FoundOff) || asked)
+                && since.is_none_or(|since| entry.looked < since || (asked && too_early))
+        };
+        self.ledger.slots().filter(unclear)
+    }
+
     /// When the next of those that EC2 refused for now is to be asked for again.
     pub(super) fn next_awake(&self) -> Option<Due> {
         Some(Due { at: self.ledger.next_waiting()?, call: None, until: self.until(2) })
@@ -140,20 +160,12 @@ impl Engine<'_> {
         let looks = self.ledger.watched().len().div_ceil(self.most_in_a_look());
         let late = self.orders.deadline.earlier(looks.saturating_sub(1) as u32).last_call().min(until.last_call());
         // What got no answer, too: EC2 may show it a little late.
-        let unseen = self.ledger.lost().iter().filter_map(|slot| self.ledger.get(*slot).unseen).max();
+        let unseen = self.unclear(None).filter_map(|slot| self.ledger.get(slot).unseen).max();
         let shown_at = unseen.map(|since| since + DOUBT_LASTS);
         let at = if looks > 0 { late } else { shown_at.unwrap_or(now).min(late) };
         let at = *self.last_look.get_or_insert(at.max(now));
-        let unclear = || {
-            let unclear = |slot: &Slot| {
-                let entry = self.ledger.get(*slot);
-                let asked = matches!(entry.phase(), Phase::Queued | Phase::Waiting(_)) && entry.sent;
-                (matches!(entry.phase(), Phase::Lost | Phase::Doubted | Phase::FoundOff) || asked) && entry.looked < at
-            };
-            self.ledger.slots().filter(unclear).take(MAX_IDS).collect::<Vec<Slot>>()
-        };
         // By id: nothing is decided any more, only the state counts.
-        let look = || match unclear() {
+        let look = || match self.unclear(Some(at)).take(MAX_IDS).collect::<Vec<Slot>>() {
             slots if slots.is_empty() => self.look_on_the_way(at),
             slots => Some(Call::Follow { ids: self.ledger.ids(&slots) }),
         };

@@ -92,6 +92,13 @@ impl Entry {
         (self.sent, self.unseen) = (true, Some(now));
     }
 
+    /// EC2 shows that its start has fallen back. A look soon after a call may still show what became of the start before.
+    pub(super) fn has_fallen_back(&mut self, now: Instant) {
+        if self.unseen.is_none_or(|called| now.saturating_duration_since(called) >= DOUBT_LASTS) {
+            (self.sent, self.unseen) = (false, None);
+        }
+    }
+
     pub(super) fn phase(&self) -> &Phase {
         &self.phase
     }

@@ -175,7 +175,7 @@ impl Engine<'_> {
         if for_now && seen.tags.is_empty() && !self.ledger.get(slot).instance.tags.is_empty() {
             // Starts are followed by id, and such an answer may leave the tags out: decided it is with them.
             let entry = self.ledger.get_mut(slot);
-            (entry.sent, entry.unseen) = (false, None);
+            entry.has_fallen_back(now);
             entry.refusal = reason.map(|reason| Box::new(refusal_of(reason)));
             return self.ledger.settling(slot);
         }
@@ -187,7 +187,7 @@ impl Engine<'_> {
             let entry = self.ledger.get_mut(slot);
             let remembered = task.remembered || entry.task.remembered;
             (entry.task, entry.seen) = (Task { remembered, ..task }, now);
-            (entry.sent, entry.unseen) = (false, None);
+            entry.has_fallen_back(now);
             entry.refusal = reason.map(|reason| Box::new(refusal_of(reason)));
             entry.instance = seen.without_other_tags();
             match cause {

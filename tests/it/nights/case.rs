@@ -342,7 +342,7 @@ pub(crate) fn case_of(seed: u64) -> Case {
     let mut fleet: Vec<Machine> = (0..dice.between(1, size)).map(|n| machine(n as usize, &mut dice, bad)).collect();
     let mut manner = Manner {
         skew: TimeDelta::seconds(if dice.one_in(4) { dice.below(11) as i64 - 5 } else { 0 }),
-        lag: Duration::from_millis(if dice.one_in(5) { dice.between(100, 3_000) } else { 0 }),
+        lag: Duration::from_millis(if dice.one_in(5) { dice.between(100, 2_000) } else { 0 }),
         latency: dice.pick(&[(20, 120), (20, 120), (100, 900), (300, 1_500)]),
         partial_success: dice.one_in(2),
         names_all: dice.one_in(2),
