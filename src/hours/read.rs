@@ -51,7 +51,10 @@ pub type InForce = Result<(Arc<Schedule>, State), Arc<BadTag>>;
 
 /// What values were found to mean: each is read once in a run. No part of what schedules are.
 #[derive(Debug, Default)]
-struct Memo(Mutex<BTreeMap<Box<str>, (DateTime<Utc>, InForce)>>);
+struct Memo(Mutex<Known>);
+
+/// By value: the moment, and what it means then.
+type Known = BTreeMap<Box<str>, (DateTime<Utc>, InForce)>;
 
 impl Clone for Memo {
     fn clone(&self) -> Self {
