@@ -25,7 +25,7 @@ TEMPLATES   := $(addprefix $(TARGET)/rendered/,curfew.yaml organization.yaml mem
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/run ## see 7 PM and 8 AM happen, against a pretend EC2 on this machine
+run: $(VENV)/run ## see 7 PM, 8 AM and a weekend happen, against a pretend EC2 on this machine
 	@$(SDK_IS_COMPILED) || echo "Compiling the AWS SDK: 4 to 8 minutes and 7.5 GB of memory, this first time only."
 	@cargo build $(RUN_FLAGS)
 	@$(TARGET)/debug/ec2-sim demo --binary $(TARGET)/debug/ec2-curfew --cargo-lambda $(VENV)/bin/cargo-lambda --events infra/events

@@ -45,7 +45,7 @@ fn group_lives(group: u32) -> bool {
     })
 }
 
-fn shows_the_night_and_the_morning(output: &Output) {
+fn shows_the_night_the_morning_and_the_weekend(output: &Output) {
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}\n{errors}");
     for wanted in [
@@ -66,16 +66,38 @@ fn shows_the_night_and_the_morning(output: &Output) {
     ] {
         assert!(text.contains(wanted), "{wanted:?} is not shown in:\n{text}");
     }
+    let weekend = text.lines().skip_while(|line| !line.contains("WHEN")).skip(1).take_while(|line| !line.is_empty());
+    let weekend: Vec<String> = weekend.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    // Which holiday it is depends on the day of the test.
+    let weekend = weekend.join("\n").replace("Memorial Day", "Labor Day");
+    assert_eq!(
+        weekend,
+        r#"! Fri 12:00 crm BAD TAG "Mon-Fri 8-19": not hours that can be read; write
+"Mo-Fr 08:00-19:00"
+Fri 19:00 web-1 … -3 stopped office closes
+Fri 19:00 lab stopped lab closes
+Fri 19:00 helpdesk stopped support closes
+Fri 19:00 demo left alone exempt until Saturday 14:00
+Fri 20:50 lab started by a person, who works late
+Fri 21:00 lab left alone started by a person at 20:50: on until next closing
+Fri 22:00 batch-1, batch-2 started its own tag says "Mo-Fr 22:00-06:00"
+Sat 06:00 batch-1, batch-2 stopped its own tag says "Mo-Fr 22:00-06:00"
+Sat 14:00 demo stopped its exemption ends, and office is closed
+Sat 14:00 lab stopped lab closes
+Mon 08:00 helpdesk started support opens
+Mon 08:00 web-1 … -3, demo, lab stays off Labor Day: on another Monday they would start"#,
+        "{text}"
+    );
 }
 
 #[tokio::test]
-async fn make_run_shows_a_night_and_a_morning_and_leaves_nothing_running() {
-    shows_the_night_and_the_morning(&demo().await);
+async fn make_run_shows_a_night_a_morning_and_a_weekend_and_leaves_nothing_running() {
+    shows_the_night_the_morning_and_the_weekend(&demo().await);
 }
 
 #[tokio::test]
 async fn two_copies_of_make_run_do_not_meet() {
     let (one, other) = tokio::join!(demo(), demo());
-    shows_the_night_and_the_morning(&one);
-    shows_the_night_and_the_morning(&other);
+    shows_the_night_the_morning_and_the_weekend(&one);
+    shows_the_night_the_morning_and_the_weekend(&other);
 }

@@ -36,12 +36,21 @@ pub(crate) struct Taken {
     pub(crate) memory: u64,
     /// The most files it had open whenever they were counted.
     pub(crate) files: usize,
+    /// Bytes that it wrote to its log, line ends included.
+    pub(crate) log: usize,
 }
 
 impl Function {
     /// Our function, or a build of it.
     pub(crate) fn ours(name: &str, binary: &Path) -> Self {
         Self { name: name.to_owned(), binary: binary.to_owned(), environment: Vec::new() }
+    }
+
+    /// The same, writing only errors to its log.
+    pub(crate) fn silent(&self) -> Self {
+        let level = ("AWS_LAMBDA_LOG_LEVEL".to_owned(), "ERROR".to_owned());
+        let environment = self.environment.iter().cloned().chain([level]).collect();
+        Self { name: format!("{}, silent", self.name), binary: self.binary.clone(), environment }
     }
 
     /// The boto3 handler, run by this Python.
@@ -91,6 +100,7 @@ impl Function {
             () = count => unreachable!("it counts for ever"),
         };
         let since_start = begun.elapsed();
+        let log = invocation.logs.iter().map(|line| line.len() + 1).sum();
         let report = invocation.json_logs().pop().unwrap_or_default();
         let answer = match invocation.outcome {
             Outcome::Answered(answer) => answer,
@@ -102,7 +112,7 @@ impl Function {
         let cpu = process::cpu(pid).map_err(unreadable)?;
         let memory = process::peak_memory(pid).map_err(unreadable)?;
         host.kill().await;
-        Ok(Taken { answer, since_start, event: invocation.took, cpu, memory, files })
+        Ok(Taken { answer, since_start, event: invocation.took, cpu, memory, files, log })
     }
 }
 

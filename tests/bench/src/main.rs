@@ -58,6 +58,8 @@ enum RowName {
     Poison,
     /// 500 accounts in 4 regions
     Accounts,
+    /// A quiet tick of running hours, 10,000 instances with 50 schedules, against a dry-run stop of the same
+    Tick,
     /// Process start to answer of several builds
     Settings,
 }
@@ -108,6 +110,7 @@ async fn main() -> ExitCode {
             RowName::Shared => ("shared", rows::shared(&bench).await),
             RowName::Poison => ("poison", rows::poison(&bench).await),
             RowName::Accounts => ("accounts", rows::accounts(&bench).await),
+            RowName::Tick => ("tick", rows::tick(&bench).await),
             RowName::Settings => ("settings", rows::settings(&bench).await),
         };
         table.extend(measured.unwrap_or_else(|problem| {

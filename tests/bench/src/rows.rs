@@ -4,11 +4,13 @@ mod accounts;
 mod buckets;
 mod fleet;
 mod start;
+mod tick;
 
 pub(crate) use accounts::accounts;
 pub(crate) use buckets::{buckets, poison, shared};
 pub(crate) use fleet::{cpu, memory};
 pub(crate) use start::{settings, start};
+pub(crate) use tick::tick;
 
 use crate::cloud::{self, Way};
 use crate::function::{Function, Taken};

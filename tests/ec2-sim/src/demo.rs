@@ -1,4 +1,4 @@
-//! `ec2-sim demo`: a night and a morning of an office, with the real function and the real `cargo lambda`.
+//! `ec2-sim demo`: a night, a morning and a long weekend, with the real function and the real `cargo lambda`.
 //!
 //! Every state shown is read back from the pretend EC2, every reason from the function's own report. Where the two
 //! disagree, the demo says so and fails.
@@ -7,6 +7,7 @@ mod processes;
 mod report;
 mod table;
 mod truth;
+mod weekend;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
@@ -21,10 +22,11 @@ use ec2_sim::{Call, Fleet, Sim};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
-use processes::{Ended, Processes};
+use processes::{Data, Ended, Processes};
 use report::{Report, Told};
 use truth::{Event, Seen};
 
+const HEADINGS: [&str; 5] = ["NAME", "BEFORE", "NOW", "WHY", ""];
 const OFFICE: &str = include_str!("../office.json");
 /// The office's transitions take 1.5 seconds.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
@@ -46,7 +48,7 @@ pub(crate) struct Demo {
     /// The executable of cargo lambda
     #[arg(long, value_name = "FILE", default_value = ".venv/bin/cargo-lambda")]
     cargo_lambda: PathBuf,
-    /// The folder with stop-7pm.json and start-8am.json
+    /// The folder with stop-7pm.json, start-8am.json and reconcile.json
     #[arg(long, value_name = "FOLDER", default_value = "infra/events")]
     events: PathBuf,
 }
@@ -101,7 +103,7 @@ impl Demo {
         let evening = act("7 PM  stop ", &stop, &sim, processes).await?;
         say(&night(&sim, &evening).await?)?;
         act("8 AM  start", &start, &sim, processes).await?;
-        Ok(())
+        weekend::show(&self.events.join("reconcile.json"), &sim, processes).await
     }
 }
 
@@ -148,12 +150,12 @@ async fn act(hour: &str, file: &Path, sim: &Sim, processes: &mut Processes) -> R
     say(&format!("\n{hour}  cargo lambda invoke --data-file {}\n", file.display()))?;
     sim.forget_calls();
     let before = sim.machines();
-    let ended = processes.invoke(file).await?;
+    let ended = processes.invoke(Data::File(file)).await?;
     let (now, calls) = (sim.machines(), sim.calls());
     let report = processes.report(&ended).await?;
 
     let seen = truth::pair(before, now, &report);
-    for line in table::lines(&truth::rows(&event, &seen, Utc::now())) {
+    for line in table::lines(HEADINGS, &truth::rows(&event, &seen, Utc::now())) {
         say(&line)?;
     }
     let act = Act { event, seen, report, calls, ended };

@@ -48,7 +48,7 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         fleet: Option<PathBuf>,
     },
-    /// Show an evening and a morning with Curfew: the real function, cargo lambda, and a pretend EC2
+    /// Show an evening, a morning and a weekend with Curfew: the real function, cargo lambda, and a pretend EC2
     Demo(Demo),
 }
 

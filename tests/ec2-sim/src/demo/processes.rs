@@ -44,6 +44,13 @@ struct Invoker {
     port: u16,
 }
 
+/// The event that `cargo lambda invoke` hands over.
+#[derive(Clone, Copy)]
+pub(crate) enum Data<'a> {
+    File(&'a Path),
+    Text(&'a str),
+}
+
 /// How `cargo lambda invoke` ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -121,11 +128,14 @@ impl Processes {
         Err(failure)
     }
 
-    /// Runs `cargo lambda invoke` with an event file.
-    pub(crate) async fn invoke(&mut self, file: &Path) -> Result<Ended, String> {
+    /// Runs `cargo lambda invoke` with an event.
+    pub(crate) async fn invoke(&mut self, event: Data<'_>) -> Result<Ended, String> {
         let invoker = self.invoker.as_ref().expect("start comes first");
         let mut command = lambda(&invoker.cargo_lambda, "invoke", invoker.port);
-        command.arg("--data-file").arg(file);
+        match event {
+            Data::File(file) => command.arg("--data-file").arg(file),
+            Data::Text(text) => command.args(["--data-ascii", text]),
+        };
         self.running.push(Process::start("cargo lambda invoke", command)?);
         let [watch, function, invoke] = self.running.as_mut_slice() else { unreachable!("these three were pushed") };
         let status = tokio::select! {

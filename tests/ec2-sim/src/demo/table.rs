@@ -6,27 +6,31 @@ const GAP: &str = "  ";
 
 /// One line of the table, and what is said beneath it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Row {
+pub(crate) struct Row<const N: usize> {
     /// Marked with `!`.
     pub(crate) trouble: bool,
-    /// Name, before, now, reason, plain words.
-    pub(crate) cells: [String; 5],
+    /// The last is wrapped.
+    pub(crate) cells: [String; N],
     /// Wrapped, from the second column on.
     pub(crate) note: String,
 }
 
 /// Lays out the rows under their headings.
-pub(crate) fn lines(rows: &[Row]) -> Vec<String> {
-    let headings =
-        Row { trouble: false, cells: ["NAME", "BEFORE", "NOW", "WHY", ""].map(String::from), note: String::new() };
-    let rows: Vec<&Row> = std::iter::once(&headings).chain(rows).collect();
+pub(crate) fn lines<const N: usize>(headings: [&str; N], rows: &[Row<N>]) -> Vec<String> {
+    let headings = Row { trouble: false, cells: headings.map(String::from), note: String::new() };
+    let rows: Vec<&Row<N>> = std::iter::once(&headings).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row.cells[column].chars().count()).max().unwrap_or_default();
-    let widths: [usize; 5] = std::array::from_fn(width);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let before_last = 2 + widths[..N - 1].iter().map(|width| width + GAP.len()).sum::<usize>();
     let mut lines = Vec::new();
     for row in rows {
         let mark = if row.trouble { "!" } else { " " };
-        let cells = row.cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        lines.push(format!("{mark} {}", cells.collect::<Vec<_>>().join(GAP)).trim_end().to_owned());
+        let mut last = wrap(&row.cells[N - 1], WIDTH - before_last).into_iter();
+        let mut cells: Vec<String> =
+            row.cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        cells[N - 1] = last.next().unwrap_or_default();
+        lines.push(format!("{mark} {}", cells.join(GAP)).trim_end().to_owned());
+        lines.extend(last.map(|line| format!("{:before_last$}{line}", "")));
         let indent = 2 + widths[0] + GAP.len();
         let note = wrap(&row.note, WIDTH - indent);
         lines.extend(note.iter().map(|line| format!("{:indent$}{line}", "")));
@@ -111,7 +115,7 @@ mod tests {
             row(true, ["db", "running", "running", "FAILED", "No"], &long),
         ];
         assert_eq!(
-            lines(&rows),
+            lines(["NAME", "BEFORE", "NOW", "WHY", ""], &rows),
             [
                 "  NAME         BEFORE   NOW       WHY",
                 "  web-1 … -12  running  stopping",

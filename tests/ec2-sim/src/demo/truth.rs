@@ -140,8 +140,8 @@ impl Seen {
         }
     }
 
-    /// Its line of the table, still without a name.
-    fn row(&self, event: &Event, now: DateTime<Utc>) -> Row {
+    /// Its line of the table: name, before, now, reason, plain words; the name is still missing.
+    fn row(&self, event: &Event, now: DateTime<Utc>) -> Row<5> {
         let (mut trouble, mut note) = (false, String::new());
         let (reason, words) = match &self.told {
             Some(Told::Changed { .. }) => Default::default(),
@@ -193,13 +193,13 @@ fn plain_words(reason: &str, message: Option<&str>, machine: &Machine) -> String
 }
 
 /// Makes the table's rows: alike machines with running numbers on one, those that the report does not name last.
-pub(crate) fn rows(event: &Event, seen: &[Seen], now: DateTime<Utc>) -> Vec<Row> {
-    let mut groups: Vec<(Row, Vec<&Seen>)> = Vec::new();
+pub(crate) fn rows(event: &Event, seen: &[Seen], now: DateTime<Utc>) -> Vec<Row<5>> {
+    let mut groups: Vec<(Row<5>, Vec<&Seen>)> = Vec::new();
     let mut sorted: Vec<&Seen> = seen.iter().collect();
     sorted.sort_by_key(|seen| seen.rank());
     for seen in sorted {
         let row = seen.row(event, now);
-        let joins = |(other, members): &&mut (Row, Vec<&Seen>)| {
+        let joins = |(other, members): &&mut (Row<5>, Vec<&Seen>)| {
             *other == row && (seen.told.is_none() || stem(members[0].now.name()) == stem(seen.now.name()))
         };
         match groups.iter_mut().find(joins) {
@@ -207,7 +207,7 @@ pub(crate) fn rows(event: &Event, seen: &[Seen], now: DateTime<Utc>) -> Vec<Row>
             None => groups.push((row, vec![seen])),
         }
     }
-    let name = |(mut row, members): (Row, Vec<&Seen>)| {
+    let name = |(mut row, members): (Row<5>, Vec<&Seen>)| {
         row.cells[0] = match (&members[0].told, members.len()) {
             (Some(_), _) => fold(&members.iter().map(|seen| seen.now.name()).collect::<Vec<_>>()),
             (None, 1) => "(1 other)".to_owned(),
