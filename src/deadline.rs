@@ -14,8 +14,8 @@ const FOR_A_CALL: Duration = Duration::from_secs(1);
 /// Lambda's own limit, for hosts that give no usable deadline (`cargo lambda watch` doesn't).
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 
-/// Tokio's timers wake up to this much late; a call that is to be begun in time has to be waited for less.
-const TIMER: Duration = Duration::from_millis(2);
+/// Timers wake up to this much late, on a busy core; a call that is to be begun in time has to be waited for less.
+const TIMER: Duration = Duration::from_millis(20);
 
 /// The end of the time in which calls may be made.
 #[derive(Clone, Copy, Debug)]

@@ -53,7 +53,7 @@ const LAG_LASTS: Duration = Duration::from_secs(20);
 const DOUBT_LASTS: Duration = Duration::from_secs(2);
 /// A run that has this much time keeps some of it for each of its last calls: EC2 may be slow, and DescribeInstances late.
 const AMPLE: Duration = Duration::from_secs(10);
-/// So much for each.
+/// So much for each at most, and a tenth of its time.
 const SPARE: Duration = Duration::from_secs(3);
 /// How long a mark that has to come off may wait for others, so that one call does for all of them.
 const WRONG_LASTS: Duration = Duration::from_secs(10);
@@ -305,7 +305,10 @@ impl<'a> Engine<'a> {
             failed_taggings: 0,
             may_tidy: false,
             tidy_again: Backoff::new(FAILED_LOOKS, now),
-            spare: if orders.deadline.last_call() > now + AMPLE { SPARE } else { Duration::ZERO },
+            spare: match orders.deadline.last_call().saturating_duration_since(now) {
+                left if left > AMPLE => SPARE.min(left / 10),
+                _ => Duration::ZERO,
+            },
             last_look: None,
             absent: plan.absent,
             fatal: None,
