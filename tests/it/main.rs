@@ -24,6 +24,7 @@ mod reasons;
 mod refusals;
 mod running;
 mod second_run;
+mod seeds;
 mod soup;
 mod starts;
 mod throttling;
