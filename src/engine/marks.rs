@@ -77,6 +77,13 @@ impl Engine<'_> {
             return self.tidying.clear();
         }
         let part = |ids: &[InstanceId]| Tidy { ids: ids.to_vec(), ..job.clone() };
+        if may_pass(&error) && self.orders.in_ticks {
+            // The next tick finds what is wrong with a mark, and does it.
+            for slot in slots(self, &job.ids) {
+                self.settle(slot, Outcome::Unfinished { reason: error.code.as_str().into() });
+            }
+            return;
+        }
         if may_pass(&error) {
             self.tidy_again.again(now);
             return self.tidying.insert(0, part(&job.ids));
