@@ -455,7 +455,8 @@ fn nothing_matched(request: &Request, run: &Run, look: &Result<SecondLook, Troub
                 (accounts, _) => format!("{accounts} accounts"),
             };
             let selection = clip(&request.selection.to_string(), MAX_QUOTED_SELECTION);
-            let hours = if request.is_about_hours() { format!(" and a tag {}", request.hours_tag) } else { String::new() };
+            let hours =
+                if request.is_about_hours() { format!(" and a tag {}", request.hours_tag) } else { String::new() };
             format!("no instance in {place} has {selection}{hours}; is that what was meant?")
         }
         (0, false) => format!("what is selected can't be {}: {}", request.action.past(), others.join(", ")),

@@ -113,7 +113,9 @@ impl Request {
         let mut filters = self.selection.tag_filters();
         let values: usize = filters.iter().map(|(_, values)| values.len()).sum();
         // An id goes out with them.
-        if let Some(key) = self.tag_key().filter(|_| values + 2 <= MAX_FILTER_VALUES && filters.len() + 2 <= MAX_FILTERS) {
+        if let Some(key) =
+            self.tag_key().filter(|_| values + 2 <= MAX_FILTER_VALUES && filters.len() + 2 <= MAX_FILTERS)
+        {
             filters.push(("tag-key".to_owned(), vec![literal(key)]));
         }
         filters

@@ -126,7 +126,15 @@ pub fn tell_bad_tags(request: &Request, run: &Run) {
         let (account, region) = (target.account.as_str(), target.region.as_str());
         let others = if instances > 1 { format!(" and {} more", instances - 1) } else { String::new() };
         warn!(
-            id, name, account, region, schedule, action, reason = "bad_tag", tag, instances,
+            id,
+            name,
+            account,
+            region,
+            schedule,
+            action,
+            reason = "bad_tag",
+            tag,
+            instances,
             "{label}{others}: left alone, {tag} is {problem}"
         );
     }

@@ -92,12 +92,7 @@ fn when_closed(
     Decision::Do(Task { step: Step::Stop { hibernate }, remembered: true, quiet: false })
 }
 
-fn when_open(
-    schedule: &Schedule,
-    instance: &Instance,
-    edge: Option<DateTime<Utc>>,
-    as_of: DateTime<Utc>,
-) -> Decision {
+fn when_open(schedule: &Schedule, instance: &Instance, edge: Option<DateTime<Utc>>, as_of: DateTime<Utc>) -> Decision {
     if instance.state == State::Running {
         return match instance.valid_mark().filter(|mark| as_of - mark.at() > LONGEST_STOP) {
             Some(mark) => Decision::Unmark(mark),

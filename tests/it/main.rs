@@ -30,4 +30,5 @@ mod starts;
 mod throttling;
 mod told;
 mod unwell;
+mod weeks;
 mod wrappings;
