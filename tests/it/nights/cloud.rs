@@ -65,6 +65,8 @@ pub(crate) enum Who {
     /// An invocation, by its number.
     Run(usize),
     Person,
+    /// EC2 itself, for reasons of its own.
+    Ec2,
 }
 
 /// How EC2 says no.
@@ -124,6 +126,11 @@ pub(crate) enum Did {
     Mark(String),
     Unmark(String),
     Exempt(bool),
+    /// Somebody wrote a tag, or deleted it.
+    Tagged {
+        key: &'static str,
+        value: Option<String>,
+    },
     /// EC2 refused a call in which it was; alone, or named.
     Refused {
         verb: Verb,
@@ -147,6 +154,10 @@ pub(crate) struct Machine {
     pub(crate) kind: &'static str,
     pub(crate) spot: bool,
     pub(crate) hibernation: bool,
+    /// Its memory is saved: what starts it resumes it.
+    pub(crate) hibernated: bool,
+    /// A resume leaves its LaunchTime as it is.
+    pub(crate) keeps_launch_time: bool,
     pub(crate) poisons: Vec<Poison>,
     /// Reasons for which its next starts fall back.
     pub(crate) falls: Vec<(&'static str, &'static str)>,
@@ -168,6 +179,7 @@ impl fmt::Debug for Machine {
         for (said, what) in [
             (self.spot, "spot".to_owned()),
             (self.hibernation, "hibernation".to_owned()),
+            (self.keeps_launch_time, "keeps its LaunchTime".to_owned()),
             (self.tags.get("curfew") != plain.tags.get("curfew"), "not ours".to_owned()),
             (tags().next().is_some(), format!("{:?}", tags().collect::<Vec<_>>())),
             (!self.poisons.is_empty(), format!("{:?}", self.poisons)),
@@ -198,6 +210,8 @@ impl Machine {
             kind: "t3.micro",
             spot: false,
             hibernation: false,
+            hibernated: false,
+            keeps_launch_time: false,
             poisons: Vec::new(),
             falls: Vec::new(),
             moves: (Duration::from_secs(20), Duration::from_secs(15)),
@@ -343,6 +357,8 @@ pub(crate) struct World {
     pub(crate) manner: Manner,
     pub(crate) tokens: usize,
     dice: Dice,
+    /// The call in hand asks for memory to be saved.
+    hibernating: bool,
     /// When the next of them has moved.
     due: Option<Instant>,
     levels: BTreeMap<Verb, (f64, f64, Instant)>,
@@ -371,6 +387,7 @@ impl Cloud {
             manner,
             tokens: 0,
             dice: Dice(seed),
+            hibernating: false,
             due: None,
             levels: BTreeMap::new(),
         };
@@ -426,6 +443,29 @@ impl Cloud {
             false => drop(machine.tags.remove("curfew:exempt")),
         }
         machine.note(Instant::now(), Some(Who::Person), Did::Exempt(exempt));
+    }
+
+    /// A person, or a tool of theirs, writes a tag or deletes it.
+    pub(crate) fn tag(&self, n: usize, key: &'static str, value: Option<&str>) {
+        let mut world = self.world();
+        let Some(machine) = world.machines.get_mut(&id(n)) else { return };
+        match value {
+            Some(value) => drop(machine.tags.insert(key.to_owned(), value.to_owned())),
+            None => drop(machine.tags.remove(key)),
+        }
+        machine.note(Instant::now(), Some(Who::Person), Did::Tagged { key, value: value.map(ToOwned::to_owned) });
+    }
+
+    /// EC2 stops one: for want of Spot capacity, or because its host is retired.
+    pub(crate) fn ec2_stops(&self, n: usize, code: &'static str) {
+        let utc = self.utc();
+        let mut world = self.world();
+        if world.machines.get(&id(n)).is_some_and(|it| it.state == State::Running) {
+            world.switch(Verb::Stop, id(n), Who::Ec2, utc);
+            let Some(machine) = world.machines.get_mut(&id(n)) else { return };
+            machine.reason = Some(StateReason { code: code.to_owned(), message: format!("{code}: by EC2") });
+            machine.show(Instant::now());
+        }
     }
 
     /// A person terminates one.
@@ -484,8 +524,11 @@ impl World {
             (Verb::Stop, State::Running) => {
                 machine.state = State::Stopping;
                 machine.until = Some(now + machine.moves.0);
-                let message = "Client.UserInitiatedShutdown: User initiated shutdown".to_owned();
-                machine.reason = Some(StateReason { code: "Client.UserInitiatedShutdown".to_owned(), message });
+                machine.hibernated = self.hibernating && machine.hibernation;
+                let code =
+                    if machine.hibernated { "Client.UserInitiatedHibernate" } else { "Client.UserInitiatedShutdown" };
+                let message = format!("{code}: User initiated shutdown");
+                machine.reason = Some(StateReason { code: code.to_owned(), message });
                 let place = (machine.zone, machine.kind);
                 if let Some(room) = self.manner.room.get_mut(&place) {
                     *room += 1;
@@ -495,7 +538,9 @@ impl World {
                 machine.state = State::Pending;
                 machine.until = Some(now + machine.moves.1);
                 machine.reason = None;
-                machine.launched = utc.trunc_subsecs(0);
+                if !(std::mem::take(&mut machine.hibernated) && machine.keeps_launch_time) {
+                    machine.launched = utc.trunc_subsecs(0);
+                }
                 let place = (machine.zone, machine.kind);
                 if let Some(room) = self.manner.room.get_mut(&place) {
                     *room = room.saturating_sub(1);
@@ -810,7 +855,13 @@ impl Ec2 for Client {
         assert!(!ids.is_empty() && mode == Mode::Live);
         let verb = if step == Step::Start { Verb::Start } else { Verb::Stop };
         let (those, by, begun) = (ids.to_vec(), self.by, self.cloud.begun);
-        self.call(verb, ids.to_vec(), until, move |world| world.answer(verb, None, &those, by, begun)).await
+        let act = move |world: &mut World| {
+            world.hibernating = step == Step::Stop { hibernate: true };
+            let answer = world.answer(verb, None, &those, by, begun);
+            world.hibernating = false;
+            answer
+        };
+        self.call(verb, ids.to_vec(), until, act).await
     }
 
     async fn mark(&self, mark: &Mark, ids: &[InstanceId], mode: Mode, until: Deadline) -> Result<(), Error> {
