@@ -35,11 +35,11 @@ test: $(VENV)/ready $(HOURS) ## see it proven, deployment included
 	$(MAKE) build ARCH=$$(uname -m)
 	$(VENV)/bin/pytest tests/infra
 
+# Our own crate optimized: random nights take a third of the time, and the SDK stays as it is.
+SOAK := cargo test $(CARGO_FLAGS) --config 'profile.dev.package.ec2-curfew.opt-level=1' -- --nocapture
 soak: $(VENV)/ready ## thousands of random nights, weeks and soups, from a seed that is printed (CASES=3000 NIGHTS=100000)
-	CURFEW_SEED=$${SEED:-$$(date +%s)} CURFEW_CASES=$(or $(CASES),3000) \
-	  cargo test $(CARGO_FLAGS) -- --nocapture model:: soup::
-	CURFEW_SEED=$${SEED:-$$(date +%s)} CURFEW_CASES=$(or $(NIGHTS),100000) \
-	  cargo test $(CARGO_FLAGS) -- --nocapture nights:: weeks::
+	CURFEW_SEED=$${SEED:-$$(date +%s)} CURFEW_CASES=$(or $(CASES),3000) $(SOAK) model:: soup::
+	CURFEW_SEED=$${SEED:-$$(date +%s)} CURFEW_CASES=$(or $(NIGHTS),100000) $(SOAK) nights:: weeks::
 
 bench: $(VENV)-bench/ready ## measure it against boto3 and EC2's limits (BENCH="--only start --runs 50")
 	$(MAKE) build ARCH=$$(uname -m)
