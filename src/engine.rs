@@ -57,6 +57,8 @@ const AMPLE: Duration = Duration::from_secs(10);
 const SPARE: Duration = Duration::from_secs(3);
 /// How long a mark that has to come off may wait for others, so that one call does for all of them.
 const WRONG_LASTS: Duration = Duration::from_secs(10);
+/// By how many places the first in line moves on from minute to minute: a prime, so that every one is the first at times.
+const FIRST_IN_TURN: u64 = 7919;
 /// DeleteTags and renewing CreateTags calls that may fail in a run: what they fail to do later runs repair.
 const FAILED_TAGGINGS: usize = 24;
 
@@ -268,29 +270,28 @@ struct Engine<'a> {
 impl<'a> Engine<'a> {
     fn new(orders: Orders<'a>, plan: Plan, seen: Instant, now: Instant) -> Self {
         let dry_run = orders.mode == Mode::DryRun;
-        let nothing = Task { step: Step::Start, remembered: false, quiet: false };
         let mut stale = plan.stale;
         let first = plan.decided.into_iter().map(|(instance, decision)| match decision {
-            Decision::Do(task) => (instance, task, Phase::Queued),
+            Decision::Do(task) => (instance, Some(task), Phase::Queued),
             // What it is waiting for will not come in a dry run; the permission is the same.
-            Decision::Await(task) if dry_run => (instance, task, Phase::Queued),
-            Decision::Await(task) => (instance, task, Phase::Settling),
-            Decision::Follow => (instance, nothing, Phase::Starting { ours: false, seen_pending: true }),
-            Decision::Mark if !dry_run => (instance, nothing, Phase::ToMark),
+            Decision::Await(task) if dry_run => (instance, Some(task), Phase::Queued),
+            Decision::Await(task) => (instance, Some(task), Phase::Settling),
+            Decision::Follow => (instance, None, Phase::Starting { ours: false, seen_pending: true }),
+            Decision::Mark if !dry_run => (instance, None, Phase::ToMark),
             Decision::Unmark(mark) if !dry_run => {
                 stale.push((instance.id, mark));
-                (instance, nothing, Phase::Done(Outcome::skipped(Reason::AsScheduled).into()))
+                (instance, None, Phase::Done(Outcome::skipped(Reason::AsScheduled).into()))
             }
             Decision::Mark | Decision::Unmark(_) => {
-                (instance, nothing, Phase::Done(Outcome::skipped(Reason::AsScheduled).into()))
+                (instance, None, Phase::Done(Outcome::skipped(Reason::AsScheduled).into()))
             }
-            Decision::Leave(skip) => (instance, nothing, Phase::Done(Outcome::Skipped(skip).into())),
+            Decision::Leave(skip) => (instance, None, Phase::Done(Outcome::Skipped(skip).into())),
             Decision::Refuse { code, message } => {
-                (instance, nothing, Phase::Done(Outcome::Failed { code, message }.into()))
+                (instance, None, Phase::Done(Outcome::Failed { code, message }.into()))
             }
         });
         let first: Vec<_> = first.collect();
-        let marked = |task: &Task| matches!(task, Task { step: Step::Stop { .. }, remembered: true, .. });
+        let marked = |task: &Option<Task>| matches!(task, Some(Task { step: Step::Stop { .. }, remembered: true, .. }));
         let marking = !dry_run && !orders.in_ticks && first.iter().any(|(_, task, _)| marked(task));
         let ledger = Ledger::open(first, seen);
         let mut engine = Self {
@@ -317,7 +318,14 @@ impl<'a> Engine<'a> {
             ledger,
         };
         engine.looks.again(now);
-        for slot in engine.ledger.slots() {
+        let mut in_turn: Vec<Slot> = engine.ledger.slots().collect();
+        if orders.in_ticks && !in_turn.is_empty() {
+            // Who is given up for want of room or of answers is another one at each tick.
+            let ticks = orders.mark.at().timestamp().unsigned_abs() / 60;
+            let first = ticks.wrapping_mul(FIRST_IN_TURN) % in_turn.len() as u64;
+            in_turn.rotate_left(first as usize);
+        }
+        for slot in in_turn {
             if matches!(engine.ledger.get(slot).phase(), Phase::Queued) {
                 let queue = engine.queues.of(engine.ledger.get(slot).task.step);
                 queue.add(&engine.ledger, slot, now);

@@ -45,7 +45,7 @@ use crate::report::{Report, Verdict};
 use crate::request::{Refused, Regions, Request};
 use crate::targets::{Home, Moment};
 
-/// A tick ends before the next one comes.
+/// A tick ends before the next one comes, five minutes later.
 const LONGEST_TICK: Duration = Duration::from_secs(270);
 
 /// An invocation that did not do all that it should: Lambda retries it, the dead-letter queue and the alarms hear of it.

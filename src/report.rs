@@ -199,7 +199,7 @@ impl Target {
 
     fn is_quiet(&self) -> bool {
         let switched = self.changed.len() + self.would_change.len() + self.skipped.len() + self.truncated;
-        self.is_clean() && switched == 0 && self.note.is_none()
+        self.is_clean() && switched == 0
     }
 }
 

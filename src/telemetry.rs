@@ -9,7 +9,7 @@ use chrono::{SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::json;
 use tracing::level_filters::LevelFilter;
-use tracing::{Level, enabled, error, info, warn};
+use tracing::{Level, debug, enabled, error, info, warn};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -57,7 +57,8 @@ pub fn tell_target(request: &Request, target: &Worked) {
         let (name, id, label) = (settled.name.as_deref(), settled.id.as_str(), settled.label());
         let (verb, done) = match (request.action, settled.task.map(|task| task.step)) {
             (Action::Reconcile { .. }, Some(Step::Stop { .. })) => ("stop", "stopped"),
-            (Action::Reconcile { .. }, _) => ("start", "started"),
+            (Action::Reconcile { .. }, Some(Step::Start)) => ("start", "started"),
+            (Action::Reconcile { .. }, None) => ("switch", "switched"),
             (action, _) => (action.as_str(), action.past()),
         };
         macro_rules! tell {
@@ -103,7 +104,12 @@ pub fn tell_target(request: &Request, target: &Worked) {
         );
     }
     if let Some(note) = &target.note {
-        warn!(account, region, schedule, action, "{account} {region}: {note}");
+        // What is the same at every tick is no news.
+        if request.is_about_hours() {
+            debug!(account, region, schedule, action, "{account} {region}: {note}");
+        } else {
+            warn!(account, region, schedule, action, "{account} {region}: {note}");
+        }
     }
 }
 
@@ -197,6 +203,10 @@ pub fn tell_metrics(report: &Report) {
 
 /// Tells a tick's metrics: what is zero at nearly all of 288 ticks a day is only told where it isn't.
 fn tell_tick(report: &Report) {
+    // One that came too late kept no hours: where all do, an alarm has to miss them.
+    if report.outcome == Verdict::Stale {
+        return;
+    }
     let summary = report.summary;
     let errors = report.targets.iter().filter(|target| target.error.is_some()).count();
     let values = [

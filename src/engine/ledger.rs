@@ -10,7 +10,7 @@ use super::DOUBT_LASTS;
 use crate::ec2::Error;
 use crate::instance::{Instance, InstanceId, Mark};
 use crate::outcome::{Outcome, Reason, Settled};
-use crate::plan::Task;
+use crate::plan::{Step, Task};
 
 /// An instance's place in the ledger.
 pub(super) type Slot = u32;
@@ -62,6 +62,8 @@ pub(super) struct Entry {
     /// When it was looked at last, whatever came of it.
     pub(super) looked: Instant,
     pub(super) task: Task,
+    /// The plan had nothing to switch about it.
+    idle: bool,
     pub(super) marked: Marked,
     /// A call of ours may have switched it: what EC2 finds done from now on is this run's doing.
     pub(super) sent: bool,
@@ -118,7 +120,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Opens the ledger; each instance has a phase from the beginning.
-    pub(super) fn open(mut first: Vec<(Instance, Task, Phase)>, seen: Instant) -> Self {
+    pub(super) fn open(mut first: Vec<(Instance, Option<Task>, Phase)>, seen: Instant) -> Self {
         first.sort_unstable_by_key(|(instance, ..)| instance.id);
         let mut ledger = Self { entries: Vec::with_capacity(first.len()), ..Self::default() };
         for (instance, task, phase) in first {
@@ -127,7 +129,9 @@ impl Ledger {
                 instance,
                 seen,
                 looked: seen,
-                task,
+                // What is only followed was started.
+                task: task.unwrap_or(Task { step: Step::Start, remembered: false, quiet: false }),
+                idle: task.is_none(),
                 marked: Marked::No,
                 sent: false,
                 unseen: None,
@@ -282,7 +286,7 @@ impl Ledger {
                 Phase::FoundOff => Outcome::skipped(Reason::AlreadyDone),
                 _ => Outcome::Unfinished { reason: entry.refusal.map_or("deadline".into(), |error| error.code.into()) },
             };
-            Settled::of(&entry.instance, Some(entry.task), outcome)
+            Settled::of(&entry.instance, (!entry.idle).then_some(entry.task), outcome)
         };
         self.entries.into_iter().map(settled).collect()
     }

@@ -74,6 +74,9 @@ impl Engine<'_> {
         }
         self.failed_taggings += if all_denied { FAILED_TAGGINGS / 4 } else { 1 };
         if self.failed_taggings > FAILED_TAGGINGS {
+            for slot in self.ledger.to_mark().clone() {
+                self.not_marked(slot, &error);
+            }
             return self.tidying.clear();
         }
         let part = |ids: &[InstanceId]| Tidy { ids: ids.to_vec(), ..job.clone() };
@@ -92,8 +95,7 @@ impl Engine<'_> {
         let (rest, bad): (Vec<InstanceId>, Vec<InstanceId>) = job.ids.iter().partition(|id| !named.contains(id));
         let bad = if rest.len() == 1 && bad.is_empty() { &rest } else { &bad };
         for slot in slots(self, bad) {
-            let message = format!("it could not be marked with {STOPPED_AT_TAG}: {}", error.message);
-            self.settle_refused(slot, &Error { message, ..error.clone() });
+            self.not_marked(slot, &error);
         }
         match rest.len() {
             0 => {}
@@ -101,5 +103,11 @@ impl Engine<'_> {
             1 => {}
             n => self.tidying.extend([part(&rest[n / 2..]), part(&rest[..n / 2])]),
         }
+    }
+
+    /// Books that what was only to be marked could not be.
+    fn not_marked(&mut self, slot: Slot, error: &Error) {
+        let message = format!("it could not be marked with {STOPPED_AT_TAG}: {}", error.message);
+        self.settle_refused(slot, &Error { message, ..error.clone() });
     }
 }

@@ -600,7 +600,8 @@ impl Queue {
     }
 
     fn take_paused(&mut self, now: Instant) -> Vec<Vec<Slot>> {
-        if self.unanswered > SUSPICIOUS && self.pause.at > now {
+        // After several that were asked for one by one: two that are unwell by themselves are not yet EC2.
+        if self.unanswered as usize > SUSPICIOUS as usize + PROBES && self.pause.at > now {
             return vec![self.take_all()];
         }
         let waits = |(kind, line): (&Kind, &Line)| (line.pause.at > now).then(|| kind.clone());

@@ -3,7 +3,7 @@
 //! Nothing is stored: LaunchTime, one mark, the last edge of the hours and the moment of the tick decide. A late, lost or
 //! repeated tick therefore does no harm, and what people switch by hand between two edges stays as they left it.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
 use super::{Decision, Step, Task, leave_alone, nothing_to_do};
 use crate::hours::State as Hours;
@@ -54,7 +54,9 @@ pub(super) fn decide(request: &Request, instance: &Instance, as_of: DateTime<Utc
     match decision {
         Decision::Do(task) => Decision::Do(Task { quiet: !near, ..task }),
         Decision::Leave(skip) => {
-            let quiet = !near && skip.reason != Reason::BadTag;
+            // What somebody has to correct is told once at an edge; without an edge, always.
+            let wants_attention = skip.wants_attention && edge.is_none();
+            let quiet = !near && skip.reason != Reason::BadTag && !wants_attention;
             Decision::Leave(Skip { quiet, ..*skip }.into())
         }
         other => other,
@@ -78,7 +80,9 @@ fn when_closed(
         return Decision::leave(Reason::StartedSince);
     };
     let hibernate = matches!(request.action, Action::Reconcile { hibernate: true }) && instance.hibernation;
-    if let Some(tried) = instance.valid_mark().map(|mark| mark.at()).filter(|tried| *tried >= edge) {
+    // A mark of this very moment is this tick's own, seen at a second look.
+    let is_earlier = |tried: &DateTime<Utc>| *tried >= edge && *tried != as_of.trunc_subsecs(0);
+    if let Some(tried) = instance.valid_mark().map(|mark| mark.at()).filter(is_earlier) {
         // Where memory was saved, a start does not renew LaunchTime: somebody has resumed it.
         if hibernate {
             return Decision::leave(Reason::StartedSince);

@@ -37,6 +37,36 @@ async fn a_stop_refused_all_night_is_tried_nine_times_with_at_most_ten_tag_write
 }
 
 #[tokio::test]
+async fn two_refused_without_a_name_are_failed_at_each_try_and_cost_no_other_its_night() {
+    let mut world =
+        cloud([with_hours("db-1", "office"), with_hours("db-2", "office"), with_hours("web", "office")]).await;
+    world.sim.fault(refuses("StopInstances").on(["db-1", "db-2"]));
+    // The closing itself is missed: the marks of the first try lie after it.
+    let night = ticks(&mut world, &reconcile(), "Mo 19:05", "Mo 19:20").await;
+    assert!(!runs(&world, "web"));
+    assert_eq!(night.listed("failed", "db-1"), ["Mon 19:05", "Mon 19:10", "Mon 19:20"]);
+    assert_eq!(night.listed("failed", "db-2"), ["Mon 19:05", "Mon 19:10", "Mon 19:20"]);
+    assert_eq!(night.metric("left").iter().filter(|left| **left == 2).count(), 3);
+}
+
+#[tokio::test]
+async fn a_sick_one_costs_the_others_of_its_call_nothing_at_any_tick() {
+    let mut world = cloud((0..20).map(|n| with_hours(&format!("web-{n:02}"), "office"))).await;
+    let sick = Fault::refuse("StopInstances", "InternalError", "An internal error has occurred").status(500);
+    world.sim.fault(sick.on(["web-03", "web-12"]));
+    let told = tick(&mut world, &reconcile(), "Mo 19:05").await;
+    assert_eq!(told.names("unfinished"), names(["web-03", "web-12"]), "{:#}", told.report);
+    assert_eq!(told.names("changed").len(), 18);
+}
+
+#[tokio::test]
+async fn memory_that_cannot_be_saved_yet_is_no_start_by_a_person() {
+    let mut world = cloud([with_hours("web", "office").hibernation().never_hibernates()]).await;
+    let told = tick(&mut world, &with(reconcile(), json!({"hibernate": true})), "Mo 19:00").await;
+    assert_eq!(told.names("changed"), names(["web"]), "{:#}", told.report);
+}
+
+#[tokio::test]
 async fn a_protected_instance_is_tried_nine_times_a_night_too() {
     let mut world = cloud([with_hours("vault", "office").stop_protected()]).await;
     let night = ticks(&mut world, &reconcile(), "Mo 19:00", "Tu 08:20").await;
