@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{Decision, Step, Task, leave_alone, nothing_to_do};
 use crate::hours::State as Hours;
 use crate::hours::read::Schedule;
-use crate::instance::{Exemption, Instance, Mark, State, rfc3339};
+use crate::instance::{Exemption, Instance, Mark, State, StateReason, rfc3339};
 use crate::outcome::{Reason, Skip};
 use crate::request::{Action, Request};
 
@@ -113,7 +113,9 @@ fn when_open(schedule: &Schedule, instance: &Instance, edge: Option<DateTime<Utc
         let message = reason.map(|reason| format!("{}: {}", reason.code, reason.message));
         return Decision::Leave(Skip { message, ..Skip::because(Reason::StoppedSince) }.into());
     }
-    match since {
+    // What Curfew stopped since has not failed: its hours are others by now.
+    let did_not_stay = reason.is_none_or(StateReason::is_failed_start);
+    match since.filter(|_| did_not_stay) {
         Some(edge) if as_of - launched < launched - edge => {
             let next = rfc3339(launched + (launched - edge));
             let (code, said) = reason.map_or(("NoStateReason", ""), |reason| (&reason.code, &reason.message));
