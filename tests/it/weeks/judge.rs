@@ -362,7 +362,9 @@ impl Judge<'_> {
                 // Started anew and stopped anew, it begins anew: only one life counts.
                 let starts = machine.log.iter().filter(|(at, _, did)| *at >= self.instant(edge) && switches_on(did));
                 let minutes = ticks.last().map_or(0, |last| (*last - edge).num_minutes());
-                let most = most_tries(minutes, self.story.step) + more;
+                // One that comes out of order knows nothing of a newer one's mark.
+                let late = self.story.ticks.iter().filter(|tick| !tick.is_plain()).count();
+                let most = most_tries(minutes, self.story.step) + more + late;
                 must!(
                     ticks.len() <= most || starts.count() > 0,
                     "too many tries of {verb:?}: {} since {}, at most {most}: {}",
@@ -492,8 +494,10 @@ impl Judge<'_> {
         {
             return true;
         }
-        // Without an edge it is a mark alone that tells a failed start of ours from what a person switched off.
-        if said.edge.is_none() && has_failed(now) && now.valid_mark().is_none() {
+        // Without an edge, or once its hours have closed and opened again, it is a mark alone that tells a failed start of
+        // ours from what a person switched off.
+        let of_this_opening = said.edge.is_some_and(|edge| now.launch_time >= edge);
+        if !of_this_opening && has_failed(now) && now.valid_mark().is_none() {
             return true;
         }
         let is_off = |did: &Did| switches_off(did) || matches!(did, Did::Fell(_));
