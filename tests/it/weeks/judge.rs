@@ -472,9 +472,12 @@ impl Judge<'_> {
             Some((at, Some(Who::Person))) if self.utc(at) >= edge => return true,
             // It was launched since.
             None if now.launch_time >= edge => return true,
-            // A tick that stands for a moment before the edge started it after the edge, or its hours are others by now.
+            // A tick that stands for a moment before the edge started it after the edge, or its hours are others
+            // than EC2 showed.
             Some((at, Some(Who::Run(by)))) if now.launch_time >= edge => {
-                return self.rans[by].as_of < edge || retagged(at);
+                let looked = self.call_of(by, Verb::Start, machine.id, at).map_or(at, |(_, looked)| *looked);
+                let shown = looked.checked_sub(self.story.manner.lag).unwrap_or(looked);
+                return self.rans[by].as_of < edge || retagged(shown);
             }
             _ => {}
         }
