@@ -468,8 +468,8 @@ impl Judge<'_> {
                 .any(|(then, _, did)| *then >= at && matches!(did, Did::Tagged { key, .. } if *key == HOURS))
         };
         match started {
-            // A person has started it since, even if LaunchTime doesn't say so.
-            Some((at, Some(Who::Person))) if self.utc(at) >= edge => return true,
+            // A person has started it since by EC2's clock, even if LaunchTime doesn't say so.
+            Some((at, Some(Who::Person))) if self.utc(at) + self.story.manner.skew >= edge => return true,
             // It was launched since.
             None if now.launch_time >= edge => return true,
             // A tick that stands for a moment before the edge started it after the edge, or its hours are others
