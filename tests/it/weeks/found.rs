@@ -126,6 +126,18 @@ async fn what_only_ec2_may_start_is_not_started_though_a_refused_stop_has_marked
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_started_in_hours_that_a_new_tag_says_are_open_is_started_again_at_once() {
+    let mut retagged = story("office", ticks(30, 120));
+    // Ten to six: the new hours are open since a quarter past two.
+    retagged.fleet[0].launched = midnight() - chrono::TimeDelta::minutes(10);
+    retagged.acts.push((minute(76), 0, Act::Retag(Some("Mo-Su 20:00-06:00"))));
+    let (cloud, rans) = live(&retagged).await;
+    let started = rans.iter().position(|ran| ran.asked.iter().any(|asked| asked.verb == Verb::Start));
+    assert_eq!((cloud.machine(0).state, started.map(|n| retagged.ticks[n].due)), (State::Running, Some(80)));
+    assert_eq!(judge(&retagged, &cloud, &rans), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_mark_of_the_night_before_is_no_try_of_this_one() {
     let mut marked = story("office", ticks(30, 120));
     marked.hibernate = true;
@@ -152,6 +164,17 @@ async fn a_start_that_fell_back_is_not_known_for_ours_without_an_edge_and_withou
     let mut failing = stopped("24/7", ticks(5, 60));
     failing.fleet[0].falls = vec![KEY_FALL];
     failing.fleet[0].poisons.push(refuses(Verb::Mark, None));
+    let (cloud, rans) = live(&failing).await;
+    assert_eq!((cloud.machine(0).state, asked(&rans, Verb::Start)), (State::Stopped, 1));
+    assert_eq!(judge(&failing, &cloud, &rans), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_fell_back_before_the_last_closing_is_not_known_for_ours_without_a_new_mark() {
+    // The last tick before one in the afternoon, and those after five past.
+    let mut failing = stopped("gaps", ticks(18 * 60 + 55, 20 * 60));
+    failing.fleet[0].falls = vec![KEY_FALL];
+    failing.ticks[0].death = Some((2, true));
     let (cloud, rans) = live(&failing).await;
     assert_eq!((cloud.machine(0).state, asked(&rans, Verb::Start)), (State::Stopped, 1));
     assert_eq!(judge(&failing, &cloud, &rans), Ok(()));

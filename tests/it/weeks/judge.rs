@@ -362,7 +362,9 @@ impl Judge<'_> {
                 // Started anew and stopped anew, it begins anew: only one life counts.
                 let starts = machine.log.iter().filter(|(at, _, did)| *at >= self.instant(edge) && switches_on(did));
                 let minutes = ticks.last().map_or(0, |last| (*last - edge).num_minutes());
-                let most = most_tries(minutes, self.story.step) + more;
+                // One that comes out of order knows nothing of a newer one's mark.
+                let late = self.story.ticks.iter().filter(|tick| !tick.is_plain()).count();
+                let most = most_tries(minutes, self.story.step) + more + late;
                 must!(
                     ticks.len() <= most || starts.count() > 0,
                     "too many tries of {verb:?}: {} since {}, at most {most}: {}",
@@ -466,13 +468,16 @@ impl Judge<'_> {
                 .any(|(then, _, did)| *then >= at && matches!(did, Did::Tagged { key, .. } if *key == HOURS))
         };
         match started {
-            // A person has started it since, even if LaunchTime doesn't say so.
-            Some((at, Some(Who::Person))) if self.utc(at) >= edge => return true,
+            // A person has started it since by EC2's clock, even if LaunchTime doesn't say so.
+            Some((at, Some(Who::Person))) if self.utc(at) + self.story.manner.skew >= edge => return true,
             // It was launched since.
             None if now.launch_time >= edge => return true,
-            // A tick that stands for a moment before the edge started it after the edge, or its hours are others by now.
+            // A tick that stands for a moment before the edge started it after the edge, or its hours are others
+            // than EC2 showed.
             Some((at, Some(Who::Run(by)))) if now.launch_time >= edge => {
-                return self.rans[by].as_of < edge || retagged(at);
+                let looked = self.call_of(by, Verb::Start, machine.id, at).map_or(at, |(_, looked)| *looked);
+                let shown = looked.checked_sub(self.story.manner.lag).unwrap_or(looked);
+                return self.rans[by].as_of < edge || retagged(shown);
             }
             _ => {}
         }
@@ -492,8 +497,10 @@ impl Judge<'_> {
         {
             return true;
         }
-        // Without an edge it is a mark alone that tells a failed start of ours from what a person switched off.
-        if said.edge.is_none() && has_failed(now) && now.valid_mark().is_none() {
+        // Without an edge, or once its hours have closed and opened again, it is a mark alone that tells a failed start of
+        // ours from what a person switched off.
+        let of_this_opening = said.edge.is_some_and(|edge| now.launch_time >= edge);
+        if !of_this_opening && has_failed(now) && now.valid_mark().is_none() {
             return true;
         }
         let is_off = |did: &Did| switches_off(did) || matches!(did, Did::Fell(_));
