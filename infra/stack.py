@@ -1,9 +1,10 @@
-"""What the Makefile's deploying verbs do beyond calling a tool.
+"""What the Makefile's deployment commands do beyond calling a tool.
 
     stack.py deploy | pause | resume | invoke EVENT | render FOLDER | architecture
 
-Parameters stand in infra/parameters.yaml (PARAMETERS names another file, STACK another stack). Every verb shows what it
-will do, and asks; YES=yes in the environment answers. What can be known to be wrong is refused before AWS is called.
+Parameters are read from infra/parameters.yaml (set PARAMETERS for another file, STACK for another stack). Commands that change
+something show what they will do and ask first; YES=yes in the environment answers for you. What is known to be wrong is
+refused before AWS is called.
 """
 
 import json
@@ -36,7 +37,7 @@ EVENTS = {
 RULE_HOLDS, SCHEDULER_HOLDS = 8192, 256 * 1024
 
 
-# What is armed or paused by a person must not change with a file.
+# Whether it is armed or paused is up to a person, and must not change with a file.
 BY_HAND = {"Live": "`make deploy LIVE=yes`", "Paused": "`make pause`"}
 
 
@@ -104,10 +105,10 @@ def event(path: str, by_rule: bool) -> str:
     if it.get("action") != action:
         raise Wrong(f'{path}: action: expected "{action}", found {json.dumps(it.get("action"))}')
     if it.get("scheduled_time") != SCHEDULED_TIME:
-        raise Wrong(f'{path}: scheduled_time: missing, write "{SCHEDULED_TIME}"; a stop that comes hours late must know it')
+        raise Wrong(f'{path}: scheduled_time: missing; write "{SCHEDULED_TIME}", so that a run that comes hours late knows it')
     it = {"timezone": "${Timezone}"} | it
     if it.pop("dry_run", False):
-        raise Wrong(f"{path}: dry_run: leave it out; a deployment rehearses by itself until LIVE=yes")
+        raise Wrong(f"{path}: dry_run: leave it out; a deployment rehearses anyway until LIVE=yes")
     text = compact(it | {"dry_run": "@dry_run"}).replace('"@dry_run"', "${DryRun}")
     return text.replace(f'"{SCHEDULED_TIME}"', "<time>") if by_rule else text
 
@@ -155,9 +156,9 @@ def parameters() -> dict[str, str]:
     values = {key: it["Default"] for key, it in declared.items()}
     values |= {"Live": os.environ.get("LIVE") or "no"} | {key: text(it) for key, it in given.items()}
     problems = [problem for key, value in values.items() for problem in check(key, value, declared)]
-    problems += [f"{key}: no file says it, {how} does" for key, how in BY_HAND.items() if key in given]
+    problems += [f"{key}: can't be set in a file; use {how}" for key, how in BY_HAND.items() if key in given]
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,49}", STACK):
-        problems.append(f"STACK: {STACK!r} does not fit, write letters, digits and dashes, at most 50")
+        problems.append(f"STACK: {STACK!r} is not valid; begin with a letter, then use letters, digits and dashes, 50 characters at most")
     if not problems:
         problems = agreements(values)
     if problems:
@@ -172,30 +173,30 @@ def text(it: object) -> str:
 
 def check(key: str, value: str, declared: dict) -> list[str]:
     if key not in declared:
-        return [f"{key}: unknown parameter, the template has {', '.join(declared)}"]
+        return [f"{key}: unknown parameter; the template has {', '.join(declared)}"]
     it = declared[key]
     parts = value.split(",") if it["Type"] == "CommaDelimitedList" else [value]
     fits = value in it["AllowedValues"] if "AllowedValues" in it else all(re.search(it["AllowedPattern"], part) for part in parts)
-    return [] if fits else [f"{key}: {value!r} does not fit, {it['ConstraintDescription']}"]
+    return [] if fits else [f"{key}: {value!r} is not valid; {it['ConstraintDescription']}"]
 
 
 def agreements(values: dict[str, str]) -> list[str]:
     """What a template's constraints cannot say."""
     problems = []
     if values["Timezone"] not in available_timezones():
-        problems.append(f"Timezone: {values['Timezone']!r} is no IANA time zone, write one like 'Europe/Berlin'")
+        problems.append(f"Timezone: {values['Timezone']!r} is not an IANA time zone; write one like 'Europe/Berlin'")
     if values["ScheduleWith"] == "rule" and values["Timezone"] != "UTC":
-        problems.append(f"Timezone: {values['Timezone']!r} does not go with ScheduleWith 'rule', write 'UTC', and StopAt and StartAt in UTC")
-    problems += [f"{key}: {values[key]!r} does not fit, {wrong}" for key in ("StopAt", "StartAt") if (wrong := bad_cron(values[key]))]
+        problems.append(f"Timezone: {values['Timezone']!r} can't be used with ScheduleWith 'rule'; write 'UTC', and StopAt and StartAt in UTC")
+    problems += [f"{key}: {values[key]!r} is not valid; {wrong}" for key in ("StopAt", "StartAt") if (wrong := bad_cron(values[key]))]
     key, _, value = values["ManagedTag"].partition("=")
     for path in EVENTS.values():
         if read_json(path).get("tags", {}).get(key) != value:
             tags = f'"tags": {{"{key}": "{value}"}}'
-            problems.append(f"ManagedTag: {values['ManagedTag']!r} is not what {path} selects, write {tags} there")
+            problems.append(f"ManagedTag: {values['ManagedTag']!r} is not what {path} selects; write {tags} there")
     named = [(path, json.dumps(read_json(path).get("hours_tag", "curfew:hours"))) for path in EVENTS.values()]
     if len({tag for _, tag in named}) > 1:
         found = ", ".join(f"{tag} in {path}" for path, tag in named)
-        problems.append(f"hours_tag: {found}; write the same in all, or two schedules switch what has hours")
+        problems.append(f"hours_tag: {found}; write the same in all, or two schedules will switch the same instances")
     return problems or oversized(values)
 
 
@@ -206,10 +207,10 @@ def oversized(values: dict[str, str]) -> list[str]:
         by_rule = values["ScheduleWith"] == "rule" and values[key] != "off"
         text = event(path, by_rule).replace("${Timezone}", values["Timezone"]).replace("${DryRun}", "false")
         if by_rule and len(text) > RULE_HOLDS:
-            holds = f"{len(text):,} characters, a rule's input holds {RULE_HOLDS:,}"
-            problems.append(f"{path}: {holds}; write 'ScheduleWith: scheduler', whose input holds {SCHEDULER_HOLDS:,}, or fewer hours")
+            holds = f"{len(text):,} characters, but a rule's input holds only {RULE_HOLDS:,}"
+            problems.append(f"{path}: {holds}; write 'ScheduleWith: scheduler', whose input holds {SCHEDULER_HOLDS:,} bytes, or fewer hours")
         elif (size := len(text.encode())) > SCHEDULER_HOLDS:
-            problems.append(f"{path}: {size:,} bytes, a schedule's input holds {SCHEDULER_HOLDS:,}; write fewer hours")
+            problems.append(f"{path}: {size:,} bytes, but a schedule's input holds only {SCHEDULER_HOLDS:,}; write fewer hours")
     return problems
 
 
@@ -219,10 +220,10 @@ def bad_cron(cron: str) -> str | None:
         return None
     minutes, hours, day, _, weekday, _ = cron.removeprefix("cron(").removesuffix(")").split()
     if (day == "?") == (weekday == "?"):
-        return 'write "?" for the day of the month or the day of the week, and only for one of them'
+        return 'write "?" for either the day of the month or the day of the week, not for both'
     for what, field, most in (("minutes", minutes, 59), ("hours", hours, 23)):
         if any(int(number) > most for number in re.findall(r"\d+", field)):
-            return f"its {what} end at {most}"
+            return f"its {what} must not exceed {most}"
     return None
 
 
@@ -235,7 +236,7 @@ def deploy() -> None:
     template.write_text(render(TEMPLATE, values))
     built = architecture_of(TARGET / "lambda/ec2-curfew/bootstrap.zip")
     if built != values["Architecture"]:
-        raise Wrong(f"Architecture: {values['Architecture']!r}, but the function is built for {built}, write `make build`")
+        raise Wrong(f"Architecture: {values['Architecture']!r}, but the function is built for {built}; run `make build`")
     print(f"{STACK}: {what_changes(values['Live'])}")
     # A stack that is paused stays so.
     overrides = [f'{key}="{value}"' for key, value in values.items() if key != "Paused"]
@@ -246,7 +247,7 @@ def deploy() -> None:
     # SAM's telemetry is nobody's business.
     ended = subprocess.run([sam, *command, "--parameter-overrides", *overrides], env=os.environ | {"SAM_CLI_TELEMETRY": "0"})
     if ended.returncode:
-        raise Wrong("nothing was deployed, or not all; sam's words stand above")
+        raise Wrong("deployment failed; see sam's output above")
 
 
 def architecture_of(built: Path) -> str:
@@ -255,17 +256,17 @@ def architecture_of(built: Path) -> str:
         with zipfile.ZipFile(built) as it, it.open("bootstrap") as binary:
             machine = int.from_bytes(binary.read(20)[18:], "little")
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise Wrong(f"{built}: no function in it, write `make build`") from error
+        raise Wrong(f"{built}: contains no function; run `make build`") from error
     return {0x3E: "x86_64", 0xB7: "arm64"}.get(machine, f"machine {machine}")
 
 
 def what_changes(live: str) -> str:
-    becomes = "ARMED, it will stop and start instances" if live == "yes" else "a rehearsal, nothing is stopped or started"
+    becomes = "ARMED: it will stop and start instances" if live == "yes" else "a rehearsal: nothing will be stopped or started"
     now = deployed()
     if not now:
         return becomes
     was = "armed" if now.get("Live") == "yes" else "a rehearsal"
-    paused = "; paused, and stays so" if now.get("Paused") == "yes" else ""
+    paused = "; paused, and will stay paused" if now.get("Paused") == "yes" else ""
     return f"{becomes} (was {was}{paused})"
 
 
@@ -285,9 +286,9 @@ def switch(paused: str) -> None:
     cloud = boto3.client("cloudformation")
     now = deployed()
     if not now:
-        raise Wrong(f"{STACK}: there is no such stack in {cloud.meta.region_name}")
+        raise Wrong(f"{STACK}: no such stack in {cloud.meta.region_name}")
     if now.get("Paused") == paused:
-        print(f"{STACK}: {'paused' if paused == 'yes' else 'running'} already")
+        print(f"{STACK}: already {'paused' if paused == 'yes' else 'running'}")
         return
     ask(f"{STACK}: {'disable' if paused == 'yes' else 'enable'} the schedules?")
     kept = [{"ParameterKey": key, "UsePreviousValue": True} for key in now if key != "Paused"]
@@ -299,19 +300,19 @@ def switch(paused: str) -> None:
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
     cloud.get_waiter("stack_update_complete").wait(StackName=STACK, WaiterConfig={"Delay": 5})
-    print(f"{STACK}: {'paused, make resume ends it' if paused == 'yes' else 'running'}")
+    print(f"{STACK}: {'paused; run `make resume` to end it' if paused == 'yes' else 'running'}")
 
 
 def invoke(path: str) -> None:
     it = read_json(path)
     if "detail" in it or "detail-type" in it:
-        raise Wrong(f"{path}: an envelope; write the request itself, so that it can be sent as a dry run")
+        raise Wrong(f"{path}: this is an envelope; write the request itself, so that it can be sent as a dry run")
     live = os.environ.get("LIVE") == "yes"
     if not live:
         it["dry_run"] = True
     print(f"{STACK}: {compact(it)}")
     if live and not it.get("dry_run"):
-        ask(f"{STACK}: {it.get('action')} them now?")
+        ask(f"{STACK}: {it.get('action')} these instances for real?")
     # One attempt: a second would be another run.
     client = boto3.client("lambda", config=Config(read_timeout=910, retries={"total_max_attempts": 1}))
     answer = client.invoke(FunctionName=STACK, Payload=json.dumps(it))
@@ -327,7 +328,7 @@ def ask(question: str) -> None:
         return
     print(f"{question} [y/N] ", end="", flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise Wrong("left as it was")
+        raise Wrong("cancelled; nothing was changed")
 
 
 def answered() -> bool:

@@ -6,13 +6,15 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use crate::request::{FIELDS, Refused};
-use crate::wording::quote;
+use crate::wording::{quote, quote_str};
+
+mod foreign;
 
 /// The bytes of an invocation, read as JSON as far as they could be.
 ///
 /// Reading it never fails: what is not JSON must end in a refusal of ours, with our error type, and not in
 /// the runtime's.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum Event {
     /// Well-formed JSON without a key written twice.
     Json(Value),
@@ -20,12 +22,44 @@ pub enum Event {
     Malformed(String),
 }
 
+impl Event {
+    /// Reads an event as it arrived, to its last byte.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Self {
+        // Windows writes one in front of UTF-8, and it says nothing.
+        let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+        let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Strict>();
+        let why = match values.next() {
+            Some(Ok(Strict(value))) => match bytes[values.byte_offset()..].trim_ascii() {
+                [] => return Self::Json(value),
+                rest => {
+                    let rest = quote_str(&String::from_utf8_lossy(rest));
+                    return Self::Malformed(format!(
+                        "it is over before {rest}; is there a brace too many, or a second event?"
+                    ));
+                }
+            },
+            Some(Err(error)) => error.to_string(),
+            None => "it is empty".to_owned(),
+        };
+        Self::Malformed(foreign::bytes(bytes).map_or(why, str::to_owned))
+    }
+
+    /// Writes bytes as a JSON text, a character for each of them, which is what [`Event`] is deserialized from.
+    ///
+    /// The runtime reads one JSON value of an invocation, and doesn't look at what follows it.
+    #[must_use]
+    pub fn wrapped_whole(bytes: &[u8]) -> Vec<u8> {
+        let text: String = bytes.iter().copied().map(char::from).collect();
+        Value::String(text).to_string().into_bytes()
+    }
+}
+
 impl<'de> Deserialize<'de> for Event {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(match Strict::deserialize(deserializer) {
-            Ok(Strict(value)) => Self::Json(value),
-            Err(error) => Self::Malformed(error.to_string()),
-        })
+        let text = String::deserialize(deserializer)?;
+        let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
+        bytes.map(|bytes| Self::read(&bytes)).ok_or_else(|| de::Error::custom("not an event's bytes"))
     }
 }
 
@@ -46,6 +80,15 @@ pub fn unwrap(event: Event) -> Result<Unwrapped, Refused> {
     let fields = match event {
         Event::Malformed(why) => return Err(Refused::one(format!("the event is not usable JSON: {why}"))),
         Event::Json(Value::Object(fields)) => fields,
+        Event::Json(Value::String(text)) if text.trim_start().starts_with('{') => {
+            return Err(Refused::one(
+                "the event: a text that holds an object, it was encoded twice; send the object itself".to_owned(),
+            ));
+        }
+        Event::Json(Value::String(text)) if foreign::text(&text).is_some() => {
+            let why = foreign::text(&text).unwrap_or_default();
+            return Err(Refused::one(format!("the event: {why}")));
+        }
         Event::Json(other) => {
             return Err(Refused::one(format!(
                 "the event: expected an object like {{\"action\": \"stop\", \"tags\": {{\"curfew\": \"yes\"}}}}, found {}",
@@ -53,6 +96,9 @@ pub fn unwrap(event: Event) -> Result<Unwrapped, Refused> {
             )));
         }
     };
+    if let Some(what) = foreign::object(&fields) {
+        return Err(Refused::one(what));
+    }
     // Only an envelope has these; a request with a stray "detail" lands here too, and is refused below.
     if !fields.contains_key("detail-type") && !fields.contains_key("detail") {
         return Ok(Unwrapped { request: fields, time: None });
@@ -64,7 +110,7 @@ fn from_envelope(mut envelope: Map<String, Value>) -> Result<Unwrapped, Refused>
     for field in FIELDS {
         if envelope.contains_key(field) {
             return Err(Refused::one(format!(
-                "{field}: stands beside an envelope's \"detail\"; write the whole request inside \"detail\", or send it bare"
+                "{field}: can't be combined with an envelope's \"detail\"; write the whole request inside \"detail\", or send it bare"
             )));
         }
     }
@@ -86,6 +132,9 @@ fn from_envelope(mut envelope: Map<String, Value>) -> Result<Unwrapped, Refused>
             )));
         }
     };
+    if let Some(what) = foreign::detail(&envelope, &request) {
+        return Err(Refused::one(what));
+    }
     if request.is_empty() {
         return Err(Refused::one(
             "detail: empty; a schedule without an input says nothing: write the request, like \
@@ -166,8 +215,9 @@ mod tests {
     use serde_json::json;
 
     fn read(text: &str) -> Result<Unwrapped, Refused> {
-        // As the runtime reads it: without asking what follows.
-        unwrap(Event::deserialize(&mut serde_json::Deserializer::from_str(text)).expect("reading never fails"))
+        // As the runtime hands it over.
+        let wrapped = Event::wrapped_whole(text.as_bytes());
+        unwrap(serde_json::from_slice(&wrapped).expect("reading never fails"))
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl InstanceId {
         text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter_map(Self::parse).collect()
     }
 
-    /// Gives it as text.
+    /// Returns it as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         let length = if self.text[10] == 0 { 10 } else { 19 };
@@ -79,7 +79,7 @@ pub struct Tags {
 }
 
 impl Tags {
-    /// Gives the tags, key and value.
+    /// Returns the tags, key and value.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut parts = self.text.split_terminator('\0');
         std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
@@ -91,13 +91,13 @@ impl Tags {
         self.text.is_empty()
     }
 
-    /// Gives a tag's value.
+    /// Returns a tag's value.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
         self.iter().find(|(it, _)| *it == key).map(|(_, value)| value)
     }
 
-    /// Tells whether there is such a tag.
+    /// Returns whether there is such a tag.
     #[must_use]
     pub fn contains_key(&self, key: &str) -> bool {
         self.get(key).is_some()
@@ -203,7 +203,7 @@ impl State {
         }
     }
 
-    /// Gives EC2's name for it.
+    /// Returns EC2's name for it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -217,7 +217,7 @@ impl State {
         }
     }
 
-    /// Tells whether the instance is gone, or on its way there.
+    /// Returns whether the instance is gone, or on its way there.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::ShuttingDown | Self::Terminated)
@@ -255,7 +255,7 @@ pub struct StateReason {
 }
 
 impl StateReason {
-    /// Tells whether it is EC2's word for a start that did not come to run: any but those for a stop that a person,
+    /// Returns whether it is EC2's word for a start that did not come to run: any but those for a stop that a person,
     /// the instance itself or EC2's own schedule wanted (EC2 API reference, StateReason).
     #[must_use]
     pub fn is_failed_start(&self) -> bool {
@@ -310,7 +310,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Gives the `Name` tag, if it has one that says something.
+    /// Returns the `Name` tag, if it has one that says something.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.tags.get(NAME_TAG).filter(|name| !name.is_empty())
@@ -328,7 +328,7 @@ impl Instance {
         Self { tags, ..self }
     }
 
-    /// Gives what the account's limits tell apart: the instance type, and whether it is a Spot Instance.
+    /// Returns what the account's limits tell apart: the instance type, and whether it is a Spot Instance.
     #[must_use]
     pub fn kind(&self) -> (Arc<str>, bool) {
         (self.instance_type.clone(), self.spot)

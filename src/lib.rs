@@ -1,19 +1,31 @@
 //! Curfew switches EC2 instances off when nobody needs them, and on again before people come to work.
 //!
-//! One way in, one way out: [`event`] → [`request`] → [`plan`] → [`engine`] → [`report`], once per account and region
-//! ([`targets`]).
+//! An event takes one way through: [`event`] → [`request`] → [`plan`] → [`engine`] → [`report`], the middle part of it once per
+//! account and region ([`targets`]).
 //!
-//! - The middle is pure: [`request`], [`select`], [`instance`], [`hours`], [`plan`], [`outcome`] and [`report`] know no SDK, no
-//!   environment and no clock; what they need of them is an argument. A test below holds them to it.
-//! - The engine is one loop that awaits and a state machine that doesn't: its files, too, import none of these. It asks
-//!   `plan` to decide anew about an instance that it looked at again, and never sees the request.
-//! - Running hours are [`hours`]: what people write, and when it is open; `plan/reconcile.rs` is the rule that acts on them.
-//! - [`ec2`] is the port, five verbs in our own types. Its adapter, `ec2/aws.rs`, is the only file that names the AWS SDK;
-//!   `ec2/refusal.rs` is the one table of what EC2's codes mean.
-//! - [`outcome`] is what those who act and the report share; [`telemetry`] tells it, as log lines and metrics.
+//! - **The middle is pure.** [`request`], [`select`], [`instance`], [`hours`], [`plan`], [`outcome`] and [`report`] know no SDK,
+//!   no environment and no clock; what they need of these is passed as an argument. A test below enforces it.
+//! - **The engine** is one loop that awaits, around a state machine that doesn't. The state machine's files import no SDK,
+//!   environment or clock either. The engine asks `plan` to decide again about an instance that it has looked at again, and never
+//!   sees the request.
+//! - **Running hours** are in [`hours`]: what people write, and when it is open. `plan/reconcile.rs` is the rule that acts on them.
+//! - **EC2** is behind [`ec2`], a port of five verbs in our own types. Its adapter, `ec2/aws.rs`, is the only file that names the
+//!   AWS SDK; `ec2/refusal.rs` is the only table of what EC2's codes mean.
+//! - **What happened** is an [`outcome`], which the engine and the report share; [`telemetry`] turns it into log lines and metrics.
 //!
-//! A new reason to leave an instance alone: `outcome.rs` names it, `plan.rs` decides it, README.md says when. A new code of
-//! EC2's: `ec2/refusal.rs`. A new field of the request: `request.rs`, README.md.
+//! # Where do I add …
+//!
+//! - **a field of the request?** `FIELDS` and the parsing in `request.rs`, the table in README.md, a malformed example in
+//!   `tests/it/refusals.rs`.
+//! - **a reason to leave an instance alone?** `Reason` in `outcome.rs` names it, `plan.rs` or `plan/reconcile.rs` decides it,
+//!   README.md, "Why didn't mine stop?", says when.
+//! - **a code of EC2's?** The table in `ec2/refusal.rs`, and infra/README.md, "When EC2 says no".
+//! - **a call to EC2?** The port in `ec2.rs`, its adapter `ec2/aws.rs`, the permission in `policy/`.
+//! - **something to running hours?** The language in `hours/`, the rule in `plan/reconcile.rs`, infra/hours.md.
+//! - **a field of the report?** `report.rs`, and infra/README.md, "The report". Of a log line or a metric: `telemetry.rs`, and
+//!   "The log" there.
+//! - **an action?** `Action` in `request.rs`; the compiler then names every `match` that must know it.
+//! - **a test, a fault, a seed?** tests/README.md.
 
 pub mod deadline;
 pub mod ec2;
@@ -40,7 +52,7 @@ use crate::deadline::Deadline;
 use crate::ec2::Aws;
 use crate::event::{Event, unwrap};
 use crate::instance::Run;
-use crate::outcome::Worked;
+use crate::outcome::TargetRun;
 use crate::report::{Report, Verdict};
 use crate::request::{Refused, Regions, Request};
 use crate::targets::{Home, Moment};
@@ -101,13 +113,13 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
         // What a tick writes is of its own moment, which the next one is compared with.
         let utc = if request.is_about_hours() { as_of } else { now };
         let moment = Moment { as_of, run: Run::of(&context.request_id), clock: (begun.into(), utc) };
-        let tell = |worked: &Worked| telemetry::tell_target(&request, worked);
+        let tell = |worked: &TargetRun| telemetry::log_target(&request, worked);
         let run = targets::run(&request, &aws, &home, deadline, moment, tell).await;
-        telemetry::tell_bad_tags(&request, &run);
+        telemetry::log_bad_tags(&request, &run);
         Report::of_run(&request, &run, begun.elapsed())
     };
-    telemetry::tell_metrics(&report);
-    telemetry::tell(&report);
+    telemetry::log_metrics(&report);
+    telemetry::log_report(&report);
     // The next tick is the retry.
     if request.is_about_hours() { Ok(report) } else { verdict(report) }
 }
@@ -162,8 +174,9 @@ mod tests {
     ];
 
     /// The files that nothing foreign may be in, and what else each may not know.
-    const PURE: [(&str, &[&str]); 22] = [
+    const PURE: [(&str, &[&str]); 23] = [
         ("event.rs", &["crate::ec2", "crate::engine"]),
+        ("event/foreign.rs", &["crate::"]),
         ("request.rs", &["crate::ec2", "crate::engine"]),
         ("select.rs", &["crate::ec2", "crate::engine"]),
         ("instance.rs", &["crate::ec2", "crate::engine", "crate::request"]),
@@ -207,7 +220,7 @@ mod tests {
                 assert!(!known, "{name} knows {word}");
             }
         }
-        for part in ["engine", "hours", "plan"] {
+        for part in ["engine", "event", "hours", "plan"] {
             let files = std::fs::read_dir(folder.join(part)).expect(part);
             for file in files.map(|file| file.expect("a file").file_name()) {
                 let name = format!("{part}/{}", file.to_string_lossy());

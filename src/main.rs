@@ -4,8 +4,10 @@ use std::env::var;
 use std::process::ExitCode;
 
 use ec2_curfew::ec2::{Aws, Limits};
+use ec2_curfew::event::Event;
 use ec2_curfew::{handle, telemetry};
-use lambda_runtime::{Error, Runtime, service_fn};
+use lambda_runtime::tower::util::MapRequestLayer;
+use lambda_runtime::{Error, LambdaInvocation, Runtime, service_fn};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ExitCode, Error> {
@@ -18,6 +20,10 @@ async fn main() -> Result<ExitCode, Error> {
         }
     };
     let aws = Aws::from_env(limits).await;
-    Runtime::new(service_fn(|event| handle(event, aws.clone()))).run().await?;
+    let whole = MapRequestLayer::new(|invocation: LambdaInvocation| LambdaInvocation {
+        body: Event::wrapped_whole(&invocation.body).into(),
+        ..invocation
+    });
+    Runtime::new(service_fn(|event| handle(event, aws.clone()))).layer(whole).run().await?;
     Ok(ExitCode::SUCCESS)
 }

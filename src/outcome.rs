@@ -26,7 +26,7 @@ pub fn cut(message: &str) -> String {
 #[derive(Debug, Default)]
 pub struct Run {
     /// Every account and region, in the order in which they were worked on.
-    pub targets: Vec<Worked>,
+    pub targets: Vec<TargetRun>,
     /// The plan would have changed so many, more than `max_changes`, and was not carried out.
     pub too_many_changes: Option<usize>,
     /// Nothing matched, though every target could be asked: what a look at every state found.
@@ -40,11 +40,13 @@ pub struct SecondLook {
     pub done: usize,
     /// Those in other states, by state.
     pub others: BTreeMap<String, usize>,
+    /// Where there is none at all: how many instances have the tags' keys with values that don't match, by those tags.
+    pub near: BTreeMap<String, usize>,
 }
 
 /// What became of one account and region.
 #[derive(Debug)]
-pub struct Worked {
+pub struct TargetRun {
     /// The account.
     pub account: String,
     /// The region.
@@ -175,7 +177,7 @@ impl Skip {
 
 /// The reasons for which Curfew leaves an instance alone; their names are a contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "the table in README.md says when each applies")]
+#[expect(missing_docs, reason = "README.md, \"Why didn't mine stop?\", says when each applies")]
 pub enum Reason {
     AlreadyDone,
     AsScheduled,

@@ -185,7 +185,7 @@ pub fn plan_of(request: &Request, mut decided: Vec<(Instance, Decision)>) -> Pla
     Plan { decided, absent, stale: Vec::new() }
 }
 
-/// Tells whether the request selects an instance, by its tags and its id; other filters only EC2 can judge.
+/// Returns whether the request selects an instance, by its tags and its id; other filters only EC2 can judge.
 #[must_use]
 pub fn is_selected(request: &Request, instance: &Instance) -> bool {
     let selection = &request.selection;

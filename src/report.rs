@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::instance::{InstanceId, State, rfc3339};
-use crate::outcome::{Outcome, Reason, Run, SecondLook, Settled, Skip, Trouble, Worked};
+use crate::outcome::{Outcome, Reason, Run, SecondLook, Settled, Skip, TargetRun, Trouble};
 use crate::plan::Step;
 use crate::request::{Action, Mode, Request};
-use crate::wording::clip;
+use crate::wording::{clip, duration as duration_in_words};
 
 /// Bytes of the answer and of its log line: a CloudWatch event and a Step Functions state hold 256 KB, and the
 /// caller's own wrapping needs room.
@@ -22,12 +22,14 @@ const QUIET_BYTES: usize = 850;
 const MAX_LISTED: usize = 4000;
 /// Instances that the sentence names; the lists have the rest.
 const NAMED: usize = 3;
+/// Characters of EC2's words about a whole target that the sentence quotes.
+const MAX_QUOTED_ERROR: usize = 200;
 /// Characters of a selection that the sentence quotes.
 const MAX_QUOTED_SELECTION: usize = 300;
 
 /// The report: the answer of a run that left nothing undone, and a log line of every run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "README.md, \"The report\", describes every field")]
+#[expect(missing_docs, reason = "infra/README.md, \"The report\", describes every field")]
 pub struct Report {
     pub message: String,
     pub outcome: Verdict,
@@ -77,7 +79,7 @@ pub struct Summary {
 
 /// One account and region.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "README.md, \"The report\", describes every field")]
+#[expect(missing_docs, reason = "infra/README.md, \"The report\", describes every field")]
 pub struct Target {
     pub account: String,
     pub region: String,
@@ -152,7 +154,7 @@ fn is_zero(n: &usize) -> bool {
 impl Target {
     /// Puts what became of a target's instances into its lists.
     #[must_use]
-    pub fn new(worked: &Worked) -> Self {
+    pub fn new(worked: &TargetRun) -> Self {
         let mut target = Self {
             account: worked.account.clone(),
             region: worked.region.clone(),
@@ -223,7 +225,7 @@ impl Report {
             };
             *count += 1;
         }
-        let may_pass = |worked: &Worked| worked.error.as_ref().is_some_and(|error| error.may_pass);
+        let may_pass = |worked: &TargetRun| worked.error.as_ref().is_some_and(|error| error.may_pass);
         report.outcome = if run.too_many_changes.is_some() {
             Verdict::TooManyChanges
         } else if report.summary.unfinished > 0 || run.targets.iter().any(may_pass) {
@@ -253,12 +255,15 @@ impl Report {
     pub fn of_stale(request: &Request, late: Duration, duration: Duration) -> Self {
         let mut report = Self::empty(request, duration);
         report.outcome = Verdict::Stale;
+        let due = request.scheduled_time.map(rfc3339).unwrap_or_default();
         report.message = format!(
-            "{}: nothing {}, the event came {} minutes late and may be {} (max_delay_minutes)",
+            "{}: nothing {}, this run was due at {due} ({}), {} ago; max_delay_minutes allows {}",
             request.name,
             request.action.past(),
-            late.as_secs() / 60,
-            request.max_delay.as_secs() / 60,
+            request.scheduled_by,
+            // What is longer never reads as equal.
+            duration_in_words(late.max(request.max_delay + Duration::from_secs(60))),
+            duration_in_words(request.max_delay),
         );
         report
     }
@@ -292,7 +297,7 @@ impl Report {
                 Action::Reconcile { .. } => ("switch", "switched"),
                 action => (action.as_str(), action.past()),
             };
-            parts.push(format!("{dry}nothing {past}, {planned} to {verb} are more than max_changes {max}"));
+            parts.push(format!("{dry}nothing {past}: would {verb} {planned}, more than max_changes ({max})"));
         } else if let Some(look) = &run.second_look {
             parts.push(format!("{dry}nothing to {}, {}", self.action, nothing_matched(request, run, look)));
         } else if request.is_about_hours() {
@@ -342,14 +347,24 @@ impl Report {
             1 => target.region.clone(),
             _ => format!("{} {}", target.account, target.region),
         };
-        let errors: Vec<String> = self
-            .targets
-            .iter()
-            .filter_map(|target| Some(format!("{} ({})", place(target), target.error.as_ref()?.code)))
-            .collect();
-        if !errors.is_empty() {
-            let count = errors.len();
-            parts.push(format!("could not work in {}", some(errors.into_iter(), count)));
+        // Those that failed alike are told of together.
+        let mut errors: Vec<(&TargetError, Vec<&Target>)> = Vec::new();
+        for target in &self.targets {
+            let Some(error) = &target.error else { continue };
+            match errors.iter_mut().find(|(other, _)| *other == error) {
+                Some((_, targets)) => targets.push(target),
+                None => errors.push((error, vec![target])),
+            }
+        }
+        let count = errors.len();
+        let told = errors.into_iter().map(|(error, targets)| {
+            let places = some(targets.iter().map(|target| place(target)), targets.len());
+            let said = clip(error.message.trim_end_matches('.'), MAX_QUOTED_ERROR);
+            format!("{places} failed as a whole: {}, {said}{}", error.code, self.hint(error, &targets))
+        });
+        match count {
+            0 => {}
+            _ => parts.push(some(told, count)),
         }
         format!("{}: {}", self.name, parts.join("; "))
     }
@@ -367,6 +382,23 @@ impl Report {
         }
         kept.reverse();
         self.targets = kept;
+    }
+
+    /// Says what helps against what stood in the way of whole targets, where that can be guessed.
+    fn hint(&self, error: &TargetError, targets: &[&Target]) -> &'static str {
+        let others_worked = self.targets.iter().any(|other| {
+            other.error.is_none()
+                && other.note.is_none()
+                && targets.iter().any(|target| target.account == other.account)
+        });
+        match error.code.as_str() {
+            "AuthFailure" | "OptInRequired" if others_worked => "; is the region enabled for this account?",
+            "NoConnection" if others_worked => "; is there such a region?",
+            "NoConnection" | "Timeout" if targets.len() == self.targets.len() => {
+                "; a function in a VPC needs a NAT gateway or a VPC endpoint for ec2"
+            }
+            _ => "",
+        }
     }
 
     /// Says what a tick switched; what it would have switched at the ticks before, too, only counts.
@@ -457,13 +489,29 @@ fn nothing_matched(request: &Request, run: &Run, look: &Result<SecondLook, Troub
             let selection = clip(&request.selection.to_string(), MAX_QUOTED_SELECTION);
             let hours =
                 if request.is_about_hours() { format!(" and a tag {}", request.hours_tag) } else { String::new() };
-            format!("no instance in {place} has {selection}{hours}; is that what was meant?")
+            match near(look) {
+                Some(near) => format!("no instance in {place} has {selection}{hours}, but {near}"),
+                None => format!("no instance in {place} has {selection}{hours}; is that what was meant?"),
+            }
         }
         (0, false) => format!("what is selected can't be {}: {}", request.action.past(), others.join(", ")),
         (1, true) => format!("the one selected is already {done}"),
         (n, true) => format!("all {n} are already {done}"),
         (n, false) => format!("{n} already {done}, {}", others.join(", ")),
     }
+}
+
+/// Says which values the tags have instead, the commonest first.
+fn near(look: &SecondLook) -> Option<String> {
+    let mut values: Vec<(&String, &usize)> = look.near.iter().collect();
+    values.sort_by_key(|(tags, count)| (std::cmp::Reverse(**count), *tags));
+    let count = values.len();
+    let said = values.into_iter().enumerate().map(|(nth, (tags, count))| match (nth, count) {
+        (0, 1) => format!("1 instance has {tags}"),
+        (_, 1) => format!("1 has {tags}"),
+        (_, n) => format!("{n} have {tags}"),
+    });
+    (count > 0).then(|| some(said, count))
 }
 
 /// Adds to a list, unless it is long enough.

@@ -16,7 +16,7 @@ use crate::instance::{EXEMPT_TAG, HOURS_TAG, InstanceId, STOPPED_AT_TAG, State, 
 use crate::select::{
     Filters, MAX_FILTER_VALUE_CHARS, MAX_FILTER_VALUES, MAX_FILTERS, Pattern, Selection, TagPatterns, literal,
 };
-use crate::wording::{nearest, path_of, quote, quote_str};
+use crate::wording::{clip, nearest, path_of, quote, quote_str};
 
 /// What Scheduler replaces by the scheduled time; left as it stands when a person types the event.
 const SCHEDULED_TIME_PLACEHOLDER: &str = "<aws.scheduler.scheduled-time>";
@@ -34,6 +34,8 @@ const MAX_DELAY_MINUTES: u64 = 366 * 24 * 60;
 const MAX_TAG_KEY_CHARS: usize = 128;
 /// Filters that Curfew sets itself.
 const STATE_FILTERS: [&str; 2] = ["instance-state-code", "instance-state-name"];
+/// Characters of a list that a refusal writes out.
+const MAX_LIST: usize = 120;
 /// Problems a refusal lists; the rest is counted.
 const MAX_PROBLEMS: usize = 50;
 
@@ -83,6 +85,8 @@ pub struct Request {
     pub max_changes: Option<u64>,
     /// When the run should have begun, if anybody said so.
     pub scheduled_time: Option<DateTime<Utc>>,
+    /// The field that said so.
+    pub scheduled_by: &'static str,
     /// How much later than that it may begin.
     pub max_delay: Duration,
     /// The time zone of dates in `curfew:exempt`.
@@ -94,7 +98,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Tells whether an instance that carries the hours tag is this request's: reconcile switches no others, and a plain
+    /// Returns whether an instance that carries the hours tag is this request's: reconcile switches no others, and a plain
     /// stop or start only those that it names.
     #[must_use]
     pub fn is_about_hours(&self) -> bool {
@@ -145,7 +149,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// Gives its name in requests and reports.
+    /// Returns its name in requests and reports.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -155,7 +159,7 @@ impl Action {
         }
     }
 
-    /// Gives its past tense.
+    /// Returns its past tense.
     #[must_use]
     pub fn past(self) -> &'static str {
         match self {
@@ -254,10 +258,10 @@ struct Reader {
 impl Reader {
     fn request(&mut self, time: Option<Value>, now: DateTime<Utc>) -> Option<Request> {
         let hibernate = self.bool("hibernate");
-        let action = self.action(hibernate);
+        let misspelt = self.unknown_fields();
+        let action = self.action(hibernate, &misspelt);
         let remember = self.bool("remember").unwrap_or(false);
         let mode = if self.bool("dry_run").unwrap_or(false) { Mode::DryRun } else { Mode::Live };
-        let misspelt = self.unknown_fields();
         let name = self.name();
         let selection = self.selection(&misspelt);
         let except_tags = TagPatterns(self.patterns("except_tags", Self::tag_key));
@@ -276,14 +280,16 @@ impl Reader {
                 Regions::All => true,
             };
             if many {
-                self.problem("instance_ids: alone they need exactly one region, an id lives in one; write one in \"regions\", or add \"tags\"");
+                self.problem("instance_ids: without tags or filters, name exactly one region; write one in \"regions\", or add \"tags\"");
             }
             if accounts.len() > 1 {
-                self.problem("instance_ids: alone they need exactly one account, an id lives in one; write one in \"accounts\", or add \"tags\"");
+                self.problem("instance_ids: without tags or filters, name exactly one account; write one in \"accounts\", or add \"tags\"");
             }
         }
         let max_changes = self.whole_number("max_changes", 0, u64::MAX);
-        let scheduled_time = self.scheduled_time(now).or_else(|| self.envelopes_time(time?));
+        let requests_time = self.scheduled_time(now);
+        let scheduled_by = if requests_time.is_some() { "scheduled_time" } else { "the envelope's time" };
+        let scheduled_time = requests_time.or_else(|| self.envelopes_time(time?));
         if let Some(at) = scheduled_time
             && at.signed_duration_since(now) > MAX_AHEAD
         {
@@ -318,6 +324,7 @@ impl Reader {
             remember,
             max_changes,
             scheduled_time,
+            scheduled_by,
             max_delay,
             timezone,
             hours_tag,
@@ -329,9 +336,11 @@ impl Reader {
         self.problems.push(problem.into());
     }
 
-    fn action(&mut self, hibernate: Option<bool>) -> Option<Action> {
+    fn action(&mut self, hibernate: Option<bool>, misspelt: &[&str]) -> Option<Action> {
         const EXPECTED: &str = "write \"stop\", \"start\" or \"reconcile\"";
         let action = match self.fields.remove("action") {
+            // One problem, not two.
+            None if misspelt.contains(&"action") => return None,
             None => {
                 self.problem(format!("action: missing, {EXPECTED}"));
                 return None;
@@ -458,7 +467,9 @@ impl Reader {
         let names = self.texts("regions", "like [\"us-east-1\"], or \"all\"");
         if names.iter().any(|(_, name)| name == "all") {
             if names.len() > 1 {
-                self.problem("regions: \"all\" stands beside names; write \"all\" alone, or only the names");
+                self.problem(
+                    "regions: \"all\" can't be combined with region names; write \"all\" alone, or only the names",
+                );
             }
             return Regions::All;
         }
@@ -554,15 +565,24 @@ impl Reader {
     fn patterns(&mut self, field: &str, check: fn(&str) -> Option<String>) -> BTreeMap<String, Vec<Pattern>> {
         let map = match self.fields.remove(field) {
             None => return BTreeMap::new(),
-            Some(Value::Object(map)) if !map.is_empty() => map,
-            Some(Value::Object(_)) => {
+            Some(value) => value,
+        };
+        if let Some(like) = as_maps(field, &map) {
+            self.problem(format!("{field}: expected a map of names to values, found {}; write {like}", quote(&map)));
+            return BTreeMap::new();
+        }
+        let map = match map {
+            Value::Object(map) if !map.is_empty() => map,
+            Value::Object(_) => {
                 self.problem(format!("{field}: empty; name at least one, or leave it out"));
                 return BTreeMap::new();
             }
-            Some(other) => {
+            other => {
                 let like = if field == "filters" { "{\"vpc-id\": \"vpc-0abc1234\"}" } else { "{\"curfew\": \"yes\"}" };
-                let like = as_maps(&other).unwrap_or_else(|| format!("\"{field}\": {like}"));
-                self.problem(format!("{field}: expected a map, found {}; write it like {like}", quote(&other)));
+                self.problem(format!(
+                    "{field}: expected a map, found {}; write it like \"{field}\": {like}",
+                    quote(&other)
+                ));
                 return BTreeMap::new();
             }
         };
@@ -573,7 +593,7 @@ impl Reader {
                 self.problem(format!("{path}: {problem}"));
                 continue;
             }
-            let values = self.texts_of(&path, values, "");
+            let values = self.values_of(&path, values, field != "filters");
             for (path, value) in &values {
                 if value.chars().count() > MAX_FILTER_VALUE_CHARS {
                     self.problem(format!("{path}: {} is longer than EC2's {MAX_FILTER_VALUE_CHARS} characters; shorten it with a wildcard \"*\"", quote_str(value)));
@@ -601,6 +621,12 @@ impl Reader {
         if let Some(key) = name.strip_prefix("tag:") {
             return Some(format!("write a tag under \"tags\", like {{{}: …}}", quote_str(key)));
         }
+        if name == "tag-value" {
+            return Some(
+                "it matches the value of any tag, of {\"Backup\": \"yes\"} too; write the tag under \"tags\", like {\"AutoStop\": \"yes\"}"
+                    .to_owned(),
+            );
+        }
         STATE_FILTERS.contains(&name).then(|| "Curfew sets the state itself; leave it out".to_owned())
     }
 
@@ -612,7 +638,16 @@ impl Reader {
         }
     }
 
+    /// Reads a tag's or a filter's values; a tag's may be empty, which means just that.
+    fn values_of(&mut self, path: &str, value: Value, may_be_empty: bool) -> Vec<(String, String)> {
+        self.list_of(path, value, "", may_be_empty)
+    }
+
     fn texts_of(&mut self, path: &str, value: Value, like: &str) -> Vec<(String, String)> {
+        self.list_of(path, value, like, false)
+    }
+
+    fn list_of(&mut self, path: &str, value: Value, like: &str, may_be_empty: bool) -> Vec<(String, String)> {
         let write = if like.is_empty() { String::new() } else { format!("; write it {like}") };
         let values = match value {
             Value::Array(values) if values.is_empty() => {
@@ -631,16 +666,27 @@ impl Reader {
         let mut seen = BTreeSet::new();
         for (path, value) in values {
             match value {
-                Value::String(text) if text.is_empty() => {
+                Value::String(text) if text.is_empty() && !may_be_empty => {
                     self.problem(format!(
                         "{path}: empty text{}",
-                        if like.is_empty() { "; \"*\" matches any value" } else { &write }
+                        if like.is_empty() { "; write a value, or leave it out" } else { &write }
+                    ));
+                }
+                Value::String(text) if !like.is_empty() && text.contains([',', ' ']) => {
+                    let parts: Vec<&str> = text.split([',', ' ']).filter(|part| !part.is_empty()).collect();
+                    self.problem(format!(
+                        "{path}: {} is one text; write a list like {}",
+                        quote_str(&text),
+                        clip(&serde_json::json!(parts).to_string(), MAX_LIST)
                     ));
                 }
                 Value::String(text) if !seen.insert(text.clone()) => {
                     self.problem(format!("{path}: {} is written twice; write it once", quote_str(&text)));
                 }
                 Value::String(text) => texts.push((path, text)),
+                scalar @ (Value::Bool(_) | Value::Number(_)) if like.is_empty() => {
+                    self.problem(format!("{path}: expected text, found {scalar}; write \"{scalar}\""));
+                }
                 other => {
                     self.problem(format!("{path}: expected text or a list of texts, found {}{write}", quote(&other)))
                 }
@@ -699,7 +745,7 @@ impl Reader {
     }
 }
 
-/// Tells whether a text has a region's shape, in any partition: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`.
+/// Returns whether a text has a region's shape, in any partition: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`.
 fn is_region(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let letters = |part: &str, length: std::ops::RangeInclusive<usize>| {
@@ -726,19 +772,56 @@ fn is_role(text: &str) -> bool {
     text.len() <= 512 && text.split('/').all(name)
 }
 
-/// Writes the AWS CLI's list of filters as the maps that Curfew reads: tags apart, and no state.
-fn as_maps(value: &Value) -> Option<String> {
+/// Writes the shapes in which other tools have tags and filters as the maps that Curfew reads, tags apart and without the
+/// state: the AWS CLI's `{"Name": "tag:x", "Values": […]}`, a tag's `{"Key": "x", "Value": "y"}`, a list of such, and
+/// `{"tag:x": "y"}`. Nothing, if it is none of them.
+fn as_maps(field: &str, value: &Value) -> Option<String> {
     let (mut tags, mut filters) = (Map::new(), Map::new());
-    for filter in value.as_array()? {
-        let (name, values) = (filter.get("Name")?.as_str()?, filter.get("Values")?.clone());
+    let mut add = |name: &str, values: &Value| {
         match name.strip_prefix("tag:") {
-            Some(key) => tags.insert(key.to_owned(), values),
+            Some(key) => tags.insert(key.to_owned(), values.clone()),
             None if STATE_FILTERS.contains(&name) => None,
-            None => filters.insert(name.to_owned(), values),
+            None => filters.insert(name.to_owned(), values.clone()),
         };
+    };
+    match value {
+        Value::Array(items) if !items.is_empty() => {
+            for item in items {
+                let (name, values) = named_values(item.as_object()?)?;
+                add(&name, values);
+            }
+        }
+        Value::Object(map) => match named_values(map) {
+            Some((name, values)) => add(&name, values),
+            None if field != "filters" && map.keys().any(|key| key.starts_with("tag:")) => {
+                for (key, values) in map {
+                    add(&format!("tag:{}", key.trim_start_matches("tag:")), values);
+                }
+            }
+            None => return None,
+        },
+        _ => return None,
     }
-    let written = [("tags", tags), ("filters", filters)].into_iter().filter(|(_, map)| !map.is_empty());
+    if field == "except_tags" {
+        tags.append(&mut filters);
+    }
+    let tags_field = if field == "except_tags" { field } else { "tags" };
+    let written = [(tags_field, tags), ("filters", filters)].into_iter().filter(|(_, map)| !map.is_empty());
     let text =
         written.map(|(field, map)| format!("\"{field}\": {}", Value::Object(map))).collect::<Vec<_>>().join(", ");
     (1..=400).contains(&text.len()).then_some(text)
+}
+
+/// Reads `{"Name": …, "Values": …}` and `{"Key": …, "Value": …}`, in either case of letters; the latter is a tag's.
+fn named_values(map: &Map<String, Value>) -> Option<(String, &Value)> {
+    let field = |wanted: &[&str]| {
+        map.iter().find(|(key, _)| wanted.iter().any(|it| key.eq_ignore_ascii_case(it))).map(|(_, value)| value)
+    };
+    let values = field(&["values", "value"])?;
+    let name = match (map.len(), field(&["name"]), field(&["key"])) {
+        (2, Some(name), None) => name.as_str()?.to_owned(),
+        (2, None, Some(key)) => format!("tag:{}", key.as_str()?),
+        _ => return None,
+    };
+    Some((name, values))
 }

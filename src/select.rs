@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::instance::{InstanceId, State, Tags};
+use crate::wording::tag;
 
 /// Filters a call may carry (EC2 API reference, DescribeInstances).
 pub const MAX_FILTERS: usize = 50;
@@ -20,7 +21,7 @@ pub const MAX_FILTER_VALUE_CHARS: usize = 255;
 pub struct Pattern(pub String);
 
 impl Pattern {
-    /// Tells whether the whole text matches.
+    /// Returns whether the whole text matches.
     ///
     /// Remembers only the last `*`, so that hostile patterns cost length × length and not an explosion.
     #[must_use]
@@ -82,7 +83,7 @@ impl TagPatterns {
         self.0.iter().find(|(key, values)| matches_one(tags, key, values)).map(|(key, _)| key.as_str())
     }
 
-    /// Tells whether every key matches with one of its values.
+    /// Returns whether every key matches with one of its values.
     #[must_use]
     pub fn all_match(&self, tags: &Tags) -> bool {
         self.0.iter().all(|(key, values)| matches_one(tags, key, values))
@@ -108,7 +109,7 @@ pub struct Selection {
 pub type Filters = Vec<(String, Vec<String>)>;
 
 impl Selection {
-    /// Tells whether instances are named one by one and by nothing else.
+    /// Returns whether instances are named one by one and by nothing else.
     #[must_use]
     pub fn ids_alone(&self) -> bool {
         self.tags.0.is_empty() && self.filters.is_empty()
@@ -119,6 +120,22 @@ impl Selection {
     pub fn tag_filters(&self) -> Filters {
         let values = |values: &[Pattern]| values.iter().map(|value| value.0.clone()).collect();
         self.tags.0.iter().map(|(key, patterns)| (format!("tag:{key}"), values(patterns))).collect()
+    }
+
+    /// Writes the filters of the calls that show what has the tags' keys, whatever their values; none without tags.
+    #[must_use]
+    pub fn calls_by_keys(&self) -> Vec<Filters> {
+        let any = |key: &String| (key.clone(), vec![Pattern("*".to_owned())]);
+        let tags = TagPatterns(self.tags.0.keys().map(any).collect());
+        if tags.0.is_empty() { Vec::new() } else { Self { tags, ..self.clone() }.calls(&[], None) }
+    }
+
+    /// Writes the tags of an instance that keep it out, as a person would; nothing if none does.
+    #[must_use]
+    pub fn mismatch(&self, tags: &Tags) -> Option<String> {
+        let differs = |(key, values): &(&String, &Vec<Pattern>)| !matches_one(tags, key, values);
+        let written = self.tags.0.iter().filter(differs).map(|(key, _)| Some(tag(key, tags.get(key)?)));
+        written.collect::<Option<Vec<String>>>().filter(|tags| !tags.is_empty()).map(|tags| tags.join(" and "))
     }
 
     /// Writes the filters of the calls that show only what carries a tag, in one state. None where EC2's bounds have no room
@@ -183,9 +200,9 @@ impl std::fmt::Display for Selection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let tags = self.tags.0.iter().map(|(key, values)| {
             let values: Vec<&str> = values.iter().map(|value| value.0.as_str()).collect();
-            format!("{key}={}", values.join("|"))
+            tag(key, &values.join("|"))
         });
-        let filters = self.filters.iter().map(|(name, values)| format!("{name}={}", values.join("|")));
+        let filters = self.filters.iter().map(|(name, values)| tag(name, &values.join("|")));
         let ids = (!self.ids.is_empty()).then(|| match self.ids.len() {
             1 => "the id named".to_owned(),
             n => format!("one of the {n} ids named"),

@@ -17,7 +17,7 @@ use crate::deadline::Deadline;
 use crate::ec2::{Aws, AwsEc2, Class, DRY_RUN_IGNORED, Ec2, Error, ErrorKind, Limits, TIMEOUT, classify, may_pass};
 use crate::engine::{Orders, carry_out};
 use crate::instance::{Instance, InstanceId, Mark, Run, STOPPED_AT_TAG, State};
-use crate::outcome::{self, Outcome, Reason, SecondLook, Skip, Trouble, Worked, cut};
+use crate::outcome::{self, Outcome, Reason, SecondLook, Skip, TargetRun, Trouble, cut};
 use crate::plan::{Decision, Plan, consider, decide_again, is_selected, plan_of, stale_mark, states};
 use crate::request::{Account, Action, Mode, Regions, Request};
 use crate::select::MAX_FILTER_VALUES;
@@ -65,7 +65,7 @@ struct Target {
     plan: Plan,
     /// What an organization's policy says, of whoever asks for every region.
     denied: Option<Error>,
-    worked: Worked,
+    worked: TargetRun,
 }
 
 impl Target {
@@ -78,12 +78,12 @@ impl Target {
             Account::Own => home.account.clone(),
             Account::Member { id, .. } => id.clone(),
         };
-        let worked = Worked { account, region, settled: Vec::new(), error: None, note: None };
+        let worked = TargetRun { account, region, settled: Vec::new(), error: None, note: None };
         Self { role, way: None, plan: Plan::default(), denied: None, worked }
     }
 
     fn failed(self, error: &Error) -> Self {
-        Self { worked: Worked { error: Some(trouble(error)), ..self.worked }, ..self }
+        Self { worked: TargetRun { error: Some(trouble(error)), ..self.worked }, ..self }
     }
 
     /// Takes a plan, or why there is none.
@@ -93,7 +93,7 @@ impl Target {
             // Whoever asks for every region means those that the organization allows.
             Err(error) if every_region && is_denied_by_organization(&error) => {
                 let note = Some(format!("passed over, a service control policy denies it ({})", error.code));
-                Self { denied: Some(error), worked: Worked { note, ..self.worked }, ..self }
+                Self { denied: Some(error), worked: TargetRun { note, ..self.worked }, ..self }
             }
             Err(error) => self.failed(&error),
         }
@@ -156,7 +156,7 @@ pub async fn run(
     home: &Home,
     deadline: Deadline,
     moment: Moment,
-    tell: impl Fn(&Worked),
+    tell: impl Fn(&TargetRun),
 ) -> outcome::Run {
     // One that doesn't answer at all must leave the others time to be worked on.
     let planning = deadline.first_half();
@@ -425,14 +425,35 @@ async fn look_at_every_state(
         target.plan = found;
         Ok(others)
     });
+    let found: Vec<State> = try_join_all(looks).await?.into_iter().flatten().collect();
     let mut look = SecondLook::default();
-    for state in try_join_all(looks).await?.into_iter().flatten() {
+    if found.is_empty() && !request.is_about_hours() && targets.iter().all(|target| target.plan.matched() == 0) {
+        // A typo, or another case of letters, is what people want to hear of. No answer is no trouble.
+        let asked = targets.iter().filter_map(|target| target.way.as_ref());
+        for near in
+            join_all(asked.map(|(ec2, _)| look_at_keys(request, ec2, until))).await.into_iter().flatten().flatten()
+        {
+            *look.near.entry(near).or_default() += 1;
+        }
+    }
+    for state in found {
         match (request.action, state) {
             (Action::Stop { .. }, State::Stopping | State::Stopped) | (Action::Start, State::Running) => look.done += 1,
             (_, other) => *look.others.entry(other.to_string()).or_default() += 1,
         }
     }
     Ok(look)
+}
+
+/// Finds what has the keys of the request's tags with other values, and writes those.
+async fn look_at_keys(request: &Request, ec2: &AwsEc2, until: Deadline) -> Result<Vec<String>, Error> {
+    let mut near = Vec::new();
+    for filters in request.selection.calls_by_keys() {
+        let keep =
+            |instance: Instance| request.selection.mismatch(&instance.tags).filter(|_| !instance.state.is_gone());
+        near.extend(ec2.matching(&filters, keep, until).await?);
+    }
+    Ok(near)
 }
 
 async fn instances_of_all_states(

@@ -15,7 +15,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::instance::rfc3339;
-use crate::outcome::{Outcome, Reason, Run, Settled, Worked};
+use crate::outcome::{Outcome, Reason, Run, Settled, TargetRun};
 use crate::plan::Step;
 use crate::report::{Report, Verdict};
 use crate::request::{Action, Request};
@@ -49,8 +49,8 @@ pub fn init(level: Option<&str>) {
     }));
 }
 
-/// Tells what became of each instance of a target: switched, failed, unfinished, or skipped for a reason worth reading.
-pub fn tell_target(request: &Request, target: &Worked) {
+/// Logs what became of each instance of a target: switched, failed, unfinished, or skipped for a reason worth reading.
+pub fn log_target(request: &Request, target: &TargetRun) {
     let (account, region) = (target.account.as_str(), target.region.as_str());
     let (schedule, action) = (request.name.as_str(), request.action.as_str());
     for settled in target.settled.iter().filter(|settled| !settled.is_quiet()) {
@@ -100,7 +100,7 @@ pub fn tell_target(request: &Request, target: &Worked) {
             action,
             code,
             error = problem.message,
-            "{account} {region}: could not be worked on, {code}"
+            "{account} {region}: failed as a whole, {code}"
         );
     }
     if let Some(note) = &target.note {
@@ -113,11 +113,11 @@ pub fn tell_target(request: &Request, target: &Worked) {
     }
 }
 
-/// Tells of hours tags that can't be read: once of each value, however many instances carry it.
-pub fn tell_bad_tags(request: &Request, run: &Run) {
+/// Logs hours tags that can't be read: once of each value, however many instances carry it.
+pub fn log_bad_tags(request: &Request, run: &Run) {
     /// Values that are told; the report lists the instances.
     const MOST: usize = 50;
-    let mut by_value: BTreeMap<&str, (&Worked, &Settled, usize)> = BTreeMap::new();
+    let mut by_value: BTreeMap<&str, (&TargetRun, &Settled, usize)> = BTreeMap::new();
     for (target, settled) in run.targets.iter().flat_map(|target| target.settled.iter().map(move |it| (target, it))) {
         let Outcome::Skipped(skip) = &settled.outcome else { continue };
         if skip.reason == Reason::BadTag {
@@ -152,11 +152,11 @@ pub fn tell_bad_tags(request: &Request, run: &Run) {
     }
 }
 
-/// Tells the run's metrics, as one line in CloudWatch's embedded metric format: at INFO, for above that Lambda drops it.
+/// Logs the run's metrics, as one line in CloudWatch's embedded metric format: at INFO, for above that Lambda drops it.
 ///
 /// Dimensions are the schedule's name and the action alone: each further one would multiply what the metrics cost.
 /// (CloudWatch user guide, "Specification: Embedded metric format")
-pub fn tell_metrics(report: &Report) {
+pub fn log_metrics(report: &Report) {
     const NAMES: [(&str, &str); 7] = [
         ("matched", "Count"),
         ("changed", "Count"),
@@ -171,7 +171,7 @@ pub fn tell_metrics(report: &Report) {
     }
     let summary = report.summary;
     if report.action == "reconcile" {
-        return tell_tick(report);
+        return log_tick(report);
     }
     write_line(&json!({
         "_aws": {
@@ -201,8 +201,8 @@ pub fn tell_metrics(report: &Report) {
     }));
 }
 
-/// Tells a tick's metrics: what is zero at nearly all of 288 ticks a day is only told where it isn't.
-fn tell_tick(report: &Report) {
+/// Logs a tick's metrics, without those that are zero: they are at nearly all of 288 ticks a day.
+fn log_tick(report: &Report) {
     // One that came too late kept no hours: where all do, an alarm has to miss them.
     if report.outcome == Verdict::Stale {
         return;
@@ -234,8 +234,8 @@ fn tell_tick(report: &Report) {
     write_line(&line);
 }
 
-/// Tells the whole report, as one line: the last of a run.
-pub fn tell(report: &Report) {
+/// Logs the whole report, as one line: the last of a run.
+pub fn log_report(report: &Report) {
     let (level, wanted) = match report.outcome {
         Verdict::Complete if !report.suspicious => ("INFO", enabled!(Level::INFO)),
         // The next tick has come by now.

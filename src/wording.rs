@@ -2,6 +2,8 @@
 //!
 //! Must not know what the messages are about.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 /// Characters of a value that a message quotes.
@@ -26,6 +28,32 @@ pub fn clip(text: &str, max_chars: usize) -> String {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),
     }
+}
+
+/// Writes a duration as people say it, in the two units that matter: `1 hour 5 minutes`, `3 days 2 hours`.
+#[must_use]
+pub fn duration(duration: Duration) -> String {
+    let minutes = duration.as_secs() / 60;
+    let units = if minutes < 24 * 60 {
+        [(minutes / 60, "hour"), (minutes % 60, "minute")]
+    } else {
+        let hours = minutes / 60;
+        [(hours / 24, "day"), (hours % 24, "hour")]
+    };
+    let written = units.iter().filter(|(count, _)| *count > 0);
+    let written: Vec<String> =
+        written.map(|(count, unit)| format!("{count} {unit}{}", if *count == 1 { "" } else { "s" })).collect();
+    if written.is_empty() { "0 minutes".to_owned() } else { written.join(" ") }
+}
+
+/// Writes a tag as a person would, its value in quotes where blanks could hide in it: `Environment=dev`, `AutoStop=""`.
+#[must_use]
+pub fn tag(key: &str, value: &str) -> String {
+    let quoted = |text: &str| match text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        true => Value::String(text.to_owned()).to_string(),
+        false => text.to_owned(),
+    };
+    format!("{}={}", quoted(key), quoted(value))
 }
 
 /// Writes a name of the request into a path: escaped, and not at any length.
@@ -54,4 +82,27 @@ pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&
         .filter(|(distance, name)| *distance * 3 <= name.len().min(9))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_people_say_them() {
+        let said = |seconds| duration(Duration::from_secs(seconds));
+        assert_eq!(said(300), "5 minutes");
+        assert_eq!(said(3600), "1 hour");
+        assert_eq!(said(3660), "1 hour 1 minute");
+        assert_eq!(said(2 * 86_400 + 3 * 3600), "2 days 3 hours");
+        assert_eq!(said(86_400 + 3_600), "1 day 1 hour");
+        assert_eq!(said(0), "0 minutes");
+    }
+
+    #[test]
+    fn values_are_quoted_where_blanks_could_hide() {
+        assert_eq!(tag("Environment", "dev"), "Environment=dev");
+        assert_eq!(tag("Environment", "dev "), "Environment=\"dev \"");
+        assert_eq!(tag("AutoStop", ""), "AutoStop=\"\"");
+    }
 }

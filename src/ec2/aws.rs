@@ -131,7 +131,7 @@ impl Aws {
         Ok(Self { config, account: account.to_owned(), ..self.clone() })
     }
 
-    /// Gives the function's own region, if the environment names one.
+    /// Returns the function's own region, if the environment names one.
     #[must_use]
     pub fn own_region(&self) -> Option<&str> {
         self.config.region().map(Region::as_ref)

@@ -160,7 +160,7 @@ fn instance(xml: &mut Xml<'_>, words: &mut Words) -> Result<Instance, Broken> {
 
 type Xml<'a> = Reader<&'a [u8]>;
 
-/// Gives each child of the element in hand to `each`, which has to read it to its end.
+/// Passes each child of the element in hand to `each`, which has to read it to its end.
 fn children<'a>(
     xml: &mut Xml<'a>,
     mut each: impl FnMut(&mut Xml<'a>, BytesStart<'a>) -> Result<(), Broken>,
@@ -175,7 +175,7 @@ fn children<'a>(
     }
 }
 
-/// Gives each item of the list in hand to `each`.
+/// Passes each item of the list in hand to `each`.
 fn items<'a>(xml: &mut Xml<'a>, mut each: impl FnMut(&mut Xml<'a>) -> Result<(), Broken>) -> Result<(), Broken> {
     children(xml, |xml, start| if start.name().as_ref() == "item" { each(xml) } else { skip(xml, &start) })
 }

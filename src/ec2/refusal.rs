@@ -25,7 +25,7 @@ pub enum Class {
     /// Too many calls: slow down, and repeat the same call.
     Throttled,
     /// EC2 or the network fails, as a whole or for one instance: what happened is unknown.
-    Unwell,
+    Transient,
     /// Our own time is over.
     TooLate,
     /// EC2 does what it was only asked about: nothing more may be asked.
@@ -37,7 +37,7 @@ pub enum Class {
 pub fn classify(error: &Error) -> Class {
     let status = match error.kind {
         ErrorKind::TooLate => return Class::TooLate,
-        ErrorKind::NoAnswer => return Class::Unwell,
+        ErrorKind::NoAnswer => return Class::Transient,
         ErrorKind::Refused { status } => status,
     };
     let says = |words: &str| error.message.contains(words);
@@ -84,7 +84,7 @@ pub fn classify(error: &Error) -> Class {
         | "TooManyRequestsException" => Class::Throttled,
         code if code.starts_with("Throttling") => Class::Throttled,
         _ if status == 429 => Class::Throttled,
-        _ if status >= 500 => Class::Unwell,
+        _ if status >= 500 => Class::Transient,
         _ => Class::Unknown,
     }
 }
@@ -93,7 +93,7 @@ pub fn classify(error: &Error) -> Class {
 #[must_use]
 pub fn may_pass(error: &Error) -> bool {
     match classify(error) {
-        Class::NotYet | Class::Capacity | Class::Throttled | Class::Unwell | Class::TooLate => true,
+        Class::NotYet | Class::Capacity | Class::Throttled | Class::Transient | Class::TooLate => true,
         Class::Instance | Class::Hibernation | Class::Limit | Class::Permission | Class::Unknown | Class::Fatal => {
             false
         }
@@ -108,7 +108,7 @@ pub enum Fall {
     /// There was no room after all.
     Capacity,
     /// Something failed inside EC2.
-    Unwell,
+    Transient,
     /// Something that a second start won't change.
     Failed {
         /// The key of one of its volumes may be out of reach.
@@ -128,7 +128,7 @@ pub fn fall(reason: Option<&StateReason>) -> Fall {
         code if code.to_ascii_lowercase().starts_with("client.invalidkmskey") => Fall::Failed { key: true },
         // EC2 files a key out of reach under either code; the message tells.
         "Server.InternalError" if reason.message.contains("Client.InternalError") => Fall::Failed { key: true },
-        "Server.InternalError" => Fall::Unwell,
+        "Server.InternalError" => Fall::Transient,
         code if code.starts_with("Server.Insufficient") => Fall::Capacity,
         _ => Fall::Failed { key: false },
     }
@@ -157,14 +157,14 @@ mod tests {
         assert_eq!(class("InvalidInstanceID.NotFound", 400), Class::Instance);
         assert_eq!(class("UnauthorizedOperation", 403), Class::Permission);
         assert_eq!(class("VcpuLimitExceeded", 400), Class::Limit);
-        assert_eq!(class("InternalError", 500), Class::Unwell);
+        assert_eq!(class("InternalError", 500), Class::Transient);
         assert_eq!(class("OptInRequired", 401), Class::Permission);
     }
 
     #[test]
     fn a_code_that_nobody_has_heard_of_is_isolated_or_repeated_never_ignored() {
         assert_eq!(class("FutureError", 418), Class::Unknown);
-        assert_eq!(class("FutureError", 599), Class::Unwell);
+        assert_eq!(class("FutureError", 599), Class::Transient);
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
             |code: &str, message: &str| fall(Some(&StateReason { code: code.to_owned(), message: message.to_owned() }));
         assert_eq!(fell("Client.UserInitiatedShutdown", ""), Fall::Stopped);
         assert_eq!(fell("Server.InsufficientInstanceCapacity", ""), Fall::Capacity);
-        assert_eq!(fell("Server.InternalError", "Server.InternalError: Internal error on launch"), Fall::Unwell);
+        assert_eq!(fell("Server.InternalError", "Server.InternalError: Internal error on launch"), Fall::Transient);
         assert_eq!(
             fell("Server.InternalError", "Client.InternalError: Client error on launch"),
             Fall::Failed { key: true }

@@ -148,12 +148,12 @@ impl Engine<'_> {
         let queue = self.queues.of(step);
         match class {
             Class::Throttled => queue.throttle(group, now),
-            Class::TooLate | Class::Unwell if live => {
+            Class::TooLate | Class::Transient if live => {
                 queue.lose(now);
                 self.lose(group, marking, now);
             }
             Class::TooLate => {}
-            Class::Unwell => {
+            Class::Transient => {
                 queue.lose(now);
                 match group.slots[..] {
                     [slot] => self.wait(slot, now),
@@ -224,7 +224,7 @@ impl Engine<'_> {
         if matches!(class, Class::Permission | Class::Unknown) {
             let queue = self.queues.of(step);
             if let Some((rest, asked)) = queue.may_hold_for_all(bad.len(), class == Class::Permission) {
-                let message = format!("{} (said of each of {asked} others; not asked for this one)", error.message);
+                let message = format!("{} ({asked} others got this error, so this one was not tried)", error.message);
                 let error = Error { message, ..error.clone() };
                 for slot in rest {
                     self.note(slot, &error);

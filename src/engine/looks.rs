@@ -171,7 +171,7 @@ impl Engine<'_> {
             let why = "somebody stopped it after it was started".to_owned();
             return self.settle(slot, Outcome::Skipped(Skip::saying(Reason::StoppedSince, why).into()));
         }
-        let for_now = matches!(cause, Fall::Capacity | Fall::Unwell);
+        let for_now = matches!(cause, Fall::Capacity | Fall::Transient);
         if for_now && seen.tags.is_empty() && !self.ledger.get(slot).instance.tags.is_empty() {
             // Starts are followed by id, and such an answer may leave the tags out: decided it is with them.
             let entry = self.ledger.get_mut(slot);

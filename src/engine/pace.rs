@@ -43,7 +43,7 @@ impl Pace {
         Self { calls: full(buckets.calls), instances: full(buckets.instances), share: 1.0, in_a_row: 0 }
     }
 
-    /// Tells how long to wait before a call with so many instances; zero means that it can be made now.
+    /// Returns how long to wait before a call with so many instances; zero means that it can be made now.
     pub(super) fn wait(&mut self, instances: usize, now: Instant) -> Duration {
         self.refill(now);
         let wait = self.calls.lacks(1.0).max(self.instances.lacks(instances as f64));
@@ -102,7 +102,7 @@ impl Bucket {
         self.at = now;
     }
 
-    /// Gives the seconds until it holds so many tokens; a call larger than the bucket waits for a full one.
+    /// Returns the seconds until it holds so many tokens; a call larger than the bucket waits for a full one.
     fn lacks(&self, tokens: f64) -> f64 {
         let lacking = tokens.min(self.rate.size) - self.level;
         if lacking > 0.0 { lacking / self.rate.refill } else { 0.0 }

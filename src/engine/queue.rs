@@ -277,7 +277,7 @@ impl Queues {
         held(&self.stops) || held(&self.starts)
     }
 
-    /// Hands over what waits for room in its place, or for EC2 to answer again, each with those that wait for the same.
+    /// Takes out what waits for room in its place, or for EC2 to answer again, each with those that wait for the same.
     pub(super) fn paused(&mut self, now: Instant) -> Vec<Vec<Slot>> {
         [&mut self.stops, &mut self.starts].into_iter().flat_map(|queue| queue.take_paused(now)).collect()
     }
@@ -395,7 +395,7 @@ impl Queue {
         fresh.chain(again).copied().take(most).collect()
     }
 
-    /// Hands over the group that was asked for.
+    /// Takes out the group that was asked for.
     pub(super) fn take_held(&mut self) -> Option<Group> {
         self.held.take()
     }
@@ -609,7 +609,7 @@ impl Queue {
         kinds.iter().filter_map(|kind| self.lines.remove(kind)).map(|line| slots_of(line).collect()).collect()
     }
 
-    /// Hands over everything, asked for or not.
+    /// Takes out everything, asked for or not.
     fn take_all(&mut self) -> Vec<Slot> {
         let held = self.held.take().map(|group| group.slots).unwrap_or_default();
         let lines = std::mem::take(&mut self.lines);

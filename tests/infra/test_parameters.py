@@ -121,7 +121,7 @@ def test_what_is_built_for_another_machine_is_not_deployed(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert ended.stderr == "error: Architecture: 'arm64', but the function is built for x86_64, write `make build`\n"
+    assert ended.stderr == "error: Architecture: 'arm64', but the function is built for x86_64; run `make build`\n"
 
 
 def test_all_problems_come_in_one_message(tmp_path):
@@ -196,7 +196,7 @@ def test_hours_that_are_not_kept_are_heard_after_three_ticks_bad_ones_at_once_an
 
 
 def test_ticks_tell_what_their_alarms_ask_for():
-    tick = re.search(r"fn tell_tick\(.*?^}", (ROOT / "src/telemetry.rs").read_text(), re.DOTALL | re.MULTILINE)[0]
+    tick = re.search(r"fn log_tick\(.*?^}", (ROOT / "src/telemetry.rs").read_text(), re.DOTALL | re.MULTILINE)[0]
     assert {"left", "bad_tag", "duration"} <= set(re.findall(r'\("(\w+)", "(?:Count|Milliseconds)"', tick))
 
 
@@ -295,7 +295,7 @@ def test_events_that_name_different_tags_for_hours_are_not_deployed(rendering):
     ended = rendering({"reconcile.json": shipped("reconcile.json") | other})
     assert ended.stderr == (
         'error: hours_tag: "curfew:hours" in infra/events/stop-7pm.json, "curfew:hours" in infra/events/start-8am.json, '
-        '"Schedule" in infra/events/reconcile.json; write the same in all, or two schedules switch what has hours\n'
+        '"Schedule" in infra/events/reconcile.json; write the same in all, or two schedules will switch the same instances\n'
     )
     names = ("stop-7pm.json", "start-8am.json", "reconcile.json")
     assert rendering({it: shipped(it) | other for it in names}).returncode == 0
@@ -324,8 +324,8 @@ def test_an_event_too_large_for_a_rule_is_not_deployed(rendering):
     ended = rendering({"reconcile.json": large}, RULE)
     assert ended.returncode == 1
     assert ended.stderr == (
-        "error: infra/events/reconcile.json: 8,193 characters, a rule's input holds 8,192; "
-        "write 'ScheduleWith: scheduler', whose input holds 262,144, or fewer hours\n"
+        "error: infra/events/reconcile.json: 8,193 characters, but a rule's input holds only 8,192; "
+        "write 'ScheduleWith: scheduler', whose input holds 262,144 bytes, or fewer hours\n"
     )
     # With the rest as it is: that schedule is off, or is another's.
     assert rendering({"reconcile.json": large}, "ScheduleWith: rule\n").returncode == 0
@@ -335,7 +335,7 @@ def test_an_event_too_large_for_a_rule_is_not_deployed(rendering):
 def test_an_event_too_large_for_a_schedule_is_not_deployed(rendering):
     assert rendering({"reconcile.json": sized(262_144, by_rule=False)}).returncode == 0
     ended = rendering({"reconcile.json": sized(262_145, by_rule=False)})
-    assert ended.stderr == "error: infra/events/reconcile.json: 262,145 bytes, a schedule's input holds 262,144; write fewer hours\n"
+    assert ended.stderr == "error: infra/events/reconcile.json: 262,145 bytes, but a schedule's input holds only 262,144; write fewer hours\n"
 
 
 def test_the_dashboard_asks_for_fields_that_the_log_lines_have():

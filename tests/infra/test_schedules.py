@@ -155,7 +155,7 @@ def test_paused_nothing_fires_and_nothing_is_missed_and_resumed_it_is_as_before(
     # Deploying anew, even armed, wakes nothing that somebody has paused.
     again = cloud.verb("deploy", parameters=armed[3], LIVE="yes")
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "(was armed; paused, and stays so)" in again.stdout
+    assert "(was armed; paused, and will stay paused)" in again.stdout
     assert state() == (set(), {"curfew-stop": "DISABLED", "curfew-start": "DISABLED"})
     resumed = cloud.verb("resume")
     assert resumed.returncode == 0, resumed.stderr

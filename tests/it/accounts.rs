@@ -76,7 +76,8 @@ async fn a_role_that_cannot_be_assumed_is_that_accounts_matter_alone() {
     let told = world.invoke(stop_in(&["self", ONE, TWO])).await;
     assert_eq!(told.verdict(), "Incomplete");
     assert_eq!(told.report["summary"]["changed"], 2);
-    assert_eq!(told.message(), "office: stopped 2 of 2; could not work in 111111111111 us-east-1 (AccessDenied)");
+    let failed = "office: stopped 2 of 2; 111111111111 us-east-1 failed as a whole: AccessDenied, User: arn:aws:sts::";
+    assert!(told.message().starts_with(failed), "{}", told.message());
     let error = &told.report["targets"][1]["error"];
     assert!(error["message"].as_str().unwrap().contains("not authorized to perform: sts:AssumeRole"), "{error}");
     assert_eq!(world.sim.state(&format!("web-{ONE}")), "running");

@@ -130,7 +130,8 @@ async fn an_evening_and_a_morning_leave_it_as_the_reports_say() {
     let told = night.invoke(json!({"action": "start", "tags": {"Name": "wbe-*"}})).await;
     assert_eq!(
         told.message(),
-        "curfew: nothing to start, no instance in us-east-1 has Name=wbe-*; is that what was meant?"
+        "curfew: nothing to start, no instance in us-east-1 has Name=wbe-*, but 1 instance has Name=bystander, 1 has \
+         Name=off-by-hand, 1 has Name=web-1, and 2 more"
     );
 }
 

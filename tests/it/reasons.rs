@@ -1,4 +1,4 @@
-//! Which instances are left alone, and why: every row of the table in README.md.
+//! Which instances are left alone, and why: every row of the table in README.md, "Why didn't mine stop?".
 
 use std::time::Duration;
 
@@ -231,9 +231,20 @@ async fn nothing_matched_because_of_a_typo_is_a_warning_and_no_quiet_night() {
     assert_eq!(told.verdict(), "complete");
     assert_eq!(
         told.message(),
-        "curfew: nothing to stop, no instance in us-east-1 has Environment=dev; is that what was meant?"
+        "curfew: nothing to stop, no instance in us-east-1 has Environment=dev, but 1 instance has Environment=development"
     );
     assert_eq!(told.logs.last().unwrap()["level"], "WARN");
+
+    world.sim.add_many(2, |n| Machine::named(&format!("blank-{n}")).tag("Environment", "dev ").tag("Team", "blue"));
+    let told = world.invoke(json!({"action": "stop", "tags": {"Environment": "dev", "Team": "blue"}})).await;
+    assert!(
+        told.message().ends_with("has Environment=dev and Team=blue, but 2 have Environment=\"dev \""),
+        "{}",
+        told.message()
+    );
+
+    let told = world.invoke(json!({"action": "stop", "tags": {"environment": "dev"}})).await;
+    assert!(told.message().ends_with("has environment=dev; is that what was meant?"), "{}", told.message());
 }
 
 #[tokio::test]

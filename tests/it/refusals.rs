@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use ec2_sim::Machine;
 use serde_json::{Value, json};
 
 use crate::world::*;
@@ -57,7 +58,20 @@ const MALFORMED: &[&str] = &[
     r#"{"action": "stop", "tags": [{"Key": "curfew", "Value": "yes"}]}"#,
     r#"{"action": "stop", "tags": {"curfew": true}}"#,
     r#"{"action": "stop", "tags": {"curfew": []}}"#,
-    r#"{"action": "stop", "tags": {"curfew": ""}}"#,
+    r#"{"action": "stop", "tags": {"curfew": 7}}"#,
+    r#"{"action": "stop", "filters": {"vpc-id": ""}}"#,
+    // Other tools' shapes of tags and filters
+    r#"{"action": "stop", "tags": {"tag:Environment": "dev"}}"#,
+    r#"{"action": "stop", "tags": {"Key": "tostop", "Value": "true"}}"#,
+    r#"{"action": "stop", "tags": {"Name": "tag:x", "Values": ["y"]}}"#,
+    r#"{"action": "stop", "tags": [{"Name": "tag:x", "Values": ["y"]}, {"Key": "z", "Value": "1"}]}"#,
+    r#"{"action": "stop", "tags": [{"key": "z", "value": "1"}]}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "except_tags": {"Key": "Role", "Value": "bastion"}}"#,
+    r#"{"action": "stop", "filters": {"Name": "vpc-id", "Values": ["vpc-0abc1234"]}}"#,
+    r#"{"action": "stop", "filters": {"tag-key": "AutoStop", "tag-value": "yes"}}"#,
+    r#"{"action": "stop", "instance_ids": "i-0abc12345678def00,i-0abc12345678def01"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "regions": "us-east-1, eu-west-1"}"#,
+    r#"{"Action": "stop", "Tags": {"curfew": "yes"}, "DryRun": true, "InstanceIds": ["i-0abc12345678def00"]}"#,
     r#"{"action": "stop", "tags": {"curfew": ["yes", "yes"]}}"#,
     r#"{"action": "stop", "tags": {"curfew": ["yes", 3]}}"#,
     r#"{"action": "stop", "tags": {"": "yes"}}"#,
@@ -102,7 +116,30 @@ const MALFORMED: &[&str] = &[
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "name": ""}"#,
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "name": "the office"}"#,
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "force": true}"#,
-    // Several at once: the style of design and README
+    // What follows the event
+    r#"{"action":"stop","tags":{"curfew":"yes"}}, "dry_run": true}"#,
+    r#"{"action":"stop","tags":{"curfew":"yes"}}{"action":"start","tags":{"curfew":"yes"}}"#,
+    // Encodings
+    r#"'{"action": "stop", "tags": {"curfew": "yes"}}'"#,
+    r#"eyJhY3Rpb24iOiAic3RvcCIsICJ0YWdzIjogeyJjdXJmZXciOiAieWVzIn19"#,
+    r#""eyJhY3Rpb24iOiAic3RvcCIsICJ0YWdzIjogeyJjdXJmZXciOiAieWVzIn19""#,
+    r#""{\"action\": \"stop\", \"tags\": {\"curfew\": \"yes\"}}""#,
+    "action: stop\ntags:\n  curfew: yes\n",
+    // Other services' events
+    r#"{"key1": "value1", "key2": "value2", "key3": "value3"}"#,
+    r#"{"Records": [{"EventSource": "aws:sns", "Sns": {"Message": "{}"}}]}"#,
+    r#"{"Records": [{"eventSource": "aws:sqs", "body": "{}"}]}"#,
+    r#"{"Records": [{"eventSource": "aws:s3", "s3": {}}]}"#,
+    r#"{"Records": [{"eventSource": "aws:kinesis"}]}"#,
+    r#"{"version": "2.0", "rawPath": "/", "requestContext": {"http": {"method": "POST"}}, "body": "{}", "isBase64Encoded": false}"#,
+    r#"{"httpMethod": "POST", "body": "{}", "path": "/"}"#,
+    r#"{"source": "aws.cloudwatch", "alarmArn": "arn:aws:cloudwatch:us-east-1:123456789012:alarm:idle", "alarmData": {}}"#,
+    r#"{"version": "1.0", "requestContext": {"condition": "RetriesExhausted"}, "requestPayload": {"action": "stop", "tags": {"curfew": "yes"}}, "responsePayload": {}}"#,
+    r#"{"FunctionName": "curfew", "Payload": {"action": "stop", "tags": {"curfew": "yes"}}}"#,
+    r#"{"awslogs": {"data": "H4sIAAAA"}}"#,
+    r#"{"RequestType": "Create", "ResponseURL": "https://example.com/", "StackId": "x"}"#,
+    r#"{"invokingEvent": "{}", "ruleParameters": "{}"}"#,
+    // Several at once, as README.md quotes it
     r#"{"tag": {"curfew": "yes"}, "regions": ["us-east-1", "eu-west"]}"#,
 ];
 
@@ -137,6 +174,45 @@ async fn every_malformed_event_is_refused_in_words_that_help_and_no_call_leaves(
         writeln!(all, "{event}\n    {}\n", still(&told.message())).unwrap();
     }
     insta::assert_snapshot!("refusals", all);
+}
+
+/// Bytes that are no UTF-8 text, and one that is.
+#[tokio::test]
+async fn a_byte_order_mark_is_read_past_and_other_encodings_are_named() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    let event = stop().to_string();
+    let utf_16 = |mark: &[u8], bytes: fn(u16) -> [u8; 2]| {
+        [mark, &event.encode_utf16().flat_map(bytes).collect::<Vec<_>>()].concat()
+    };
+    for bytes in [
+        utf_16(b"\xFF\xFE", u16::to_le_bytes),
+        utf_16(b"\xFE\xFF", u16::to_be_bytes),
+        utf_16(b"", u16::to_le_bytes),
+        utf_16(b"", u16::to_be_bytes),
+    ] {
+        let told = world.bytes(AMPLE, bytes).await;
+        assert_eq!(
+            told.message(),
+            "1 problem, nothing was called: the event is not usable JSON: it is UTF-16 text; save it as UTF-8"
+        );
+        assert_eq!(world.sim.calls().len(), 0);
+    }
+    let told = world.bytes(AMPLE, b"{\"action\": \"stop\", \"tags\": {\"caf\xE9\": \"yes\"}}".to_vec()).await;
+    assert!(told.message().contains("invalid unicode"), "{}", told.message());
+    let told = world.bytes(AMPLE, [b"\xEF\xBB\xBF", event.as_bytes()].concat()).await;
+    assert_eq!(told.names("changed"), names(["web"]));
+}
+
+#[tokio::test]
+async fn a_tag_with_an_empty_value_can_be_meant() {
+    let mut world = World::new().await;
+    world.sim.add(Machine::named("empty").tag("AutoStop", ""));
+    world.sim.add(Machine::named("spared").tag("AutoStop", "").tag("Keep", ""));
+    world.sim.add(Machine::named("no").tag("AutoStop", "no"));
+    let told = world.invoke(json!({"action": "stop", "tags": {"AutoStop": ""}, "except_tags": {"Keep": ""}})).await;
+    assert_eq!((told.names("changed"), told.reason("spared").as_str()), (names(["empty"]), "exempt"));
+    assert_eq!(world.sim.state("no"), "running");
 }
 
 #[tokio::test]

@@ -85,7 +85,7 @@ async fn a_plan_larger_than_max_changes_changes_nothing_and_fails() {
     assert_eq!(told.verdict(), "TooManyChanges");
     assert_eq!(told.report["outcome"], "too_many_changes");
     assert!(
-        told.message().starts_with("curfew: nothing stopped, 4 to stop are more than max_changes 3"),
+        told.message().starts_with("curfew: nothing stopped: would stop 4, more than max_changes (3)"),
         "{}",
         told.message()
     );
@@ -98,11 +98,15 @@ async fn a_plan_larger_than_max_changes_changes_nothing_and_fails() {
 async fn a_stale_event_calls_nothing_and_succeeds() {
     let mut world = World::new().await;
     world.sim.add(ours("web"));
-    let told = world.invoke(with(stop(), json!({"scheduled_time": in_minutes(-61)}))).await;
+    let due = in_minutes(-61);
+    let told = world.invoke(with(stop(), json!({"scheduled_time": due}))).await;
     assert_eq!(told.verdict(), "stale");
     assert_eq!(
         told.message(),
-        "curfew: nothing stopped, the event came 61 minutes late and may be 60 (max_delay_minutes)"
+        format!(
+            "curfew: nothing stopped, this run was due at {due} (scheduled_time), 1 hour 1 minute ago; max_delay_minutes \
+             allows 1 hour"
+        )
     );
     assert_eq!(world.sim.calls().len(), 0);
     assert_eq!(told.logs.last().unwrap()["level"], "WARN");
@@ -186,7 +190,41 @@ async fn a_region_that_cannot_be_worked_on_costs_no_other_its_night_off() {
     assert_eq!(told.verdict(), "Incomplete");
     assert_eq!(told.names("changed"), names(["web"]));
     assert_eq!(told.report["targets"][0]["error"]["code"], "OptInRequired");
-    assert_eq!(told.message(), "curfew: stopped 1 of 1; could not work in us-east-1 (OptInRequired)");
+    assert_eq!(
+        told.message(),
+        "curfew: stopped 1 of 1; us-east-1 failed as a whole: OptInRequired, You are not subscribed to this service; is the region \
+         enabled for this account?"
+    );
+}
+
+#[tokio::test]
+async fn what_a_whole_region_fails_for_is_said_in_ec2s_words_and_with_what_helps() {
+    let filter = "The filter 'vpcid' is invalid.";
+    let closed = "AWS was not able to validate the provided access credentials";
+    for (fault, regions, said) in [
+        (
+            Fault::refuse("DescribeInstances", "InvalidParameterValue", filter),
+            json!(["us-east-1", "eu-west-1"]),
+            "us-east-1, eu-west-1 failed as a whole: InvalidParameterValue, The filter 'vpcid' is invalid",
+        ),
+        (
+            Fault::refuse("DescribeInstances", "AuthFailure", closed).status(401).region("eu-west-1"),
+            json!(["us-east-1", "eu-west-1"]),
+            "eu-west-1 failed as a whole: AuthFailure, AWS was not able to validate the provided access credentials; is the \
+             region enabled for this account?",
+        ),
+        (
+            Fault::cut("DescribeInstances"),
+            json!(["us-east-1"]),
+            "; a function in a VPC needs a NAT gateway or a VPC endpoint for ec2",
+        ),
+    ] {
+        let mut world = World::new().await;
+        world.sim.add(ours("web"));
+        world.sim.fault(fault);
+        let told = world.within(Duration::from_secs(14), with(stop(), json!({"regions": regions}))).await;
+        assert!(told.message().ends_with(said), "{}", told.message());
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,6 @@ use ec2_sim::Fault;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::world::*;
@@ -22,7 +21,7 @@ fn cases(default: u32) -> u32 {
 
 /// Reads an event as the runtime does; a panic is the failure.
 fn read(bytes: &[u8]) -> Result<Request, String> {
-    let event = Event::deserialize(&mut serde_json::Deserializer::from_slice(bytes)).unwrap();
+    let event = serde_json::from_slice(&Event::wrapped_whole(bytes)).unwrap();
     let unwrapped = unwrap(event).map_err(|refused| refused.to_string())?;
     Request::parse(unwrapped.request, unwrapped.time, Utc::now()).map_err(|refused| refused.to_string())
 }

@@ -136,12 +136,16 @@ async fn a_tick_that_comes_too_late_is_stale_and_told_at_info() {
     let mut world = cloud([with_hours("web", "office")]).await;
     let mut event = reconcile();
     event.as_object_mut().unwrap().remove("max_delay_minutes");
-    let told = world.invoke(with(event.clone(), json!({"scheduled_time": in_minutes(-7)}))).await;
+    let due = in_minutes(-7);
+    let told = world.invoke(with(event.clone(), json!({"scheduled_time": due}))).await;
     assert!(matches!(told.outcome, Outcome::Answered(_)), "the next tick has come: {:?}", told.outcome);
     assert_eq!((told.verdict().as_str(), world.sim.calls().len()), ("stale", 0));
     assert_eq!(
         told.message(),
-        "office: nothing reconciled, the event came 7 minutes late and may be 5 (max_delay_minutes)"
+        format!(
+            "office: nothing reconciled, this run was due at {due} (scheduled_time), 7 minutes ago; max_delay_minutes allows 5 \
+             minutes"
+        )
     );
     assert!(told.logs.iter().all(|line| line["level"] == "INFO"), "{:#?}", told.logs);
     assert_eq!(told.logs.len(), 1, "no metrics: an alarm has to miss the tick");

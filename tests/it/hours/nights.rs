@@ -61,7 +61,10 @@ async fn a_sick_one_costs_the_others_of_its_call_nothing_at_any_tick() {
 
 #[tokio::test]
 async fn memory_that_cannot_be_saved_yet_is_no_start_by_a_person() {
-    let mut world = cloud([with_hours("web", "office").hibernation().never_hibernates()]).await;
+    let mut world = cloud([with_hours("web", "office").hibernation()]).await;
+    let words = "The instance '{id}' is not ready to hibernate yet. Retry in a few minutes.";
+    world.sim.fault(Fault::refuse("StopInstances", "UnsupportedOperation", words).times(1));
+    // Seen again after the pause, it carries this tick's own mark.
     let told = tick(&mut world, &with(reconcile(), json!({"hibernate": true})), "Mo 19:00").await;
     assert_eq!(told.names("changed"), names(["web"]), "{:#}", told.report);
 }

@@ -112,7 +112,12 @@ async fn over_two_regions_and_two_accounts() {
     let told = tick(&mut world, &event, "We 08:00").await;
     assert_eq!(told.names("changed").len(), 3);
     assert_eq!((told.verdict().as_str(), metrics(&told)["left"]), ("incomplete", 1));
-    assert_eq!(told.message(), format!("office: started 3 of 3; could not work in {OTHER} eu-west-1 (AuthFailure)"));
+    assert_eq!(
+        told.message(),
+        format!(
+            "office: started 3 of 3; {OTHER} eu-west-1 failed as a whole: AuthFailure, No; is the region enabled for this account?"
+        )
+    );
     world.sim.clear_faults();
     assert_eq!(tick(&mut world, &event, "We 08:05").await.names("changed").len(), 1);
 }

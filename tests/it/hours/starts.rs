@@ -112,7 +112,7 @@ async fn max_changes_at_8() {
     tick(&mut world, &reconcile(), "Tu 19:00").await;
     let told = tick(&mut world, &event, "We 08:00").await;
     assert_eq!(told.verdict(), "too_many_changes", "an answer, not an error");
-    assert_eq!(told.message(), "office: nothing switched, 3 to switch are more than max_changes 2");
+    assert_eq!(told.message(), "office: nothing switched: would switch 3, more than max_changes (2)");
     assert_eq!((world.count("StartInstances"), metrics(&told)["left"]), (0, 3));
     assert_eq!(told.report["summary"]["unfinished"], 3);
     // A person starts one of them.

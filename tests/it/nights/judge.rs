@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::case::*;
 use super::cloud::*;
 
-/// A look may be acted on for so long (README: "looked at again").
+/// A look may be acted on for so long: `LOOK_LASTS` of the engine.
 const LOOK_LASTS: Duration = Duration::from_secs(10);
 
 /// Instances that nobody starts in the morning because two runs of an evening met; see `off_by_us_comes_on`.
