@@ -76,7 +76,7 @@ pub struct Orders<'a> {
     /// The request's tag filters: looks on which a decision hangs carry them, because an answer is only known to show
     /// tags where a filter names one.
     pub tags: &'a Filters,
-    /// The next run comes in minutes: nothing waits for room or for EC2's mood, and a mark stays whatever EC2 answers,
+    /// The next run comes in minutes: nothing waits for capacity or for EC2 to recover, and a mark stays whatever EC2 answers,
     /// because it is the memory of the try.
     pub in_ticks: bool,
     /// EC2's token buckets.
@@ -258,7 +258,7 @@ struct Engine<'a> {
     failed_taggings: usize,
     /// EC2 has let this run put a mark right: it does not refuse that as such.
     may_tidy: bool,
-    tidy_again: Backoff,
+    tidy_backoff: Backoff,
     /// Kept free for each of the last calls, besides the least that a call needs.
     spare: Duration,
     /// When the last look of all is, once nothing else can be done in time.
@@ -305,7 +305,7 @@ impl<'a> Engine<'a> {
             tidying: Vec::new(),
             failed_taggings: 0,
             may_tidy: false,
-            tidy_again: Backoff::new(FAILED_LOOKS, now),
+            tidy_backoff: Backoff::new(FAILED_LOOKS, now),
             spare: match orders.deadline.last_call().saturating_duration_since(now) {
                 left if left > AMPLE => SPARE.min(left / 10),
                 _ => Duration::ZERO,
@@ -317,10 +317,10 @@ impl<'a> Engine<'a> {
             marking,
             ledger,
         };
-        engine.looks.again(now);
+        engine.looks.back_off(now);
         let mut in_turn: Vec<Slot> = engine.ledger.slots().collect();
         if orders.in_ticks && !in_turn.is_empty() {
-            // Who is given up for want of room or of answers is another one at each tick.
+            // Who is given up for want of capacity or of answers is another one at each tick.
             let ticks = orders.mark.at().timestamp().unsigned_abs() / 60;
             let first = ticks.wrapping_mul(FIRST_IN_TURN) % in_turn.len() as u64;
             in_turn.rotate_left(first as usize);
@@ -361,7 +361,7 @@ impl<'a> Engine<'a> {
             return None;
         }
         for slot in self.ledger.wake(now) {
-            self.queues.of(self.ledger.get(slot).task.step).add_again(&self.ledger, slot, now);
+            self.queues.of(self.ledger.get(slot).task.step).add_retry(&self.ledger, slot, now);
         }
         if self.last_look.is_some_and(|at| at <= now) {
             return self.last_things(now);
@@ -394,7 +394,7 @@ impl<'a> Engine<'a> {
             (Call::Follow { ids } | Call::Look { ids }, Answer::Shown(Err(error))) => {
                 debug!(code = error.code, message = error.message, "a look got no answer");
                 if matches!(call, Call::Look { .. }) {
-                    self.unclear.again(now);
+                    self.unclear.back_off(now);
                 }
                 for slot in ids.iter().filter_map(|id| self.ledger.slot(*id)).collect::<Vec<_>>() {
                     // What we gave up was no look.

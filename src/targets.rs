@@ -1,7 +1,7 @@
 //! Every account × region: look → plan → carry out.
 //!
 //! All targets are planned before any is acted on, because `max_changes` counts over all of them; and all at once,
-//! because one whose EC2 is unwell must not cost the others their night.
+//! because a region where EC2 fails must not cost the others their night.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -390,7 +390,7 @@ async fn running_with_stale_marks<E: Ec2>(
     Ok(found)
 }
 
-/// Asks EC2, and again where it is throttled or unwell; the error is then the last that EC2 or the network gave.
+/// Asks EC2, and again where it is throttled or failing; the error is then the last that EC2 or the network gave.
 async fn patiently<T, F>(deadline: Deadline, ask: impl Fn() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,

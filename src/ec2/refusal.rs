@@ -14,7 +14,7 @@ pub enum Class {
     NotYet,
     /// Memory of one instance can't be saved, now or ever.
     Hibernation,
-    /// No room for it where it is: what fits goes through, the rest later.
+    /// No capacity for it where it is: what fits goes through, the rest later.
     Capacity,
     /// A limit of the account for an instance type: what fits goes through, the rest is not hammered.
     Limit,
@@ -105,7 +105,7 @@ pub fn may_pass(error: &Error) -> bool {
 pub enum Fall {
     /// Somebody stopped it on its way up.
     Stopped,
-    /// There was no room after all.
+    /// There was no capacity after all.
     Capacity,
     /// Something failed inside EC2.
     Transient,

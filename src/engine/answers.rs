@@ -113,7 +113,7 @@ impl Engine<'_> {
     pub(super) fn begin_rounds(&mut self, slot: Slot, now: Instant) {
         if self.ledger.watched().is_empty() {
             self.looks.reset(now);
-            self.looks.again(now);
+            self.looks.back_off(now);
         }
         self.ledger.get_mut(slot).looked = now;
     }
@@ -169,7 +169,7 @@ impl Engine<'_> {
                 for slot in group.slots.iter().filter(|_| live && several) {
                     self.ledger.get_mut(*slot).may_be_switched(now);
                 }
-                let shortage = if class == Class::Limit { Shortage::Limit } else { Shortage::Room };
+                let shortage = if class == Class::Limit { Shortage::Limit } else { Shortage::Capacity };
                 for slot in queue.run_short(group, shortage, &self.ledger, now) {
                     self.settle_refused(slot, &error);
                 }
@@ -219,7 +219,7 @@ impl Engine<'_> {
         for (slot, earlier) in bad.iter().zip(earlier) {
             let entry = self.ledger.get_mut(*slot);
             (entry.sent, entry.unseen) = earlier;
-            self.say_no(*slot, class, error, now);
+            self.refuse_one(*slot, class, error, now);
         }
         if matches!(class, Class::Permission | Class::Unknown) {
             let queue = self.queues.of(step);
@@ -235,7 +235,7 @@ impl Engine<'_> {
     }
 
     /// Takes in what EC2 said of one instance.
-    pub(super) fn say_no(&mut self, slot: Slot, class: Class, error: &Error, now: Instant) {
+    pub(super) fn refuse_one(&mut self, slot: Slot, class: Class, error: &Error, now: Instant) {
         let entry = self.ledger.get(slot);
         let stop = entry.task.step != Step::Start;
         let says = |words: &str| error.message.contains(words);
@@ -256,7 +256,7 @@ impl Engine<'_> {
                 let entry = self.ledger.get_mut(slot);
                 entry.hibernation_refused = true;
                 entry.task.step = Step::Stop { hibernate: false };
-                self.queues.of(entry.task.step).add_again(&self.ledger, slot, now);
+                self.queues.of(entry.task.step).add_retry(&self.ledger, slot, now);
             }
             _ => self.fail(slot, error, now),
         }
@@ -288,7 +288,7 @@ impl Engine<'_> {
         self.ledger.wait(slot, now + pause.min(WAITS.longest));
     }
 
-    /// Leaves what waits for room, or for EC2 to be well again, to the next tick.
+    /// Leaves what waits for capacity, or for EC2 to recover, to the next tick.
     pub(super) fn leave_to_the_next_tick(&mut self, now: Instant) {
         for group in self.queues.paused(now) {
             // What was not asked for itself waited for the same thing.

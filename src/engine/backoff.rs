@@ -29,7 +29,7 @@ impl Backoff {
     }
 
     /// Waits, longer than the last time.
-    pub(super) fn again(&mut self, now: Instant) {
+    pub(super) fn back_off(&mut self, now: Instant) {
         self.at = now + self.step;
         self.step = (self.step * self.ladder.growth / 100).min(self.ladder.longest);
     }
@@ -52,13 +52,13 @@ mod tests {
         assert_eq!(backoff.at, now);
         let pauses: Vec<u64> = (0..4)
             .map(|_| {
-                backoff.again(now);
+                backoff.back_off(now);
                 (backoff.at - now).as_secs()
             })
             .collect();
         assert_eq!(pauses, [1, 2, 3, 3]);
         backoff.reset(now);
-        backoff.again(now);
+        backoff.back_off(now);
         assert_eq!(backoff.at - now, ladder.first);
     }
 }

@@ -33,7 +33,7 @@ impl Engine<'_> {
             return Some(Due { at: ready_at, call: None, until });
         }
         if queue.hold(&self.ledger, now).is_none() {
-            // What was ready has joined those that wait for room.
+            // What was ready has joined those that wait for capacity.
             return queue.ready_at().map(|at| Due { at, call: None, until });
         }
         let group = queue.hold(&self.ledger, now)?;
@@ -108,7 +108,7 @@ impl Engine<'_> {
             if let Some(call) = self.look_on_the_way(self.looks.at) {
                 return Some(Due { at: self.looks.at, call: Some(call), until });
             }
-            self.looks.again(now);
+            self.looks.back_off(now);
         }
         Some(Due { at: self.looks.at, call: None, until })
     }

@@ -76,7 +76,7 @@ impl Engine<'_> {
             self.doubted_since = Some(now);
         }
         match doubtful {
-            true => self.unclear.again(now),
+            true => self.unclear.back_off(now),
             false => self.unclear.reset(now),
         }
         self.mark_anew(&fallen, now);

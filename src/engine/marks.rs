@@ -19,7 +19,7 @@ impl Engine<'_> {
             self.tidy_wrong();
         }
         let call = Call::Tidy(self.tidying.last()?.clone());
-        Some(Due { at: self.tidy_again.at, call: Some(call), until: self.orders.deadline })
+        Some(Due { at: self.tidy_backoff.at, call: Some(call), until: self.orders.deadline })
     }
 
     /// Takes this run's mark off those that must not carry it.
@@ -66,7 +66,7 @@ impl Engine<'_> {
             for slot in slots(self, &job.ids) {
                 self.ledger.settle(slot, Outcome::skipped(Reason::AsScheduled));
             }
-            return self.tidy_again.reset(now);
+            return self.tidy_backoff.reset(now);
         };
         let all_denied = classify(&error) == Class::Permission && !self.may_tidy;
         for slot in slots(self, &job.ids) {
@@ -88,7 +88,7 @@ impl Engine<'_> {
             return;
         }
         if may_pass(&error) {
-            self.tidy_again.again(now);
+            self.tidy_backoff.back_off(now);
             return self.tidying.insert(0, part(&job.ids));
         }
         let named = InstanceId::all_in(&error.message);

@@ -5,8 +5,8 @@
 //! hold the bad one, because the other half went through, is halved again without being asked for as a whole. How many go
 //! into one call is learned from what EC2 says to the calls before.
 //!
-//! Where something is short (room in a zone, a limit of the account), halves tell nothing: what fits depends on how many
-//! are asked for. There the first in line are asked for in ever smaller groups, and what has no room by itself goes to
+//! Where something is short (capacity in a zone, a limit of the account), halves tell nothing: what fits depends on how many
+//! are asked for. There the first in line are asked for in ever smaller groups, and what has no capacity even alone goes to
 //! the back of its own line.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -40,36 +40,37 @@ const PATIENT_PROBES: usize = 64;
 const FEW: usize = 2 * PROBES;
 /// Instances of one type refused one by one before the account's limit is taken for reached.
 const LIMIT_PROBES: usize = 3;
-/// Instances without room one by one before all of their place wait; twice as many each time, up to the second figure.
-const ROOM_PROBES: (usize, usize) = (24, 64);
-/// Pauses before a place without room is asked for again.
-const ROOM: Ladder = Ladder { first: Duration::from_secs(10), longest: Duration::from_secs(120), growth: 150 };
-/// Pauses while EC2 is unwell as a whole, or throttles.
-const CALLS: Ladder = Ladder { first: Duration::from_millis(250), longest: Duration::from_secs(20), growth: 150 };
+/// Instances refused one by one for lack of capacity before the whole pool waits; twice as many each time, up to the second figure.
+const CAPACITY_PROBES: (usize, usize) = (24, 64);
+/// Pauses before a pool without capacity is asked for again.
+const CAPACITY_PAUSES: Ladder =
+    Ladder { first: Duration::from_secs(10), longest: Duration::from_secs(120), growth: 150 };
+/// Pauses while EC2 fails as a whole, or throttles.
+const CALL_PAUSES: Ladder = Ladder { first: Duration::from_millis(250), longest: Duration::from_secs(20), growth: 150 };
 /// Calls in a row without a clear answer before a single instance is asked for: is it they, or EC2?
 const SUSPICIOUS: u32 = 2;
 
 /// What instances may be asked for together, because EC2 refuses them for reasons of their own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kind {
-    scarce: Option<Scarce>,
+    pool: Option<Pool>,
     spot: bool,
     step: Step,
 }
 
-/// What is short.
+/// What is short: a capacity pool, as EC2 calls an instance type in a zone, or the account's limit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Scarce {
-    /// Room for an instance type in a zone.
-    Room { zone: Arc<str>, instance_type: Arc<str> },
+pub(super) enum Pool {
+    /// Capacity for an instance type in a zone.
+    Zone { zone: Arc<str>, instance_type: Arc<str> },
     /// What the account may run of an instance type.
-    Limit { instance_type: Arc<str> },
+    Account { instance_type: Arc<str> },
 }
 
 /// What EC2 is short of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shortage {
-    Room,
+    Capacity,
     Limit,
 }
 
@@ -127,7 +128,7 @@ enum Suspicion {
 #[derive(Debug)]
 struct Line {
     fresh: VecDeque<Slot>,
-    again: VecDeque<Part>,
+    retries: VecDeque<Part>,
     /// Instances in the next group.
     size: usize,
     /// Its turn, when it was last served.
@@ -145,28 +146,28 @@ impl Line {
     fn new(size: usize, now: Instant) -> Self {
         Self {
             fresh: VecDeque::new(),
-            again: VecDeque::new(),
+            retries: VecDeque::new(),
             size,
             served: 0,
             refused: 0,
             in_a_row: 0,
             alone: 0,
-            enough: ROOM_PROBES.0,
-            pause: Backoff::new(ROOM, now),
+            enough: CAPACITY_PROBES.0,
+            pause: Backoff::new(CAPACITY_PAUSES, now),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.fresh.is_empty() && self.again.is_empty()
+        self.fresh.is_empty() && self.retries.is_empty()
     }
 
     fn len(&self) -> usize {
-        self.fresh.len() + self.again.iter().map(|part| part.slots.len()).sum::<usize>()
+        self.fresh.len() + self.retries.iter().map(|part| part.slots.len()).sum::<usize>()
     }
 
     fn push(&mut self, slots: Vec<Slot>, suspicion: Suspicion, unanswered: bool) {
         if !slots.is_empty() {
-            self.again.push_back(Part { slots, suspicion, unanswered });
+            self.retries.push_back(Part { slots, suspicion, unanswered });
         }
     }
 
@@ -187,13 +188,13 @@ impl Line {
             // Neighbours are often alike: examples are taken from all over the line.
             return self.fresh.remove(nth * self.fresh.len() / (PROBES + 1) % self.fresh.len());
         }
-        let part = self.again.front_mut()?;
+        let part = self.retries.front_mut()?;
         let slot = part.slots.remove(0);
         if part.suspicion != Suspicion::Bad {
             part.suspicion = Suspicion::None;
         }
         if part.slots.is_empty() {
-            self.again.pop_front();
+            self.retries.pop_front();
         }
         Some(slot)
     }
@@ -204,9 +205,9 @@ impl Line {
             let size = self.size.min(self.fresh.len());
             return Some((self.fresh.drain(..size).collect(), Origin::Sized));
         }
-        let part = self.again.front_mut()?;
+        let part = self.retries.front_mut()?;
         if part.suspicion == Suspicion::Bad && part.slots.len() == 1 {
-            return Some((self.again.pop_front()?.slots, Origin::Alone));
+            return Some((self.retries.pop_front()?.slots, Origin::Alone));
         }
         if part.suspicion == Suspicion::Bad {
             let other = part.slots.split_off(part.slots.len() / 2);
@@ -217,7 +218,7 @@ impl Line {
         let mut slots = Vec::new();
         let mut at = 0;
         while slots.len() < self.size
-            && let Some(part) = self.again.get_mut(at)
+            && let Some(part) = self.retries.get_mut(at)
         {
             if part.suspicion == Suspicion::Bad {
                 at += 1;
@@ -227,7 +228,7 @@ impl Line {
             slots.extend(part.slots.drain(..some));
             part.suspicion = Suspicion::None;
             if part.slots.is_empty() {
-                self.again.remove(at);
+                self.retries.remove(at);
             }
         }
         Some((slots, Origin::Sized))
@@ -236,7 +237,7 @@ impl Line {
     /// Finds what is left of a pair of halves.
     fn other_half(&mut self, origin: Origin) -> Option<&mut Part> {
         let Origin::Half(pair) = origin else { return None };
-        self.again.iter_mut().find(|part| part.suspicion == Suspicion::Half(pair))
+        self.retries.iter_mut().find(|part| part.suspicion == Suspicion::Half(pair))
     }
 }
 
@@ -277,7 +278,7 @@ impl Queues {
         held(&self.stops) || held(&self.starts)
     }
 
-    /// Takes out what waits for room in its place, or for EC2 to answer again, each with those that wait for the same.
+    /// Takes out what waits for capacity in its pool, or for EC2 to answer again, each with those that wait for the same.
     pub(super) fn paused(&mut self, now: Instant) -> Vec<Vec<Slot>> {
         [&mut self.stops, &mut self.starts].into_iter().flat_map(|queue| queue.take_paused(now)).collect()
     }
@@ -307,7 +308,7 @@ pub(super) struct Queue {
     refused_alone: usize,
     /// Calls in a row without a clear answer.
     unanswered: u32,
-    /// When the next call may be made: EC2 throttles, or is unwell as a whole.
+    /// When the next call may be made: EC2 throttles, or fails as a whole.
     pause: Backoff,
 }
 
@@ -325,13 +326,13 @@ impl Queue {
             probing: false,
             refused_alone: 0,
             unanswered: 0,
-            pause: Backoff::new(CALLS, now),
+            pause: Backoff::new(CALL_PAUSES, now),
         }
     }
 
     fn kind(ledger: &Ledger, slot: Slot) -> Kind {
         let entry = ledger.get(slot);
-        Kind { scarce: None, spot: entry.instance.spot, step: entry.task.step }
+        Kind { pool: None, spot: entry.instance.spot, step: entry.task.step }
     }
 
     fn line(&mut self, kind: &Kind, now: Instant) -> &mut Line {
@@ -345,7 +346,7 @@ impl Queue {
     }
 
     /// Lines up what was asked for before, at the back.
-    pub(super) fn add_again(&mut self, ledger: &Ledger, slot: Slot, now: Instant) {
+    pub(super) fn add_retry(&mut self, ledger: &Ledger, slot: Slot, now: Instant) {
         self.line(&Self::kind(ledger, slot), now).push(vec![slot], Suspicion::None, false);
     }
 
@@ -391,7 +392,7 @@ impl Queue {
     /// Returns some of those that come after the group in hand.
     pub(super) fn next_in_line(&self, most: usize) -> Vec<Slot> {
         let fresh = self.lines.values().flat_map(|line| &line.fresh);
-        let again = self.lines.values().flat_map(|line| &line.again).flat_map(|part| &part.slots);
+        let again = self.lines.values().flat_map(|line| &line.retries).flat_map(|part| &part.slots);
         fresh.chain(again).copied().take(most).collect()
     }
 
@@ -401,7 +402,7 @@ impl Queue {
     }
 
     fn form(&mut self, ledger: &Ledger, now: Instant) -> Option<Group> {
-        self.send_to_their_places(ledger);
+        self.send_to_their_pools(ledger);
         let alone = (self.probing && !self.accepted) || self.unanswered >= SUSPICIOUS;
         let open = self.lines.iter_mut().filter(|(_, line)| !line.is_empty() && line.pause.at <= now);
         let (kind, line) = open.min_by_key(|(_, line)| (line.fresh.is_empty(), line.served))?;
@@ -420,30 +421,30 @@ impl Queue {
         Some(Group { slots, kind, origin })
     }
 
-    /// Lets those of a place that is known to be short join its line.
-    fn send_to_their_places(&mut self, ledger: &Ledger) {
-        let places: Vec<Kind> = self
+    /// Moves those of a pool that is known to be short into its line.
+    fn send_to_their_pools(&mut self, ledger: &Ledger) {
+        let pools: Vec<Kind> = self
             .lines
             .iter()
-            .filter(|(kind, line)| kind.scarce.is_some() && !line.is_empty())
+            .filter(|(kind, line)| kind.pool.is_some() && !line.is_empty())
             .map(|(k, _)| k.clone())
             .collect();
-        if places.is_empty() {
+        if pools.is_empty() {
             return;
         }
         let mut moved: Vec<(Kind, Slot)> = Vec::new();
-        for (kind, line) in self.lines.iter_mut().filter(|(kind, _)| kind.scarce.is_none()) {
+        for (kind, line) in self.lines.iter_mut().filter(|(kind, _)| kind.pool.is_none()) {
             line.fresh.retain(|slot| {
-                let of = |place: &&Kind| {
-                    let shortage = match &place.scarce {
-                        Some(Scarce::Room { .. }) => Shortage::Room,
+                let of = |pool: &&Kind| {
+                    let shortage = match &pool.pool {
+                        Some(Pool::Zone { .. }) => Shortage::Capacity,
                         _ => Shortage::Limit,
                     };
-                    **place == scarce(kind, ledger, *slot, shortage)
+                    **pool == pool_of(kind, ledger, *slot, shortage)
                 };
-                let place = places.iter().find(of);
-                moved.extend(place.map(|place| (place.clone(), *slot)));
-                place.is_none()
+                let pool = pools.iter().find(of);
+                moved.extend(pool.map(|pool| (pool.clone(), *slot)));
+                pool.is_none()
             });
         }
         for (kind, slot) in moved {
@@ -457,7 +458,7 @@ impl Queue {
     fn answered(&mut self, now: Instant) {
         if self.unanswered > SUSPICIOUS {
             // It was EC2 itself: nobody is a suspect for that.
-            for part in self.lines.values_mut().flat_map(|line| &mut line.again).filter(|part| part.unanswered) {
+            for part in self.lines.values_mut().flat_map(|line| &mut line.retries).filter(|part| part.unanswered) {
                 part.suspicion = Suspicion::None;
             }
         }
@@ -475,13 +476,13 @@ impl Queue {
         if let Some(other) = line.other_half(group.origin) {
             other.suspicion = Suspicion::Bad;
         }
-        if group.kind.scarce.is_some() {
+        if group.kind.pool.is_some() {
             line.in_a_row += 1;
-            (line.alone, line.enough) = (0, ROOM_PROBES.0);
+            (line.alone, line.enough) = (0, CAPACITY_PROBES.0);
             line.pause.reset(now);
             if group.origin == Origin::Alone {
-                // There is room again, maybe for those too that had none by themselves.
-                line.again.iter_mut().for_each(|part| part.suspicion = Suspicion::None);
+                // There is capacity again, maybe also for those that were refused alone.
+                line.retries.iter_mut().for_each(|part| part.suspicion = Suspicion::None);
             }
             if line.in_a_row > 1 {
                 line.size = (line.size * 2).min(largest);
@@ -501,7 +502,7 @@ impl Queue {
 
     /// EC2 throttled the group in hand: the same again, later.
     pub(super) fn throttle(&mut self, group: Group, now: Instant) {
-        self.pause.again(now);
+        self.pause.back_off(now);
         self.held = Some(group);
     }
 
@@ -509,7 +510,7 @@ impl Queue {
     pub(super) fn lose(&mut self, now: Instant) {
         self.unanswered += 1;
         if self.unanswered > SUSPICIOUS {
-            self.pause.again(now);
+            self.pause.back_off(now);
         }
     }
 
@@ -543,56 +544,56 @@ impl Queue {
         (self.refused_alone >= enough && self.len() > FEW).then(|| (self.take_all(), self.refused_alone))
     }
 
-    /// EC2 has no room for the group, or the account's limit none. Hands over all of a type, if its limit is taken for
+    /// EC2 lacks capacity for the group, or the account's limit is reached. Hands over all of a type, if its limit is taken for
     /// reached.
     pub(super) fn run_short(&mut self, group: Group, shortage: Shortage, ledger: &Ledger, now: Instant) -> Vec<Slot> {
         self.answered(now);
         let count = group.slots.len();
-        let mut places: BTreeMap<Kind, Vec<Slot>> = BTreeMap::new();
+        let mut pools: BTreeMap<Kind, Vec<Slot>> = BTreeMap::new();
         for slot in group.slots {
-            places.entry(scarce(&group.kind, ledger, slot, shortage)).or_default().push(slot);
+            pools.entry(pool_of(&group.kind, ledger, slot, shortage)).or_default().push(slot);
         }
-        let only = places.len() == 1;
+        let only = pools.len() == 1;
         let mut reached = Vec::new();
-        for (kind, slots) in places {
+        for (kind, slots) in pools {
             let line = self.line(&kind, now);
             line.in_a_row = 0;
             if count == 1 {
                 line.push(slots, Suspicion::Bad, false);
-                reached.extend(self.without_room(&kind, shortage, now));
+                reached.extend(self.without_capacity(&kind, shortage, now));
                 continue;
             }
             line.size = line.size.min(if only { count / 2 } else { slots.len() });
             // The first in line stay the first: smaller groups of them tell how much fits.
-            line.again.push_front(Part { slots, suspicion: Suspicion::None, unanswered: false });
+            line.retries.push_front(Part { slots, suspicion: Suspicion::None, unanswered: false });
         }
         if !reached.is_empty() {
             // What was not asked for yet, of the same type, meets the same limit.
-            self.send_to_their_places(ledger);
+            self.send_to_their_pools(ledger);
         }
         reached.iter().filter_map(|kind| self.lines.remove(kind)).flat_map(slots_of).collect()
     }
 
-    /// A start fell back because there was no room after all: it waits in its place's line.
+    /// A start fell back because there was no capacity after all: it waits in its pool's line.
     pub(super) fn fell_short(&mut self, slot: Slot, ledger: &Ledger, now: Instant) {
-        let kind = scarce(&Self::kind(ledger, slot), ledger, slot, Shortage::Room);
+        let kind = pool_of(&Self::kind(ledger, slot), ledger, slot, Shortage::Capacity);
         let line = self.line(&kind, now);
         line.in_a_row = 0;
         line.push(vec![slot], Suspicion::Bad, false);
-        self.without_room(&kind, Shortage::Room, now);
+        self.without_capacity(&kind, Shortage::Capacity, now);
     }
 
-    /// One of a place had no room by itself; after a few of them, all of the place wait, or their limit is reached.
-    fn without_room(&mut self, kind: &Kind, shortage: Shortage, now: Instant) -> Option<Kind> {
+    /// One of a pool was refused alone; after a few of them, the whole pool waits, or its limit is reached.
+    fn without_capacity(&mut self, kind: &Kind, shortage: Shortage, now: Instant) -> Option<Kind> {
         let line = self.line(kind, now);
         line.alone += 1;
         line.size = 1;
         match shortage {
             Shortage::Limit => (line.alone >= LIMIT_PROBES.min(line.len())).then(|| kind.clone()),
-            Shortage::Room => {
+            Shortage::Capacity => {
                 if line.alone >= line.enough.min(line.len()) {
-                    line.pause.again(now);
-                    (line.alone, line.enough) = (0, (line.enough * 2).min(ROOM_PROBES.1));
+                    line.pause.back_off(now);
+                    (line.alone, line.enough) = (0, (line.enough * 2).min(CAPACITY_PROBES.1));
                 }
                 None
             }
@@ -600,7 +601,7 @@ impl Queue {
     }
 
     fn take_paused(&mut self, now: Instant) -> Vec<Vec<Slot>> {
-        // After several that were asked for one by one: two that are unwell by themselves are not yet EC2.
+        // After several that were asked for one by one: two instances that fail are not yet EC2 failing.
         if self.unanswered as usize > SUSPICIOUS as usize + PROBES && self.pause.at > now {
             return vec![self.take_all()];
         }
@@ -618,16 +619,16 @@ impl Queue {
 }
 
 fn slots_of(line: Line) -> impl Iterator<Item = Slot> {
-    line.fresh.into_iter().chain(line.again.into_iter().flat_map(|part| part.slots))
+    line.fresh.into_iter().chain(line.retries.into_iter().flat_map(|part| part.slots))
 }
 
 /// Returns the line in which an instance waits for what is short.
-fn scarce(kind: &Kind, ledger: &Ledger, slot: Slot, shortage: Shortage) -> Kind {
+fn pool_of(kind: &Kind, ledger: &Ledger, slot: Slot, shortage: Shortage) -> Kind {
     let instance = &ledger.get(slot).instance;
     let instance_type = instance.instance_type.clone();
-    let scarce = match shortage {
-        Shortage::Room => Scarce::Room { zone: instance.zone.clone(), instance_type },
-        Shortage::Limit => Scarce::Limit { instance_type },
+    let pool = match shortage {
+        Shortage::Capacity => Pool::Zone { zone: instance.zone.clone(), instance_type },
+        Shortage::Limit => Pool::Account { instance_type },
     };
-    Kind { scarce: Some(scarce), ..kind.clone() }
+    Kind { pool: Some(pool), ..kind.clone() }
 }

@@ -113,7 +113,7 @@ async fn a_broken_policy_in_one_account_fails_its_instances_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_throttled_sts_is_waited_for_and_one_that_stays_unwell_ends_unfinished() {
+async fn a_throttled_sts_is_waited_for_and_one_that_keeps_failing_ends_unfinished() {
     let mut world = with_accounts(&[ONE]).await;
     world.sim.fault(Fault::refuse("AssumeRole", "Throttling", "Rate exceeded").status(400).times(4));
     assert_eq!(world.invoke(stop_in(&[ONE])).await.verdict(), "complete");

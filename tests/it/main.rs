@@ -29,6 +29,6 @@ mod soup;
 mod starts;
 mod throttling;
 mod told;
-mod unwell;
+mod transient;
 mod weeks;
 mod wrappings;

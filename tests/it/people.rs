@@ -71,8 +71,8 @@ async fn without_an_answer_to_the_second_look_nothing_is_switched() {
     world.sim.add(ours("web"));
     world.sim.fault(slow_first_stop());
     world.sim.fault(Fault::refuse("StopInstances", "RequestLimitExceeded", "Too many.").status(503).times(1));
-    let unwell = Fault::refuse("DescribeInstances", "RequestLimitExceeded", "Too many.").status(503);
-    world.sim.fault(unwell.after(1).times(6));
+    let busy = Fault::refuse("DescribeInstances", "RequestLimitExceeded", "Too many.").status(503);
+    world.sim.fault(busy.after(1).times(6));
     let told = world.while_it_runs(stop(), Duration::from_secs(5), |sim| exempt(sim, "web")).await;
     assert_eq!((told.reason("web").as_str(), world.sim.state("web").as_str()), ("exempt", "running"));
 }

@@ -228,7 +228,7 @@ async fn what_a_whole_region_fails_for_is_said_in_ec2s_words_and_with_what_helps
 }
 
 #[tokio::test]
-async fn a_region_that_is_unwell_costs_no_other_its_night_off() {
+async fn a_region_that_fails_costs_no_other_its_night_off() {
     for trouble in [
         Fault::hang("DescribeInstances"),
         Fault::hang("StopInstances"),

@@ -66,13 +66,13 @@ async fn an_id_not_found_while_starts_are_followed_hides_no_other() {
     assert_eq!(told.names("unfinished"), names(["web-2"]));
 }
 
-const NO_ROOM: (&str, &str) =
+const NO_CAPACITY: (&str, &str) =
     ("Server.InsufficientInstanceCapacity", "Server.InsufficientInstanceCapacity: Insufficient capacity.");
 const SERVER_ERROR: (&str, &str) = ("Server.InternalError", "Server.InternalError: Internal error on launch");
 
 #[tokio::test]
 async fn a_start_that_falls_back_for_want_of_room_or_by_an_error_of_ec2s_is_tried_again() {
-    for (code, words) in [NO_ROOM, SERVER_ERROR] {
+    for (code, words) in [NO_CAPACITY, SERVER_ERROR] {
         let mut world = World::new().await;
         world.sim.add(ours("web").state("stopped"));
         world.sim.add(ours("db").state("stopped").falls_back(code, words).falls_back_times(1));
@@ -84,7 +84,7 @@ async fn a_start_that_falls_back_for_want_of_room_or_by_an_error_of_ec2s_is_trie
 
 #[tokio::test]
 async fn a_start_that_falls_back_for_want_of_room_until_the_end_is_unfinished_and_stays_ours() {
-    for (code, words) in [NO_ROOM, SERVER_ERROR] {
+    for (code, words) in [NO_CAPACITY, SERVER_ERROR] {
         let mut world = World::new().await;
         world.sim.add(ours("db").falls_back(code, words));
         world.invoke(remembering(stop())).await;

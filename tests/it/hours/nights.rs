@@ -256,12 +256,12 @@ async fn hibernate_is_for_what_is_configured_for_it() {
 }
 
 #[tokio::test]
-async fn a_mark_that_ec2_is_too_unwell_for_is_left_to_the_next_tick() {
-    let unwell = |action: &'static str| Fault::refuse(action, "Unavailable", "Service unavailable.").status(503);
+async fn a_mark_that_ec2_fails_to_write_is_left_to_the_next_tick() {
+    let unavailable = |action: &'static str| Fault::refuse(action, "Unavailable", "Service unavailable.").status(503);
     let tried = with_hours("tried", "Mo-Fr 18:00-24:00").tag(MARK, &mark("Tu 10:00"));
     let mut world = cloud([with_hours("off", "office").state("stopped"), tried]).await;
-    world.sim.fault(unwell("CreateTags"));
-    world.sim.fault(unwell("DeleteTags"));
+    world.sim.fault(unavailable("CreateTags"));
+    world.sim.fault(unavailable("DeleteTags"));
     let told = tick(&mut world, &forgetful(), "Tu 19:00").await;
     assert!(told.took < Duration::from_secs(8), "{:?}, {} calls", told.took, world.sim.calls().len());
     assert_eq!((told.verdict().as_str(), told.names("unfinished")), ("unfinished", names(["off"])));

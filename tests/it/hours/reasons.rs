@@ -126,7 +126,7 @@ async fn it_fails_only_as_invalid_request() {
     assert!(told.message().contains(r#"hours.office: "Mon-Fri 8-19""#), "{}", told.message());
     assert!(told.message().contains(r#"write "Mo-Fr 08:00-19:00""#), "{}", told.message());
 
-    // EC2 is unwell as a whole: the next tick is the retry.
+    // EC2 fails as a whole: the next tick is the retry.
     world.sim.fault(ec2_sim::Fault::refuse("DescribeInstances", "AuthFailure", "No."));
     let told = tick(&mut world, &reconcile(), "Tu 19:05").await;
     assert!(matches!(told.outcome, ec2_sim::Outcome::Answered(_)), "{:?}", told.outcome);

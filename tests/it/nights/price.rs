@@ -1,4 +1,4 @@
-//! What bad instances cost: calls and instance tokens, as n + c · bad · log n; and what an unwell EC2 is spared.
+//! What bad instances cost: calls and instance tokens, as n + c · bad · log n; and what a failing EC2 is spared.
 
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ async fn bad_instances_cost_a_few_calls_and_tokens_each_times_log_n() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ec2_that_is_unwell_as_a_whole_is_not_flooded() {
+async fn an_ec2_that_fails_as_a_whole_is_not_flooded() {
     for plague in [Plague::Sick, Plague::Cut, Plague::Throttled] {
         for verb in [Some(Verb::Stop), None] {
             let mut manner = Manner { latency: (5, 5), ..Manner::default() };

@@ -31,7 +31,7 @@ const WINDOWS: &[(i64, i64, i64)] = &[
     (60, 0, 5_400),
 ];
 
-const ROOM_FALL: (&str, &str) = ("Server.InsufficientInstanceCapacity", "Server.InsufficientInstanceCapacity: no.");
+const CAPACITY_FALL: (&str, &str) = ("Server.InsufficientInstanceCapacity", "Server.InsufficientInstanceCapacity: no.");
 const STOP_NOS: &[(&str, &str, u16)] = &[
     ("OperationNotPermitted", "'{id}' may not be stopped. Modify its 'disableApiStop' instance attribute.", 400),
     ("UnsupportedOperation", "The instance can't be stopped.", 400),
@@ -188,7 +188,7 @@ impl Plot {
                 if self.dice.one_in(3) {
                     story.ticks[tick].death = Some((self.dice.between(2, 4) as usize, true));
                 }
-                story.fleet[n].falls = vec![if self.dice.one_in(2) { KEY_FALL } else { ROOM_FALL }; many];
+                story.fleet[n].falls = vec![if self.dice.one_in(2) { KEY_FALL } else { CAPACITY_FALL }; many];
             }
             11 => {
                 let trouble = self.trouble();

@@ -94,7 +94,7 @@ async fn an_older_tick_after_a_newer_one_over_a_closing_edge_starts_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tick_does_not_wait_for_tags_that_ec2_is_too_unwell_to_delete() {
+async fn a_tick_does_not_wait_for_tags_that_ec2_fails_to_delete() {
     let mut sick = story("office", ticks(62 * 60 - 5, 62 * 60 + 30));
     sick.fleet[0].state = State::Stopped;
     sick.fleet[0].tags.insert(STOPPED_AT_TAG.to_owned(), "2026-11-20T19:00:00Z".to_owned());

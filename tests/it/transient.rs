@@ -1,4 +1,4 @@
-//! An EC2 that is unwell, and networks that are: sat out, and never taken for an answer.
+//! Transient failures of EC2 and of the network: waited out, and never taken for an answer.
 
 use std::time::Duration;
 
