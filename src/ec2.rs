@@ -1,5 +1,7 @@
 //! The port: the few verbs of EC2 that Curfew needs, in its own types.
 //!
+//! What is asked and done about snapshots has no double in this process, and so no trait: these verbs are [`AwsEc2`]'s own.
+//!
 //! Behind it stand the AWS SDK ([`AwsEc2`], the adapter) and, in the engine's tests, a double in this process.
 
 use std::fmt;
@@ -111,6 +113,13 @@ pub const START_BUCKETS: Buckets =
 /// What EC2 documents for StopInstances, a plain mutating action.
 pub const STOP_BUCKETS: Buckets =
     Buckets { calls: Rate { size: 50.0, refill: 5.0 }, instances: Rate { size: 1000.0, refill: 20.0 } };
+
+/// What EC2 documents for DeleteSnapshot; it counts no resources by themselves.
+pub const DELETE_SNAPSHOT_BUCKETS: Buckets =
+    Buckets { calls: Rate { size: 100.0, refill: 5.0 }, instances: Rate { size: 1.0, refill: 1.0 } };
+/// What EC2 documents for a plain look without filter or pages, as DescribeSnapshotAttribute is one.
+pub const LOOK_BUCKETS: Buckets =
+    Buckets { calls: Rate { size: 50.0, refill: 10.0 }, instances: Rate { size: 1.0, refill: 1.0 } };
 
 /// EC2's limits for this account: the documented ones, unless AWS has raised them.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]

@@ -27,7 +27,7 @@ mod due;
 mod ledger;
 mod looks;
 mod marks;
-mod pace;
+pub(crate) mod pace;
 mod queue;
 
 use backoff::{Backoff, Ladder};
@@ -44,7 +44,7 @@ const WAITS: Ladder = Ladder { first: Duration::from_secs(1), longest: Duration:
 /// Pause before memory is tried to be saved a second time: the agent in the instance takes a while to be ready.
 const HIBERNATION_PAUSE: Duration = Duration::from_secs(15);
 /// How long a look may be acted on: after pauses people may have exempted an instance, or switched it themselves.
-const LOOK_LASTS: Duration = Duration::from_secs(10);
+pub(crate) const LOOK_LASTS: Duration = Duration::from_secs(10);
 /// How long DescribeInstances may lag behind: what then still shows as stopped has fallen back, though nothing else about it
 /// is news, as where it failed twice in a second for the same reason.
 const LAG_LASTS: Duration = Duration::from_secs(20);

@@ -17,7 +17,7 @@ pub const STOPPED_AT_TAG: &str = "curfew:stopped-at";
 /// The exemption: left alone always, or until a moment.
 pub const EXEMPT_TAG: &str = "curfew:exempt";
 /// The name that people gave it.
-const NAME_TAG: &str = "Name";
+pub(crate) const NAME_TAG: &str = "Name";
 /// The instance's own running hours; only `reconcile` reads what they say.
 pub const HOURS_TAG: &str = "curfew:hours";
 

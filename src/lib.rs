@@ -8,6 +8,7 @@
 //! - **The engine** is one loop that awaits, around a state machine that doesn't. The state machine's files import no SDK,
 //!   environment or clock either. The engine asks `plan` to decide again about an instance that it has looked at again, and never
 //!   sees the request.
+//! - **Snapshots** that nobody needs go another way from the request on: [`snapshots`], whose rule is in `snapshots/rule.rs`.
 //! - **Running hours** are in [`hours`]: what people write, and when it is open. `plan/reconcile.rs` is the rule that acts on them.
 //! - **EC2** is behind [`ec2`], a port of five verbs in our own types. Its adapter, `ec2/aws.rs`, is the only file that names the
 //!   AWS SDK; `ec2/refusal.rs` is the only table of what EC2's codes mean.
@@ -25,6 +26,7 @@
 //! - **a field of the report?** `report.rs`, and infra/README.md, "The report". Of a log line or a metric: `telemetry.rs`, and
 //!   "The log" there.
 //! - **an action?** `Action` in `request.rs`; the compiler then names every `match` that must know it.
+//! - **a reason to keep a snapshot?** `Reason` in `outcome.rs`, `snapshots/rule.rs`, infra/README.md, "Snapshots".
 //! - **a test, a fault, a seed?** tests/README.md.
 
 pub mod deadline;
@@ -38,6 +40,7 @@ pub mod plan;
 pub mod report;
 pub mod request;
 pub mod select;
+pub mod snapshots;
 pub mod targets;
 pub mod telemetry;
 pub mod wording;
@@ -45,12 +48,12 @@ pub mod wording;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use lambda_runtime::{Context, Diagnostic, LambdaEvent};
 
 use crate::deadline::Deadline;
 use crate::ec2::Aws;
-use crate::event::{Event, unwrap};
+use crate::event::{Event, Unwrapped, unwrap};
 use crate::instance::Run;
 use crate::outcome::TargetRun;
 use crate::report::{Report, Verdict};
@@ -95,17 +98,13 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
     let (begun, now) = (Instant::now(), Utc::now());
     let deadline = Deadline::of(context.deadline());
     let unwrapped = unwrap(event)?;
+    if request::snapshots::is_meant(&unwrapped.request) {
+        return delete_snapshots(unwrapped, &context, &aws, (begun, now), deadline).await;
+    }
     let request = Request::parse(unwrapped.request, unwrapped.time, now)?;
     let deadline = if request.is_about_hours() { deadline.at_most(LONGEST_TICK) } else { deadline };
-    if !matches!(request.regions, Regions::Named(_)) && aws.own_region().is_none() {
-        return Err(Refused::one(
-            "regions: missing, and the environment names no AWS_REGION; write one like \"us-east-1\"".to_owned(),
-        )
-        .into());
-    }
-    // Clocks differ: a run never stands for a moment that is still to come, nor does its mark.
-    let as_of = request.scheduled_time.map_or(now, |due| due.min(now));
-    let late = (now - as_of).to_std().unwrap_or(Duration::ZERO);
+    check_regions(&request.regions, &aws)?;
+    let (as_of, late) = as_of(request.scheduled_time, now);
     let report = if late > request.max_delay {
         Report::of_stale(&request, late, begun.elapsed())
     } else {
@@ -122,6 +121,47 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
     telemetry::log_report(&report);
     // The next tick is the retry.
     if request.is_about_hours() { Ok(report) } else { verdict(report) }
+}
+
+/// The way of a request about snapshots.
+async fn delete_snapshots(
+    unwrapped: Unwrapped,
+    context: &Context,
+    aws: &Aws,
+    (begun, now): (Instant, DateTime<Utc>),
+    deadline: Deadline,
+) -> Result<Report, Failure> {
+    let request = request::snapshots::Request::parse(unwrapped.request, unwrapped.time, now)?;
+    check_regions(&request.regions, aws)?;
+    let (as_of, late) = as_of(request.scheduled_time, now);
+    let report = if late > request.max_delay {
+        Report::of_stale_snapshots(&request, late, begun.elapsed())
+    } else {
+        let home = Home::of(&context.invoked_function_arn);
+        let tell = |worked: &snapshots::TargetRun| telemetry::log_snapshots(&request, worked);
+        let run = snapshots::run(&request, aws, &home, deadline, as_of, now, tell).await;
+        Report::of_snapshots(&request, &run, begun.elapsed())
+    };
+    telemetry::log_metrics(&report);
+    telemetry::log_report(&report);
+    verdict(report)
+}
+
+fn check_regions(regions: &Regions, aws: &Aws) -> Result<(), Refused> {
+    match regions {
+        Regions::Own | Regions::All if aws.own_region().is_none() => Err(Refused::one(
+            "regions: missing, and the environment names no AWS_REGION; write one like \"us-east-1\"".to_owned(),
+        )),
+        Regions::Own | Regions::All | Regions::Named(_) => Ok(()),
+    }
+}
+
+/// Returns the moment that a run stands for, and how late it is.
+///
+/// Clocks differ: a run never stands for a moment that is still to come, nor does its mark.
+fn as_of(scheduled_time: Option<DateTime<Utc>>, now: DateTime<Utc>) -> (DateTime<Utc>, Duration) {
+    let as_of = scheduled_time.map_or(now, |due| due.min(now));
+    (as_of, (now - as_of).to_std().unwrap_or(Duration::ZERO))
 }
 
 /// Succeeds only if nothing that should have changed is left.
@@ -174,10 +214,11 @@ mod tests {
     ];
 
     /// The files that nothing foreign may be in, and what else each may not know.
-    const PURE: [(&str, &[&str]); 23] = [
+    const PURE: [(&str, &[&str]); 26] = [
         ("event.rs", &["crate::ec2", "crate::engine"]),
         ("event/foreign.rs", &["crate::"]),
         ("request.rs", &["crate::ec2", "crate::engine"]),
+        ("request/snapshots.rs", &["crate::ec2", "crate::engine"]),
         ("select.rs", &["crate::ec2", "crate::engine"]),
         ("instance.rs", &["crate::ec2", "crate::engine", "crate::request"]),
         ("hours.rs", &["crate::ec2", "crate::engine", "crate::request", "crate::plan", "opening_hours"]),
@@ -189,6 +230,8 @@ mod tests {
         ("plan/reconcile.rs", &["crate::ec2", "crate::engine"]),
         ("outcome.rs", &["crate::ec2", "crate::engine", "crate::request"]),
         ("report.rs", &["crate::ec2", "crate::engine"]),
+        ("report/snapshots.rs", &["crate::ec2", "crate::engine"]),
+        ("snapshots/rule.rs", &["crate::ec2", "crate::engine"]),
         ("wording.rs", &["crate::"]),
         ("ec2/refusal.rs", &["crate::engine", "crate::request"]),
         ("engine/answers.rs", &["Request"]),
@@ -220,12 +263,12 @@ mod tests {
                 assert!(!known, "{name} knows {word}");
             }
         }
-        for part in ["engine", "event", "hours", "plan"] {
+        for part in ["engine", "event", "hours", "plan", "report", "request", "snapshots"] {
             let files = std::fs::read_dir(folder.join(part)).expect(part);
             for file in files.map(|file| file.expect("a file").file_name()) {
                 let name = format!("{part}/{}", file.to_string_lossy());
                 assert!(
-                    ["engine/pace.rs", "hours/tests", "hours/tests.rs"].contains(&name.as_str())
+                    ["engine/pace.rs", "hours/tests", "hours/tests.rs", "snapshots/act.rs"].contains(&name.as_str())
                         || PURE.iter().any(|(pure, _)| *pure == name),
                     "{name} is held to nothing"
                 );

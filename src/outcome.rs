@@ -175,27 +175,42 @@ impl Skip {
     }
 }
 
-/// The reasons for which Curfew leaves an instance alone; their names are a contract.
+/// The reasons for which Curfew leaves an instance alone, or keeps a snapshot; their names are a contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "README.md, \"Why didn't mine stop?\", says when each applies")]
+#[expect(
+    missing_docs,
+    reason = "README.md, \"Why didn't mine stop?\", and infra/README.md, \"Snapshots\", say when each applies"
+)]
 pub enum Reason {
     AlreadyDone,
+    Archived,
     AsScheduled,
     AutoscalingMember,
+    Backup,
     BadTag,
+    Copied,
     Exempt,
+    FastRestore,
     Gone,
     HasHours,
+    Image,
     InstanceStoreRoot,
+    Locked,
+    Marked,
     Moving,
+    NotCompleted,
     NotMarked,
     ServiceManaged,
+    Shared,
     SpotOneTime,
     StartedSince,
     StopProtected,
     StoppedSince,
+    TooYoung,
     Tried,
+    Unknown,
     UnknownState,
+    VolumeExists,
 }
 
 impl Reason {
@@ -204,22 +219,34 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AlreadyDone => "already_done",
+            Self::Archived => "archived",
             Self::AsScheduled => "as_scheduled",
             Self::AutoscalingMember => "autoscaling_member",
+            Self::Backup => "backup",
             Self::BadTag => "bad_tag",
+            Self::Copied => "copied",
             Self::Exempt => "exempt",
+            Self::FastRestore => "fast_restore",
             Self::Gone => "gone",
             Self::HasHours => "has_hours",
+            Self::Image => "image",
             Self::InstanceStoreRoot => "instance_store_root",
+            Self::Locked => "locked",
+            Self::Marked => "marked",
             Self::Moving => "moving",
+            Self::NotCompleted => "not_completed",
             Self::NotMarked => "not_marked",
             Self::ServiceManaged => "service_managed",
+            Self::Shared => "shared",
             Self::SpotOneTime => "spot_one_time",
             Self::StartedSince => "started_since",
             Self::StopProtected => "stop_protected",
             Self::StoppedSince => "stopped_since",
+            Self::TooYoung => "too_young",
             Self::Tried => "tried",
+            Self::Unknown => "unknown",
             Self::UnknownState => "unknown_state",
+            Self::VolumeExists => "volume_exists",
         }
     }
 }

@@ -5,10 +5,12 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono_tz::Tz;
 
-use crate::instance::{Exemption, Instance, InstanceId, Mark, RootDevice, State};
+use crate::instance::{EXEMPT_TAG, Exemption, Instance, InstanceId, Mark, RootDevice, State, Tags};
 use crate::outcome::{Outcome, Reason, Settled, Skip};
 use crate::request::{Action, Mode, Request};
+use crate::select::TagPatterns;
 
 mod reconcile;
 
@@ -260,24 +262,32 @@ fn nothing_to_do(action: Action, state: &State) -> Option<Decision> {
     }
 }
 
-/// Finds why an instance isn't ours to switch, whatever the action.
-fn leave_alone(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> Option<Skip> {
-    if let Some(key) = request.except_tags.any_match(&instance.tags) {
+/// Finds out whether tags spare what carries them.
+#[must_use]
+pub fn exempted(tags: &Tags, except_tags: &TagPatterns, timezone: Tz, as_of: DateTime<Utc>) -> Option<Skip> {
+    if let Some(key) = except_tags.any_match(tags) {
         return Some(Skip::saying(Reason::Exempt, format!("its tag {key} is in except_tags")));
     }
-    match instance.exemption(request.timezone) {
-        Some(Exemption::Always) => return Some(Skip::because(Reason::Exempt)),
+    match tags.get(EXEMPT_TAG).map(|value| Exemption::parse(value, timezone)) {
+        Some(Exemption::Always) => Some(Skip::because(Reason::Exempt)),
         Some(Exemption::Until(until)) if until > as_of => {
-            return Some(Skip { until: Some(until), ..Skip::because(Reason::Exempt) });
+            Some(Skip { until: Some(until), ..Skip::because(Reason::Exempt) })
         }
         Some(Exemption::Unclear(value)) => {
             let message = format!(
                 "curfew:exempt is {value:?}, which is neither \"true\", nor a time like \"2026-11-20T22:00:00Z\", nor a date like \
                  \"2026-11-20\": left alone to be safe; correct it, or delete the tag"
             );
-            return Some(Skip { wants_attention: true, ..Skip::saying(Reason::Exempt, message) });
+            Some(Skip { wants_attention: true, ..Skip::saying(Reason::Exempt, message) })
         }
-        Some(Exemption::Until(_)) | None => {}
+        Some(Exemption::Until(_)) | None => None,
+    }
+}
+
+/// Finds why an instance isn't ours to switch, whatever the action.
+fn leave_alone(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> Option<Skip> {
+    if let Some(skip) = exempted(&instance.tags, &request.except_tags, request.timezone, as_of) {
+        return Some(skip);
     }
     let named = || request.selection.ids.contains(&instance.id);
     if !request.is_about_hours() && instance.tags.contains_key(&request.hours_tag) && !named() {

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::instance::{InstanceId, State, rfc3339};
+use crate::instance::{State, rfc3339};
 use crate::outcome::{Outcome, Reason, Run, SecondLook, Settled, Skip, TargetRun, Trouble};
 use crate::plan::Step;
 use crate::request::{Action, Mode, Request};
 use crate::wording::{clip, duration as duration_in_words};
+
+mod snapshots;
 
 /// Bytes of the answer and of its log line: a CloudWatch event and a Step Functions state hold 256 KB, and the
 /// caller's own wrapping needs room.
@@ -75,6 +77,21 @@ pub struct Summary {
     pub skipped: usize,
     pub failed: usize,
     pub unfinished: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marked: Option<Storage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<Storage>,
+}
+
+/// What some snapshots cost at most: EC2 bills what has changed since the snapshot before, and doesn't tell how much that is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Storage {
+    pub snapshots: usize,
+    pub up_to_bytes: u64,
+    /// In a month, by the list price of most regions.
+    #[serde(rename = "up_to_usd_a_month", serialize_with = "snapshots::dollars")]
+    pub up_to_micro_dollars: u64,
 }
 
 /// One account and region.
@@ -102,11 +119,11 @@ pub struct TargetError {
     pub message: String,
 }
 
-/// An instance to which EC2 said no.
+/// An instance, or a snapshot, to which EC2 said no.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "EC2's words")]
 pub struct Failed {
-    pub id: InstanceId,
+    pub id: Box<str>,
     pub name: Option<String>,
     pub code: String,
     pub message: String,
@@ -116,7 +133,7 @@ pub struct Failed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Unfinished {
-    pub id: InstanceId,
+    pub id: Box<str>,
     pub name: Option<String>,
     pub reason: String,
 }
@@ -125,10 +142,15 @@ pub struct Unfinished {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "states")]
 pub struct Changed {
-    pub id: InstanceId,
+    pub id: Box<str>,
     pub name: Option<String>,
-    pub from: State,
-    pub to: State,
+    pub from: Box<str>,
+    pub to: Box<str>,
+    /// Why, where it could be for more than one reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
@@ -137,7 +159,7 @@ pub struct Changed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Skipped {
-    pub id: InstanceId,
+    pub id: Box<str>,
     pub name: Option<String>,
     pub reason: Reason,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,33 +174,41 @@ fn is_zero(n: &usize) -> bool {
 }
 
 impl Target {
-    /// Puts what became of a target's instances into its lists.
-    #[must_use]
-    pub fn new(worked: &TargetRun) -> Self {
-        let mut target = Self {
-            account: worked.account.clone(),
-            region: worked.region.clone(),
-            error: worked
-                .error
-                .as_ref()
-                .map(|error| TargetError { code: error.code.clone(), message: error.message.clone() }),
-            note: worked.note.clone(),
+    fn empty(account: &str, region: &str, error: Option<&Trouble>, note: Option<&String>) -> Self {
+        Self {
+            account: account.to_owned(),
+            region: region.to_owned(),
+            error: error.map(|error| TargetError { code: error.code.clone(), message: error.message.clone() }),
+            note: note.cloned(),
             failed: Vec::new(),
             unfinished: Vec::new(),
             changed: Vec::new(),
             would_change: Vec::new(),
             skipped: Vec::new(),
             truncated: 0,
+        }
+    }
+
+    /// Puts what became of a target's instances into its lists.
+    #[must_use]
+    pub fn new(worked: &TargetRun) -> Self {
+        let mut target = Self::empty(&worked.account, &worked.region, worked.error.as_ref(), worked.note.as_ref());
+        let change = |settled: &Settled, from: &State, to: &State, message: Option<Box<str>>| Changed {
+            id: settled.id.as_str().into(),
+            name: settled.name.as_deref().map(str::to_owned),
+            from: from.as_str().into(),
+            to: to.as_str().into(),
+            reason: None,
+            until: None,
+            message: message.map(Into::into),
         };
         for settled in worked.settled.iter().filter(|settled| !settled.is_quiet()) {
-            let (id, name) = (settled.id, settled.name.as_deref().map(str::to_owned));
+            let (id, name) = (settled.id.as_str().into(), settled.name.as_deref().map(str::to_owned));
             let listed = match settled.outcome.clone() {
                 Outcome::Changed { from, to, message } => {
-                    list(&mut target.changed, Changed { id, name, from, to, message: message.map(Into::into) })
+                    list(&mut target.changed, change(settled, &from, &to, message))
                 }
-                Outcome::WouldChange { from, to } => {
-                    list(&mut target.would_change, Changed { id, name, from, to, message: None })
-                }
+                Outcome::WouldChange { from, to } => list(&mut target.would_change, change(settled, &from, &to, None)),
                 Outcome::Skipped(skip) => {
                     let Skip { reason, until, message, .. } = *skip;
                     list(&mut target.skipped, Skipped { id, name, reason, until: until.map(rfc3339), message })
@@ -332,18 +362,25 @@ impl Report {
             let tags = if count == 1 { "tag" } else { "tags" };
             parts.push(format!("{count} bad {tags}: {}", some(named, count)));
         }
-        let label = |id: &InstanceId, name: &Option<String>| name.clone().unwrap_or_else(|| id.to_string());
+        parts.extend(self.troubles(accounts(run), run.too_many_changes.is_none()));
+        format!("{}: {}", self.name, parts.join("; "))
+    }
+
+    /// Says what went wrong: with single instances or snapshots, then with whole targets.
+    fn troubles(&self, accounts: usize, tells_unfinished: bool) -> Vec<String> {
+        let (summary, mut parts) = (&self.summary, Vec::new());
+        let label = |id: &str, name: &Option<String>| name.clone().unwrap_or_else(|| id.to_owned());
         if summary.failed > 0 {
             let failed = self.targets.iter().flat_map(|target| &target.failed);
             let named = failed.map(|failed| format!("{} ({})", label(&failed.id, &failed.name), failed.code));
             parts.push(format!("{} failed: {}", summary.failed, some(named, summary.failed)));
         }
-        if summary.unfinished > 0 && run.too_many_changes.is_none() {
+        if summary.unfinished > 0 && tells_unfinished {
             let unfinished = self.targets.iter().flat_map(|target| &target.unfinished);
             let named = unfinished.map(|left| format!("{} ({})", label(&left.id, &left.name), left.reason));
             parts.push(format!("{} unfinished: {}", summary.unfinished, some(named, summary.unfinished)));
         }
-        let place = |target: &Target| match accounts(run) {
+        let place = |target: &Target| match accounts {
             1 => target.region.clone(),
             _ => format!("{} {}", target.account, target.region),
         };
@@ -366,7 +403,7 @@ impl Report {
             0 => {}
             _ => parts.push(some(told, count)),
         }
-        format!("{}: {}", self.name, parts.join("; "))
+        parts
     }
 
     /// Drops targets from the end until the excess is gone; they are counted.
@@ -393,6 +430,9 @@ impl Report {
         });
         match error.code.as_str() {
             "AuthFailure" | "OptInRequired" if others_worked => "; is the region enabled for this account?",
+            "UnauthorizedOperation" if self.action == snapshots::ACTION => {
+                "; only the function for snapshots has the role for this: send the event to that one"
+            }
             "NoConnection" if others_worked => "; is there such a region?",
             "NoConnection" | "Timeout" if targets.len() == self.targets.len() => {
                 "; a function in a VPC needs a NAT gateway or a VPC endpoint for ec2"

@@ -18,6 +18,8 @@ use crate::select::{
 };
 use crate::wording::{clip, nearest, path_of, quote, quote_str};
 
+pub mod snapshots;
+
 /// What Scheduler replaces by the scheduled time; left as it stands when a person types the event.
 const SCHEDULED_TIME_PLACEHOLDER: &str = "<aws.scheduler.scheduled-time>";
 /// How far ahead of our clock a scheduled time may lie: clocks differ, by seconds.
@@ -40,7 +42,7 @@ const MAX_LIST: usize = 120;
 const MAX_PROBLEMS: usize = 50;
 
 /// Every field a request may have.
-pub const FIELDS: [&str; 19] = [
+pub const FIELDS: [&str; 22] = [
     "action",
     "name",
     "tags",
@@ -60,6 +62,9 @@ pub const FIELDS: [&str; 19] = [
     "hours_tag",
     "holidays",
     "hours",
+    "min_age_days",
+    "grace_days",
+    "archived",
 ];
 
 /// What a run shall do, to which instances, where and how.
@@ -260,6 +265,7 @@ impl Reader {
         let hibernate = self.bool("hibernate");
         let misspelt = self.unknown_fields();
         let action = self.action(hibernate, &misspelt);
+        self.refuse(&snapshots::OWN_FIELDS, "only valid with \"snapshots\"; leave it out");
         let remember = self.bool("remember").unwrap_or(false);
         let mode = if self.bool("dry_run").unwrap_or(false) { Mode::DryRun } else { Mode::Live };
         let name = self.name();
@@ -287,32 +293,18 @@ impl Reader {
             }
         }
         let max_changes = self.whole_number("max_changes", 0, u64::MAX);
-        let requests_time = self.scheduled_time(now);
-        let scheduled_by = if requests_time.is_some() { "scheduled_time" } else { "the envelope's time" };
-        let scheduled_time = requests_time.or_else(|| self.envelopes_time(time?));
-        if let Some(at) = scheduled_time
-            && at.signed_duration_since(now) > MAX_AHEAD
-        {
-            self.problem(format!(
-                "scheduled_time: {} is in the future, it is {} now; leave it out to run at once",
-                rfc3339(at),
-                rfc3339(now)
-            ));
-        }
-        let max_delay = self.whole_number("max_delay_minutes", 1, MAX_DELAY_MINUTES);
+        let (scheduled_time, scheduled_by) = self.due(time, now);
+        let max_delay = self.max_delay();
         let timezone = self.timezone();
         let hours_tag = self.hours_tag();
         let schedules = self.schedules(action, timezone, scheduled_time.unwrap_or(now));
 
         let action = action?;
-        let max_delay = max_delay.map_or(
-            match action {
-                Action::Stop { .. } => STOP_MAX_DELAY,
-                Action::Start => START_MAX_DELAY,
-                Action::Reconcile { .. } => RECONCILE_MAX_DELAY,
-            },
-            |minutes| Duration::from_secs(minutes * 60),
-        );
+        let max_delay = max_delay.unwrap_or(match action {
+            Action::Stop { .. } => STOP_MAX_DELAY,
+            Action::Start => START_MAX_DELAY,
+            Action::Reconcile { .. } => RECONCILE_MAX_DELAY,
+        });
         Some(Request {
             action,
             name,
@@ -337,7 +329,7 @@ impl Reader {
     }
 
     fn action(&mut self, hibernate: Option<bool>, misspelt: &[&str]) -> Option<Action> {
-        const EXPECTED: &str = "write \"stop\", \"start\" or \"reconcile\"";
+        const EXPECTED: &str = "write \"stop\", \"start\", \"reconcile\" or \"snapshots\"";
         let action = match self.fields.remove("action") {
             // One problem, not two.
             None if misspelt.contains(&"action") => return None,
@@ -518,6 +510,28 @@ impl Reader {
             _ => {}
         }
         role
+    }
+
+    /// Reads when the run was due, and which field says so.
+    fn due(&mut self, time: Option<Value>, now: DateTime<Utc>) -> (Option<DateTime<Utc>>, &'static str) {
+        let requests_time = self.scheduled_time(now);
+        let scheduled_by = if requests_time.is_some() { "scheduled_time" } else { "the envelope's time" };
+        let scheduled_time = requests_time.or_else(|| self.envelopes_time(time?));
+        if let Some(at) = scheduled_time
+            && at.signed_duration_since(now) > MAX_AHEAD
+        {
+            self.problem(format!(
+                "scheduled_time: {} is in the future, it is {} now; leave it out to run at once",
+                rfc3339(at),
+                rfc3339(now)
+            ));
+        }
+        (scheduled_time, scheduled_by)
+    }
+
+    fn max_delay(&mut self) -> Option<Duration> {
+        let minutes = self.whole_number("max_delay_minutes", 1, MAX_DELAY_MINUTES)?;
+        Some(Duration::from_secs(minutes * 60))
     }
 
     fn scheduled_time(&mut self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
@@ -725,6 +739,15 @@ impl Reader {
                 let from = if max == u64::MAX { " or more" } else { "" };
                 self.problem(format!("{field}: expected a whole number, {min}{upper}{from}, found {}", quote(&value)));
                 None
+            }
+        }
+    }
+
+    /// Refuses fields that belong to other actions.
+    fn refuse(&mut self, fields: &[&str], why: &str) {
+        for field in fields {
+            if self.fields.remove(*field).is_some() {
+                self.problem(format!("{field}: {why}"));
             }
         }
     }

@@ -74,10 +74,7 @@ impl Target {
             Account::Own => "the function's role".to_owned(),
             Account::Member { id, role } => format!("the role {role} of {id}"),
         };
-        let account = match account {
-            Account::Own => home.account.clone(),
-            Account::Member { id, .. } => id.clone(),
-        };
+        let account = account.id(home).to_owned();
         let worked = TargetRun { account, region, settled: Vec::new(), error: None, note: None };
         Self { role, way: None, plan: Plan::default(), denied: None, worked }
     }
@@ -92,7 +89,7 @@ impl Target {
             Ok(plan) => Self { plan, ..self },
             // Whoever asks for every region means those that the organization allows.
             Err(error) if every_region && is_denied_by_organization(&error) => {
-                let note = Some(format!("passed over, a service control policy denies it ({})", error.code));
+                let note = Some(passed_over(&error));
                 Self { denied: Some(error), worked: TargetRun { note, ..self.worked }, ..self }
             }
             Err(error) => self.failed(&error),
@@ -141,11 +138,18 @@ fn not_asked() -> Outcome {
     Outcome::Failed { code: DRY_RUN_IGNORED.into(), message }
 }
 
-fn trouble(error: &Error) -> Trouble {
+/// What is noted of a region that an organization's policy denies.
+pub(crate) fn passed_over(error: &Error) -> String {
+    format!("passed over, a service control policy denies it ({})", error.code)
+}
+
+/// Sums up what stands in the way of a target.
+pub(crate) fn trouble(error: &Error) -> Trouble {
     Trouble { code: error.code.clone(), message: cut(&error.message), may_pass: may_pass(error) }
 }
 
-fn is_denied_by_organization(error: &Error) -> bool {
+/// Whether an organization's policy says no.
+pub(crate) fn is_denied_by_organization(error: &Error) -> bool {
     classify(error) == Class::Permission && error.message.contains("service control policy")
 }
 
@@ -160,7 +164,7 @@ pub async fn run(
 ) -> outcome::Run {
     // One that doesn't answer at all must leave the others time to be worked on.
     let planning = deadline.first_half();
-    let accounts = accounts(request, home);
+    let accounts = accounts_once(&request.accounts, home);
     let planned = accounts.iter().map(|account| plan_account(request, aws, home, account, planning, moment.as_of));
     let mut targets: Vec<Target> = join_all(planned).await.into_iter().flatten().collect();
     all_denied_is_an_error(&mut targets);
@@ -208,22 +212,37 @@ pub async fn run(
 }
 
 /// Lists the accounts to work in, each once: the function's own may be named by its id too.
-fn accounts(request: &Request, home: &Home) -> Vec<Account> {
+pub(crate) fn accounts_once(accounts: &[Account], home: &Home) -> Vec<Account> {
     let mut seen = BTreeSet::new();
     let own = |account: &Account| match account {
         Account::Own => true,
         Account::Member { id, .. } => *id == home.account,
     };
-    let accounts = request.accounts.iter().map(|account| if own(account) { Account::Own } else { account.clone() });
+    let accounts = accounts.iter().map(|account| if own(account) { Account::Own } else { account.clone() });
     accounts.filter(|account| seen.insert(account.clone())).collect()
 }
 
 /// Where every region of every account is denied, nobody has been asked: that is no quiet night.
 fn all_denied_is_an_error(targets: &mut [Target]) {
-    if targets.iter().all(|target| target.denied.is_some()) {
+    if all_passed_over(targets.iter().map(|target| target.denied.as_ref())) {
         for target in targets {
             target.worked.note = None;
             target.worked.error = target.denied.take().as_ref().map(trouble);
+        }
+    }
+}
+
+/// Whether every target has been denied.
+pub(crate) fn all_passed_over<'a>(mut denied: impl Iterator<Item = Option<&'a Error>>) -> bool {
+    denied.all(|denied| denied.is_some())
+}
+
+impl Account {
+    /// Returns its twelve digits, where they are known.
+    pub(crate) fn id<'a>(&'a self, home: &'a Home) -> &'a str {
+        match self {
+            Self::Own => &home.account,
+            Self::Member { id, .. } => id,
         }
     }
 }
@@ -237,26 +256,51 @@ async fn plan_account(
     planning: Deadline,
     as_of: DateTime<Utc>,
 ) -> Vec<Target> {
+    let every_region = request.regions == Regions::All;
+    let ways = ways(account, &request.regions, &request.name, aws, home, planning).await;
+    join_all(ways.into_iter().map(|(region, way)| {
+        let target = Target::new(account, home, region);
+        async move {
+            let ec2 = match way {
+                Ok(ec2) => ec2,
+                Err(error) => return target.failed(&error),
+            };
+            let seen = Instant::now();
+            let planned = select(&ec2, request, planning, as_of).await;
+            Target { way: Some((ec2, seen)), ..target }.planned(planned, every_region)
+        }
+    }))
+    .await
+}
+
+/// Opens the way to every region of an account that is named; or says for which there is none.
+pub(crate) async fn ways(
+    account: &Account,
+    regions: &Regions,
+    schedule: &str,
+    aws: &Aws,
+    home: &Home,
+    planning: Deadline,
+) -> Vec<(String, Result<AwsEc2, Error>)> {
     let own_region = aws.own_region().unwrap_or_default().to_owned();
-    let target = |region: String| Target::new(account, home, region);
     let assumed = match account {
         Account::Own => Ok(aws.clone()),
         Account::Member { id, role } => {
             let arn = format!("arn:{}:iam::{id}:role/{role}", home.partition);
-            patiently(planning, || aws.assume(id, &arn, &request.name, planning)).await
+            patiently(planning, || aws.assume(id, &arn, schedule, planning)).await
         }
     };
     let aws = match assumed {
         Ok(aws) => aws,
         Err(error) => {
-            let regions = match &request.regions {
+            let regions = match regions {
                 Regions::Named(names) => names.clone(),
                 Regions::Own | Regions::All => vec![own_region],
             };
-            return regions.into_iter().map(|region| target(region).failed(&error)).collect();
+            return regions.into_iter().map(|region| (region, Err(error.clone()))).collect();
         }
     };
-    let regions = match &request.regions {
+    let regions = match regions {
         Regions::Own => vec![own_region],
         Regions::Named(names) => names.clone(),
         Regions::All => {
@@ -265,24 +309,14 @@ async fn plan_account(
                 Ok(regions) if regions.is_empty() => {
                     let message = "EC2 lists no region that is enabled for this account".to_owned();
                     let kind = ErrorKind::Refused { status: 200 };
-                    return vec![target(own_region).failed(&Error { code: "NoRegions".to_owned(), message, kind })];
+                    return vec![(own_region, Err(Error { code: "NoRegions".to_owned(), message, kind }))];
                 }
                 Ok(regions) => regions,
-                Err(error) => return vec![target(own_region).failed(&error)],
+                Err(error) => return vec![(own_region, Err(error))],
             }
         }
     };
-    let every_region = request.regions == Regions::All;
-    join_all(regions.into_iter().map(|region| {
-        let ec2 = aws.ec2(&region);
-        let target = target(region);
-        async move {
-            let seen = Instant::now();
-            let planned = select(&ec2, request, planning, as_of).await;
-            Target { way: Some((ec2, seen)), ..target }.planned(planned, every_region)
-        }
-    }))
-    .await
+    regions.into_iter().map(|region| (region.clone(), Ok(aws.ec2(&region)))).collect()
 }
 
 /// What a look found of one instance.
@@ -391,7 +425,7 @@ async fn running_with_stale_marks<E: Ec2>(
 }
 
 /// Asks EC2, and again where it is throttled or failing; the error is then the last that EC2 or the network gave.
-async fn patiently<T, F>(deadline: Deadline, ask: impl Fn() -> F) -> Result<T, Error>
+pub(crate) async fn patiently<T, F>(deadline: Deadline, ask: impl Fn() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {

@@ -18,7 +18,9 @@ use crate::instance::rfc3339;
 use crate::outcome::{Outcome, Reason, Run, Settled, TargetRun};
 use crate::plan::Step;
 use crate::report::{Report, Verdict};
-use crate::request::{Action, Request};
+use crate::request::{self, Action, Request};
+use crate::snapshots::rule::VOLUME_GONE;
+use crate::snapshots::{self, Change, Outcome as Done};
 
 /// Begins logging at the level that Lambda's `AWS_LAMBDA_LOG_LEVEL` names: INFO if it names none.
 ///
@@ -110,6 +112,56 @@ pub fn log_target(request: &Request, target: &TargetRun) {
         } else {
             warn!(account, region, schedule, action, "{account} {region}: {note}");
         }
+    }
+}
+
+/// Logs what became of each snapshot of a target. Why most are kept is no news: the report counts them.
+pub fn log_snapshots(request: &request::snapshots::Request, target: &snapshots::TargetRun) {
+    let (account, region) = (target.account.as_str(), target.region.as_str());
+    let (schedule, action) = (request.name.as_str(), request::snapshots::ACTION);
+    for settled in &target.settled {
+        let (name, id, label) = (settled.name.as_deref(), settled.id.as_str(), settled.label());
+        macro_rules! tell {
+            ($level:ident, [$($fields:tt)*], $($message:tt)*) => {
+                $level!(id, name, account, region, schedule, action, $($fields)*, "{label}: {}", format_args!($($message)*))
+            };
+        }
+        let bytes = settled.bytes;
+        match &settled.outcome {
+            Done::Changed(Change::Delete) => tell!(info, [bytes, reason = VOLUME_GONE], "deleted, {VOLUME_GONE}"),
+            Done::Changed(Change::Mark { until }) => {
+                let until = rfc3339(*until);
+                tell!(info, [bytes, reason = VOLUME_GONE, until], "marked, {VOLUME_GONE}, to be deleted after {until}");
+            }
+            Done::WouldChange(Change::Delete) => {
+                tell!(info, [bytes, reason = VOLUME_GONE, dry_run = true], "would delete, {VOLUME_GONE}");
+            }
+            Done::WouldChange(Change::Mark { .. }) => {
+                tell!(info, [bytes, reason = VOLUME_GONE, dry_run = true], "would mark, {VOLUME_GONE}");
+            }
+            Done::Failed { code, message } => tell!(error, [code, error = message], "kept, {code}"),
+            Done::Unfinished { reason } => tell!(warn, [reason], "unfinished, {reason}"),
+            Done::Skipped(skip) => {
+                let (reason, moment) = (skip.reason.as_str(), skip.until.map(rfc3339));
+                let until = moment.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
+                let detail = skip.message.as_ref().map(|message| format!(", {message}")).unwrap_or_default();
+                match skip.reason {
+                    _ if skip.wants_attention => tell!(warn, [reason], "kept, {reason}{until}{detail}"),
+                    Reason::TooYoung | Reason::VolumeExists | Reason::Marked => {
+                        tell!(debug, [reason, until = moment], "kept, {reason}{until}{detail}");
+                    }
+                    _ => tell!(info, [reason, until = moment], "kept, {reason}{until}{detail}"),
+                }
+            }
+        }
+    }
+    if let Some(problem) = &target.error {
+        let code = problem.code.as_str();
+        let words = problem.message.as_str();
+        error!(account, region, schedule, action, code, error = words, "{account} {region}: failed as a whole, {code}");
+    }
+    if let Some(note) = &target.note {
+        warn!(account, region, schedule, action, "{account} {region}: {note}");
     }
 }
 

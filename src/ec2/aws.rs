@@ -1,6 +1,6 @@
 //! The adapter: the only file that names the AWS SDK.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,13 +18,14 @@ use aws_sdk_ec2::config::{
 };
 use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::describe_instances::builders::DescribeInstancesFluentBuilder;
-use aws_sdk_ec2::types::{self, Filter, InstanceStateChange, Tag};
+use aws_sdk_ec2::types::{self, Filter, InstanceStateChange, SnapshotAttributeName, Tag};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::{Builder as HttpClient, ConnectorBuilder};
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
+use chrono::DateTime;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -35,6 +36,7 @@ use crate::instance::{Instance, InstanceId, Mark, STOPPED_AT_TAG, State};
 use crate::plan::Step;
 use crate::request::Mode;
 use crate::select::Filters;
+use crate::snapshots::rule::{DELETE_AFTER_TAG, GIB, Snapshot, SnapshotId};
 
 /// A connection is made in milliseconds, or something is wrong with the network.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -213,10 +215,7 @@ impl Ec2 for AwsEc2 {
         keep: impl Fn(Instance) -> Option<T> + Send,
         until: Deadline,
     ) -> Result<Vec<T>, Error> {
-        let filters: Vec<Filter> = filters
-            .iter()
-            .map(|(name, values)| Filter::builder().name(name).set_values(Some(values.clone())).build())
-            .collect();
+        let filters = written(filters);
         let (mut kept, mut words) = (Vec::new(), Words::default());
         let call = self.client.describe_instances().set_filters(Some(filters)).max_results(PAGE);
         let mut next_token = None;
@@ -243,7 +242,8 @@ impl Ec2 for AwsEc2 {
 
     async fn switch(&self, step: Step, ids: &[InstanceId], mode: Mode, until: Deadline) -> Result<Vec<Change>, Error> {
         let dry_run = mode == Mode::DryRun;
-        let texts = Some(texts(ids));
+        let ids = texts(ids);
+        let texts = Some(ids.clone());
         let once = Builder::new().retry_config(RetryConfig::disabled());
         let answer = match step {
             Step::Stop { hibernate } => {
@@ -258,14 +258,14 @@ impl Ec2 for AwsEc2 {
                 answer.map(|answer| changes(answer.starting_instances())).map_err(Error::from)
             }
         };
-        checked(answer, ids, mode)
+        checked(answer, &ids, mode)
     }
 
     async fn mark(&self, mark: &Mark, ids: &[InstanceId], mode: Mode, until: Deadline) -> Result<(), Error> {
         let tag = Tag::builder().key(STOPPED_AT_TAG).value(mark.as_str()).build();
         let call = self.client.create_tags().set_resources(Some(texts(ids))).tags(tag);
         let call = call.dry_run(mode == Mode::DryRun);
-        checked(self.through(until, || call.send()).await?.map(drop).map_err(Error::from), ids, mode)
+        checked(self.through(until, || call.send()).await?.map(drop).map_err(Error::from), &texts(ids), mode)
     }
 
     async fn unmark(&self, mark: &Mark, ids: &[InstanceId], until: Deadline) -> Result<(), Error> {
@@ -275,8 +275,201 @@ impl Ec2 for AwsEc2 {
     }
 }
 
+/// What is asked and done about snapshots. Lists are read over all pages.
+impl AwsEc2 {
+    /// Reads the account's own snapshots that match.
+    ///
+    /// # Errors
+    /// EC2 refused a page, did not answer in time, or answered what can't be read.
+    pub async fn snapshots(&self, filters: &Filters, until: Deadline) -> Result<Vec<Snapshot>, Error> {
+        let call = self.client.describe_snapshots().owner_ids("self").set_filters(Some(written(filters)));
+        let call = call.max_results(PAGE);
+        every_page(async |token| {
+            let answer = self.through(until, || call.clone().set_next_token(token).send()).await??;
+            let read = answer.snapshots.unwrap_or_default().into_iter().map(snapshot).collect::<Result<_, _>>()?;
+            Ok((read, answer.next_token))
+        })
+        .await
+    }
+
+    /// Finds out which of these volumes exist, those included that a service of AWS's hides; at most 200.
+    ///
+    /// # Errors
+    /// As for [`snapshots`](Self::snapshots).
+    pub async fn volumes(&self, ids: Vec<String>, until: Deadline) -> Result<BTreeSet<Box<str>>, Error> {
+        // A filter, for EC2 refuses the whole call for one id that it doesn't know.
+        let call = self.client.describe_volumes().filters(filter("volume-id", ids)).include_managed_resources(true);
+        let volumes = every_page(async |token| {
+            let answer = self.through(until, || call.clone().set_next_token(token).send()).await??;
+            let read = answer.volumes.unwrap_or_default().into_iter().map(|volume| {
+                volume.volume_id.map(String::into_boxed_str).ok_or_else(|| broken("a volume has no id".to_owned()))
+            });
+            Ok((read.collect::<Result<_, _>>()?, answer.next_token))
+        });
+        Ok(volumes.await?.into_iter().collect())
+    }
+
+    /// Finds out of which of these snapshots the account has images, deprecated and disabled ones included; at most 200.
+    ///
+    /// # Errors
+    /// As for [`snapshots`](Self::snapshots).
+    pub async fn images(&self, ids: Vec<String>, until: Deadline) -> Result<BTreeMap<SnapshotId, Box<str>>, Error> {
+        let call = self.client.describe_images().owners("self").include_deprecated(true).include_disabled(true);
+        let call = call.filters(filter("block-device-mapping.snapshot-id", ids));
+        let images = every_page(async |token| {
+            let answer = self.through(until, || call.clone().set_next_token(token).send()).await??;
+            let mut read = Vec::new();
+            for image in answer.images.unwrap_or_default() {
+                let name: Box<str> = image.image_id.as_deref().unwrap_or("an image").into();
+                let devices = image.block_device_mappings.unwrap_or_default();
+                let snapshots = devices.into_iter().filter_map(|device| device.ebs?.snapshot_id);
+                read.extend(snapshots.filter_map(|id| Some((SnapshotId::parse(&id)?, name.clone()))));
+            }
+            Ok((read, answer.next_token))
+        });
+        Ok(images.await?.into_iter().collect())
+    }
+
+    /// Reads which snapshots are locked.
+    ///
+    /// # Errors
+    /// As for [`snapshots`](Self::snapshots).
+    pub async fn locked_snapshots(&self, until: Deadline) -> Result<BTreeSet<SnapshotId>, Error> {
+        let locked = every_page(async |token| {
+            let call = self.client.describe_locked_snapshots().set_next_token(token);
+            let answer = self.through(until, || call.send()).await??;
+            let read = answer.snapshots.unwrap_or_default().into_iter();
+            // A state that this version doesn't know counts as locked.
+            let read = read.filter(|it| it.lock_state() != Some(&types::LockState::Expired)).map(|it| it.snapshot_id);
+            Ok((read.map(of_a_list).collect::<Result<_, _>>()?, answer.next_token))
+        });
+        Ok(locked.await?.into_iter().collect())
+    }
+
+    /// Reads of which snapshots volumes can be made fast.
+    ///
+    /// # Errors
+    /// As for [`snapshots`](Self::snapshots).
+    pub async fn fast_restores(&self, until: Deadline) -> Result<BTreeSet<SnapshotId>, Error> {
+        let fast = every_page(async |token| {
+            let call = self.client.describe_fast_snapshot_restores().set_next_token(token);
+            let answer = self.through(until, || call.send()).await??;
+            let read = answer.fast_snapshot_restores.unwrap_or_default().into_iter();
+            let off = Some(&types::FastSnapshotRestoreStateCode::Disabled);
+            let read = read.filter(|it| it.state() != off).map(|it| it.snapshot_id);
+            Ok((read.map(of_a_list).collect::<Result<_, _>>()?, answer.next_token))
+        });
+        Ok(fast.await?.into_iter().collect())
+    }
+
+    /// Finds out whether anybody else may make volumes of a snapshot.
+    ///
+    /// # Errors
+    /// EC2 refused, or did not answer in time.
+    pub async fn is_shared(&self, id: &SnapshotId, until: Deadline) -> Result<bool, Error> {
+        let call = self.client.describe_snapshot_attribute().snapshot_id(id.as_str());
+        let call = call.attribute(SnapshotAttributeName::CreateVolumePermission);
+        let answer = self.through(until, || call.send()).await??;
+        match answer.snapshot_id() {
+            Some(told) if told == id.as_str() => Ok(!answer.create_volume_permissions().is_empty()),
+            told => Err(broken(format!("asked who may use {id}, EC2 told of {told:?}"))),
+        }
+    }
+
+    /// Writes the mark on snapshots, over any other.
+    ///
+    /// # Errors
+    /// EC2 refused, or did not answer in time.
+    pub async fn mark_snapshots(
+        &self,
+        value: &str,
+        ids: &[SnapshotId],
+        mode: Mode,
+        until: Deadline,
+    ) -> Result<(), Error> {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let tag = Tag::builder().key(DELETE_AFTER_TAG).value(value).build();
+        let call = self.client.create_tags().set_resources(Some(ids.clone())).tags(tag);
+        let call = call.dry_run(mode == Mode::DryRun);
+        checked(self.through(until, || call.send()).await?.map(drop).map_err(Error::from), &ids, mode)
+    }
+
+    /// Deletes a mark where it has just this value.
+    ///
+    /// # Errors
+    /// EC2 refused, or did not answer in time.
+    pub async fn unmark_snapshot(&self, id: &SnapshotId, value: &str, until: Deadline) -> Result<(), Error> {
+        let tag = Tag::builder().key(DELETE_AFTER_TAG).value(value).build();
+        let call = self.client.delete_tags().resources(id.as_str()).tags(tag);
+        self.through(until, || call.send()).await?.map(drop).map_err(Error::from)
+    }
+
+    /// Deletes a snapshot, once: the pacer must see every throttled answer, so the caller does the repeating.
+    ///
+    /// # Errors
+    /// EC2 refused, or did not answer in time.
+    pub async fn delete_snapshot(&self, id: &SnapshotId, mode: Mode, until: Deadline) -> Result<(), Error> {
+        let once = Builder::new().retry_config(RetryConfig::disabled());
+        let call = self.client.delete_snapshot().snapshot_id(id.as_str()).dry_run(mode == Mode::DryRun);
+        let answer = self.through(until, || call.customize().config_override(once).send()).await?;
+        checked(answer.map(drop).map_err(Error::from), &[id.to_string()], mode)
+    }
+}
+
+/// Asks for one page after the other; `ask` returns what is on it, and the token for the next.
+async fn every_page<T>(
+    ask: impl AsyncFn(Option<String>) -> Result<(Vec<T>, Option<String>), Error>,
+) -> Result<Vec<T>, Error> {
+    let (mut all, mut token) = (Vec::new(), None);
+    loop {
+        let (page, next) = ask(token.clone()).await?;
+        all.extend(page);
+        match next.filter(|next| !next.is_empty()) {
+            None => return Ok(all),
+            same if same == token => return Err(broken("EC2 gave the same NextToken twice".to_owned())),
+            next => token = next,
+        }
+    }
+}
+
+fn filter(name: &str, values: Vec<String>) -> Filter {
+    Filter::builder().name(name).set_values(Some(values)).build()
+}
+
+fn written(filters: &Filters) -> Vec<Filter> {
+    filters.iter().map(|(name, values)| filter(name, values.clone())).collect()
+}
+
+/// Reads an id on a list of what is to be kept: one that can't be read spoils the list.
+fn of_a_list(id: Option<String>) -> Result<SnapshotId, Error> {
+    let id = id.unwrap_or_default();
+    SnapshotId::parse(&id).ok_or_else(|| broken(format!("{id:?} is no snapshot's id")))
+}
+
+/// Reads a snapshot. Without an id or a beginning nothing can be decided about it: then the answer is none.
+fn snapshot(told: types::Snapshot) -> Result<Snapshot, Error> {
+    let id = of_a_list(told.snapshot_id)?;
+    let started = told.start_time.and_then(|at| DateTime::from_timestamp(at.secs(), at.subsec_nanos()));
+    let started = started.ok_or_else(|| broken(format!("{id} has no time at which it was begun")))?;
+    let bytes = told.full_snapshot_size_in_bytes.and_then(|bytes| u64::try_from(bytes).ok());
+    let volume_size = || u64::try_from(told.volume_size.unwrap_or_default()).unwrap_or_default() * GIB;
+    let tags = told.tags.unwrap_or_default().into_iter();
+    Ok(Snapshot {
+        owner: told.owner_id.unwrap_or_default().into(),
+        tags: tags.filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default()))).collect(),
+        state: told.state.as_ref().map_or("", |state| state.as_str()).into(),
+        started,
+        volume: told.volume_id.unwrap_or_default().into(),
+        description: told.description.unwrap_or_default().into(),
+        tier: told.storage_tier.as_ref().map_or("", |tier| tier.as_str()).into(),
+        copied: told.transfer_type.is_some(),
+        bytes: bytes.filter(|bytes| *bytes > 0).unwrap_or_else(volume_size),
+        id,
+    })
+}
+
 /// Reads EC2's way to say yes to a dry run, which is an error; a plain yes means that it did what it was only asked about.
-fn checked<T: Default>(answer: Result<T, Error>, ids: &[InstanceId], mode: Mode) -> Result<T, Error> {
+fn checked<T: Default>(answer: Result<T, Error>, ids: &[String], mode: Mode) -> Result<T, Error> {
     match (mode, answer) {
         (Mode::Live, answer) => answer,
         (Mode::DryRun, Err(error)) if error.code == "DryRunOperation" => Ok(T::default()),
@@ -285,7 +478,7 @@ fn checked<T: Default>(answer: Result<T, Error>, ids: &[InstanceId], mode: Mode)
             code: DRY_RUN_IGNORED.to_owned(),
             message: format!(
                 "asked with DryRun, EC2 answered as if it had done it, to {}; is this EC2 a double that knows no DryRun?",
-                texts(ids).join(", ")
+                ids.join(", ")
             ),
             kind: ErrorKind::Refused { status: 200 },
         }),

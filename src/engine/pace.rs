@@ -27,7 +27,7 @@ const LEFT: [f64; 3] = [0.75, 0.5, 0.0];
 
 /// What may be asked for, here and now.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     calls: Bucket,
     instances: Bucket,
     /// The part of the refill that may be counted on, at most 1.
@@ -38,27 +38,27 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Supposes full buckets: of an account in which nobody did anything for a while.
-    pub(super) fn new(buckets: Buckets, now: Instant) -> Self {
+    pub(crate) fn new(buckets: Buckets, now: Instant) -> Self {
         let full = |rate| Bucket { rate, level: rate.size, at: now };
         Self { calls: full(buckets.calls), instances: full(buckets.instances), share: 1.0, in_a_row: 0 }
     }
 
     /// Returns how long to wait before a call with so many instances; zero means that it can be made now.
-    pub(super) fn wait(&mut self, instances: usize, now: Instant) -> Duration {
+    pub(crate) fn wait(&mut self, instances: usize, now: Instant) -> Duration {
         self.refill(now);
         let wait = self.calls.lacks(1.0).max(self.instances.lacks(instances as f64));
         if wait == 0.0 { Duration::ZERO } else { Duration::from_secs_f64((wait / self.share).min(FOR_EVER)) + MARGIN }
     }
 
     /// A call is made. What EC2 refuses for another reason counts too: it may have cost its tokens.
-    pub(super) fn take(&mut self, instances: usize, now: Instant) {
+    pub(crate) fn take(&mut self, instances: usize, now: Instant) {
         self.refill(now);
         self.calls.level -= 1.0;
         self.instances.level -= instances as f64;
     }
 
     /// EC2 did not throttle it.
-    pub(super) fn accepted(&mut self) {
+    pub(crate) fn accepted(&mut self) {
         self.share = (self.share + FASTER).min(1.0);
         self.in_a_row = 0;
     }
@@ -66,7 +66,7 @@ impl Pace {
     /// EC2 throttled it, and took no tokens: somebody else has drawn from a bucket.
     ///
     /// Which one is not said. The one that is believed to be lower is blamed first; the second time in a row, both.
-    pub(super) fn throttled(&mut self, instances: usize, now: Instant) {
+    pub(crate) fn throttled(&mut self, instances: usize, now: Instant) {
         self.refill(now);
         self.calls.level += 1.0;
         self.instances.level += instances as f64;

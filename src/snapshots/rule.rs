@@ -1,0 +1,412 @@
+//! Pure: which snapshots nobody needs, and why each other one is kept.
+//!
+//! Knows the request and what EC2 told; must not act, ask, or look at the clock. A snapshot is the last copy of something:
+//! what can't be told for sure keeps it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Serialize, Serializer};
+
+use crate::instance::{NAME_TAG, Tags, rfc3339};
+use crate::outcome::{Reason, Skip, Trouble};
+use crate::plan::exempted;
+use crate::request::snapshots::Request;
+
+/// The mark: after which moment a run may delete the snapshot that carries it.
+pub const DELETE_AFTER_TAG: &str = "curfew:delete-after";
+/// What the rule is called that lets a snapshot go.
+pub const VOLUME_GONE: &str = "volume_gone";
+/// The volume that EC2 names for a copy (API reference, Snapshot: "an arbitrary volume ID that you should not use for any
+/// purpose"): that it doesn't exist says nothing.
+const VOLUME_OF_A_COPY: &str = "vol-ffffffff";
+/// Tags of services that make snapshots and delete them themselves, besides those that begin with `aws:`, which only AWS
+/// can write (AWS Backup, Data Lifecycle Manager, DataSync): a key's beginning, and whose it is.
+const BACKUP_TAGS: [(&str, &str); 4] = [
+    ("dlm:", "Data Lifecycle Manager"),
+    ("AWSElasticDisasterRecovery", "Elastic Disaster Recovery"),
+    ("AWSApplicationMigrationService", "Application Migration Service"),
+    ("CPM", "N2WS"),
+];
+/// What services write into descriptions, in lower case, and whose it is.
+const BACKUP_DESCRIPTIONS: [(&str, &str); 6] = [
+    ("aws backup", "AWS Backup"),
+    ("created for policy: policy-", "Data Lifecycle Manager"),
+    ("datasync", "DataSync"),
+    ("data sync", "DataSync"),
+    ("elastic disaster recovery", "Elastic Disaster Recovery"),
+    ("sgw-", "Storage Gateway"),
+];
+/// Bytes of a GiB, by which EC2 counts sizes and prices.
+pub const GIB: u64 = 1 << 30;
+
+/// A snapshot's id: `snap-` and 8 or 17 hexadecimal digits.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnapshotId(Box<str>);
+
+impl SnapshotId {
+    /// Takes a text that has an id's shape.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        is_id(text, "snap-").then(|| Self(text.into()))
+    }
+
+    /// Returns it as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Whether a text is an id of EC2's: its prefix, and 8 or 17 hexadecimal digits in lower case.
+fn is_id(text: &str, prefix: &str) -> bool {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    text.strip_prefix(prefix).is_some_and(|digits| matches!(digits.len(), 8 | 17) && digits.bytes().all(hex))
+}
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for SnapshotId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// A snapshot as DescribeSnapshots shows it, as far as Curfew looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// The account that owns it.
+    pub owner: Box<str>,
+    /// All its tags.
+    pub tags: Tags,
+    /// EC2's word for how far it is, like `completed`.
+    pub state: Box<str>,
+    /// When it was begun.
+    pub started: DateTime<Utc>,
+    /// The volume that it is of, as EC2 names it; blank if EC2 names none.
+    pub volume: Box<str>,
+    /// What people or services wrote about it.
+    pub description: Box<str>,
+    /// EC2's word for where it is stored, like `standard`; blank if EC2 doesn't say.
+    pub tier: Box<str>,
+    /// Whether EC2 says that it was copied.
+    pub copied: bool,
+    /// The most that it can take: all blocks ever written to the volume, whichever other snapshots share them.
+    pub bytes: u64,
+}
+
+impl Snapshot {
+    /// Returns the `Name` tag, if it has one that says something.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.tags.get(NAME_TAG).filter(|name| !name.is_empty())
+    }
+
+    /// Whether it is in the archive, where it is cheaper.
+    #[must_use]
+    pub fn is_archived(&self) -> bool {
+        &*self.tier == "archive"
+    }
+
+    /// Returns the mark as it stands on the snapshot.
+    #[must_use]
+    pub fn mark(&self) -> Option<&str> {
+        self.tags.get(DELETE_AFTER_TAG)
+    }
+
+    fn is_copy(&self) -> bool {
+        self.copied || &*self.volume == VOLUME_OF_A_COPY || self.description.starts_with("[Copied ")
+    }
+
+    /// Finds the service that made it and looks after it.
+    fn service(&self) -> Option<(String, &'static str)> {
+        let by_tag = self.tags.iter().find_map(|(key, _)| {
+            let known = BACKUP_TAGS.iter().find(|(prefix, _)| key.starts_with(prefix)).map(|(_, who)| *who);
+            let who = known.or_else(|| key.starts_with("aws:").then_some("an AWS service"));
+            who.map(|who| (format!("its tag {key}"), who))
+        });
+        let description = self.description.to_ascii_lowercase();
+        let by_description = || {
+            let found = BACKUP_DESCRIPTIONS.iter().find(|(words, _)| description.contains(words));
+            found.map(|(_, who)| ("its description".to_owned(), *who))
+        };
+        by_tag.or_else(by_description)
+    }
+}
+
+/// What EC2 told about the surroundings of some snapshots; an error where it could not be asked.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Those of their volumes that exist.
+    pub volumes: Result<BTreeSet<Box<str>>, Trouble>,
+    /// Those of which there is an image, and which.
+    pub images: Result<BTreeMap<SnapshotId, Box<str>>, Trouble>,
+    /// The region's locked ones.
+    pub locked: Result<BTreeSet<SnapshotId>, Trouble>,
+    /// The region's ones in the set for fast restores.
+    pub fast: Result<BTreeSet<SnapshotId>, Trouble>,
+}
+
+/// Why a snapshot is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// It is needed, or may be.
+    Because(Skip),
+    /// EC2 would not say whether it is.
+    Unasked {
+        /// What was asked.
+        what: &'static str,
+        /// EC2's answer.
+        trouble: Trouble,
+    },
+}
+
+impl Keep {
+    fn because(reason: Reason) -> Self {
+        Self::Because(Skip::because(reason))
+    }
+
+    fn saying(reason: Reason, message: String) -> Self {
+        Self::Because(Skip::saying(reason, message))
+    }
+}
+
+/// What a snapshot's mark says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It has none: to be marked.
+    First,
+    /// It is due: to be deleted.
+    Due,
+}
+
+/// Finds why a snapshot is kept by what it says of itself.
+#[must_use]
+pub fn kept_by_itself(request: &Request, snapshot: &Snapshot, as_of: DateTime<Utc>) -> Option<Skip> {
+    let saying = |reason, message: String| Some(Skip::saying(reason, message));
+    if let Some(skip) = exempted(&snapshot.tags, &request.except_tags, request.timezone, as_of) {
+        return Some(skip);
+    }
+    if !request.tags.all_match(&snapshot.tags) {
+        return saying(Reason::Exempt, "its tags no longer match the request".to_owned());
+    }
+    if &*snapshot.state != "completed" {
+        return saying(Reason::NotCompleted, format!("EC2 calls its state {:?}", snapshot.state));
+    }
+    if let Some((by, who)) = snapshot.service() {
+        return saying(Reason::Backup, format!("{who} made it, by {by}"));
+    }
+    if snapshot.is_copy() {
+        return saying(Reason::Copied, "of a copy EC2 doesn't say which volume it was made of".to_owned());
+    }
+    if !is_id(&snapshot.volume, "vol-") {
+        let message = format!("{:?} is no volume's id that this version knows", snapshot.volume);
+        return saying(Reason::Unknown, message);
+    }
+    match &*snapshot.tier {
+        "standard" => {}
+        "archive" if request.archived => {}
+        "archive" => return Some(Skip::because(Reason::Archived)),
+        other => {
+            return saying(Reason::Unknown, format!("its storage tier is {other:?}, which this version doesn't know"));
+        }
+    }
+    let old_enough = snapshot.started.checked_add_signed(request.min_age);
+    match old_enough {
+        Some(old_enough) if old_enough < as_of => None,
+        Some(until) => Some(Skip { until: Some(until), ..Skip::because(Reason::TooYoung) }),
+        None => Some(Skip::because(Reason::TooYoung)),
+    }
+}
+
+/// Finds why a snapshot is kept by what there is around it. What is known keeps it before what isn't.
+#[must_use]
+pub fn kept_by_others(snapshot: &Snapshot, around: &Surroundings) -> Option<Keep> {
+    if around.volumes.as_ref().is_ok_and(|volumes| volumes.contains(&snapshot.volume)) {
+        return Some(Keep::because(Reason::VolumeExists));
+    }
+    if let Some(image) = around.images.as_ref().ok().and_then(|images| images.get(&snapshot.id)) {
+        return Some(Keep::saying(Reason::Image, format!("{image} is made of it")));
+    }
+    if around.locked.as_ref().is_ok_and(|locked| locked.contains(&snapshot.id)) {
+        return Some(Keep::because(Reason::Locked));
+    }
+    if around.fast.as_ref().is_ok_and(|fast| fast.contains(&snapshot.id)) {
+        return Some(Keep::because(Reason::FastRestore));
+    }
+    let unasked = |what, trouble: Option<&Trouble>| Some(Keep::Unasked { what, trouble: trouble?.clone() });
+    unasked("whether its volume exists", around.volumes.as_ref().err())
+        .or_else(|| unasked("whether it is an image's", around.images.as_ref().err()))
+        .or_else(|| unasked("whether it is locked", around.locked.as_ref().err()))
+        .or_else(|| unasked("whether it is there for fast restores", around.fast.as_ref().err()))
+}
+
+/// Decides about a snapshot by who else may use it.
+#[must_use]
+pub fn kept_by_sharing(shared: Result<bool, Trouble>) -> Option<Keep> {
+    match shared {
+        Ok(false) => None,
+        Ok(true) => Some(Keep::saying(Reason::Shared, "other accounts may make volumes of it".to_owned())),
+        Err(trouble) => Some(Keep::Unasked { what: "whether it is shared", trouble }),
+    }
+}
+
+/// Reads the mark of a snapshot that nothing else keeps.
+///
+/// # Errors
+/// Why it is kept for now: it is not due, or nobody can tell when it is.
+pub fn stage(snapshot: &Snapshot, as_of: DateTime<Utc>) -> Result<Stage, Skip> {
+    let Some(mark) = snapshot.mark() else { return Ok(Stage::First) };
+    match DateTime::parse_from_rfc3339(mark.trim()) {
+        Ok(after) if after.to_utc() < as_of => Ok(Stage::Due),
+        Ok(after) => Err(Skip { until: Some(after.to_utc()), ..Skip::because(Reason::Marked) }),
+        Err(_) => {
+            let message = format!(
+                "{DELETE_AFTER_TAG} is {mark:?}, which is no time like {:?}: kept to be safe; correct it, or delete the tag",
+                rfc3339(as_of)
+            );
+            Err(Skip { wants_attention: true, ..Skip::saying(Reason::Unknown, message) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn now() -> DateTime<Utc> {
+        "2026-11-20T03:00:00Z".parse().expect("a moment")
+    }
+
+    fn request(fields: Value) -> Request {
+        let mut all = json!({"action": "snapshots", "tags": {"curfew": "yes"}});
+        all.as_object_mut().expect("a map").extend(fields.as_object().expect("a map").clone());
+        Request::parse(all.as_object().expect("a map").clone(), None, now()).expect("a request")
+    }
+
+    fn orphan() -> Snapshot {
+        Snapshot {
+            id: SnapshotId::parse("snap-0abc12345678def00").expect("an id"),
+            owner: "123456789012".into(),
+            tags: [("curfew", "yes")].into_iter().collect(),
+            state: "completed".into(),
+            started: now() - TimeDelta::days(400),
+            volume: "vol-0abc12345678def00".into(),
+            description: "".into(),
+            tier: "standard".into(),
+            copied: false,
+            bytes: GIB,
+        }
+    }
+
+    fn reason(snapshot: &Snapshot) -> Option<Reason> {
+        kept_by_itself(&request(json!({})), snapshot, now()).map(|skip| skip.reason)
+    }
+
+    fn tagged(key: &str, value: &str) -> Snapshot {
+        Snapshot { tags: [("curfew", "yes"), (key, value)].into_iter().collect(), ..orphan() }
+    }
+
+    #[test]
+    fn services_snapshots_are_known_by_tag_and_by_description() {
+        assert_eq!(reason(&orphan()), None);
+        for key in
+            ["aws:backup:source-resource", "aws:dlm:lifecycle-policy-id", "aws:datasync:x", "dlm:managed", "aws:new"]
+        {
+            assert_eq!(reason(&tagged(key, "x")), Some(Reason::Backup), "{key}");
+        }
+        for description in [
+            "This snapshot is created by the AWS Backup service.",
+            "Created for policy: policy-0123456789abcdef0 schedule: Default Schedule",
+            "made by AWS DataSync",
+        ] {
+            let snapshot = Snapshot { description: description.into(), ..orphan() };
+            assert_eq!(reason(&snapshot), Some(Reason::Backup), "{description}");
+        }
+    }
+
+    #[test]
+    fn that_a_copys_volume_does_not_exist_says_nothing() {
+        for copy in [
+            Snapshot { volume: "vol-ffffffff".into(), ..orphan() },
+            Snapshot { copied: true, ..orphan() },
+            Snapshot { description: "[Copied snap-0abc12345678def00 from us-east-1]".into(), ..orphan() },
+        ] {
+            assert_eq!(reason(&copy), Some(Reason::Copied), "{copy:?}");
+        }
+    }
+
+    #[test]
+    fn what_this_version_does_not_know_is_kept() {
+        for odd in [
+            Snapshot { volume: "".into(), ..orphan() },
+            // Storage Gateway's.
+            Snapshot { volume: "vol-0ABC12345678DEF00".into(), ..orphan() },
+            Snapshot { tier: "".into(), ..orphan() },
+            Snapshot { tier: "glacier".into(), ..orphan() },
+        ] {
+            assert_eq!(reason(&odd), Some(Reason::Unknown), "{odd:?}");
+        }
+        assert_eq!(reason(&Snapshot { state: "recoverable".into(), ..orphan() }), Some(Reason::NotCompleted));
+    }
+
+    #[test]
+    fn it_is_old_enough_one_moment_after_min_age_days() {
+        let aged = |age| Snapshot { started: now() - age, ..orphan() };
+        assert_eq!(reason(&aged(TimeDelta::days(180))), Some(Reason::TooYoung));
+        assert_eq!(reason(&aged(TimeDelta::days(180) + TimeDelta::seconds(1))), None);
+        assert_eq!(reason(&Snapshot { started: DateTime::<Utc>::MAX_UTC, ..orphan() }), Some(Reason::TooYoung));
+    }
+
+    #[test]
+    fn a_mark_is_due_when_its_moment_has_passed_and_what_cannot_be_read_is_never_due() {
+        let marked = |value: &str| stage(&tagged(DELETE_AFTER_TAG, value), now()).map_err(|skip| skip.reason);
+        assert_eq!(stage(&orphan(), now()), Ok(Stage::First));
+        assert_eq!(marked("2026-11-20T02:59:59Z"), Ok(Stage::Due));
+        assert_eq!(marked("2026-11-20T03:59:59+01:00"), Ok(Stage::Due));
+        assert_eq!(marked("2026-11-20T03:00:00Z"), Err(Reason::Marked));
+        assert_eq!(marked("9999-12-31T23:59:59Z"), Err(Reason::Marked));
+        for odd in ["", "yes", "never", "2026-11-20", "2026-11-20 03:00"] {
+            assert_eq!(marked(odd), Err(Reason::Unknown), "{odd:?}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is asked and can't be told keeps it; and what can be told goes first.
+        #[test]
+        fn it_goes_only_if_everything_was_asked_and_nothing_keeps_it(
+            told in prop::array::uniform4(prop::option::of(any::<bool>())),
+        ) {
+            let (snapshot, trouble) = (orphan(), Trouble { code: "X".into(), message: "x".into(), may_pass: false });
+            let set = |told: Option<bool>| match told {
+                None => Err(trouble.clone()),
+                Some(has) => Ok(has.then(|| snapshot.id.clone()).into_iter().collect::<BTreeSet<_>>()),
+            };
+            let around = Surroundings {
+                volumes: set(told[0]).map(|ids| ids.into_iter().map(|_| snapshot.volume.clone()).collect()),
+                images: set(told[1]).map(|ids| ids.into_iter().map(|id| (id, "ami-1".into())).collect()),
+                locked: set(told[2]),
+                fast: set(told[3]),
+            };
+            let kept = kept_by_others(&snapshot, &around);
+            prop_assert_eq!(kept.is_none(), told == [Some(false); 4]);
+            prop_assert_eq!(matches!(kept, Some(Keep::Because(_))), told.contains(&Some(true)));
+        }
+    }
+}
