@@ -284,10 +284,13 @@ impl AwsEc2 {
     pub async fn snapshots(&self, filters: &Filters, until: Deadline) -> Result<Vec<Snapshot>, Error> {
         let call = self.client.describe_snapshots().owner_ids("self").set_filters(Some(written(filters)));
         let call = call.max_results(PAGE);
-        every_page(async |token| {
-            let answer = self.through(until, || call.clone().set_next_token(token).send()).await??;
-            let read = answer.snapshots.unwrap_or_default().into_iter().map(snapshot).collect::<Result<_, _>>()?;
-            Ok((read, answer.next_token))
+        every_page(|token| {
+            let call = call.clone().set_next_token(token);
+            async move {
+                let answer = self.through(until, || call.send()).await??;
+                let read = answer.snapshots.unwrap_or_default().into_iter().map(snapshot).collect::<Result<_, _>>()?;
+                Ok((read, answer.next_token))
+            }
         })
         .await
     }
@@ -299,12 +302,15 @@ impl AwsEc2 {
     pub async fn volumes(&self, ids: Vec<String>, until: Deadline) -> Result<BTreeSet<Box<str>>, Error> {
         // A filter, for EC2 refuses the whole call for one id that it doesn't know.
         let call = self.client.describe_volumes().filters(filter("volume-id", ids)).include_managed_resources(true);
-        let volumes = every_page(async |token| {
-            let answer = self.through(until, || call.clone().set_next_token(token).send()).await??;
-            let read = answer.volumes.unwrap_or_default().into_iter().map(|volume| {
-                volume.volume_id.map(String::into_boxed_str).ok_or_else(|| broken("a volume has no id".to_owned()))
-            });
-            Ok((read.collect::<Result<_, _>>()?, answer.next_token))
+        let volumes = every_page(|token| {
+            let call = call.clone().set_next_token(token);
+            async move {
+                let answer = self.through(until, || call.send()).await??;
+                let read = answer.volumes.unwrap_or_default().into_iter().map(|volume| {
+                    volume.volume_id.map(String::into_boxed_str).ok_or_else(|| broken("a volume has no id".to_owned()))
+                });
+                Ok((read.collect::<Result<_, _>>()?, answer.next_token))
+            }
         });
         Ok(volumes.await?.into_iter().collect())
     }
@@ -316,16 +322,19 @@ impl AwsEc2 {
     pub async fn images(&self, ids: Vec<String>, until: Deadline) -> Result<BTreeMap<SnapshotId, Box<str>>, Error> {
         let call = self.client.describe_images().owners("self").include_deprecated(true).include_disabled(true);
         let call = call.filters(filter("block-device-mapping.snapshot-id", ids));
-        let images = every_page(async |token| {
-            let answer = self.through(until, || call.clone().set_next_token(token).send()).await??;
-            let mut read = Vec::new();
-            for image in answer.images.unwrap_or_default() {
-                let name: Box<str> = image.image_id.as_deref().unwrap_or("an image").into();
-                let devices = image.block_device_mappings.unwrap_or_default();
-                let snapshots = devices.into_iter().filter_map(|device| device.ebs?.snapshot_id);
-                read.extend(snapshots.filter_map(|id| Some((SnapshotId::parse(&id)?, name.clone()))));
+        let images = every_page(|token| {
+            let call = call.clone().set_next_token(token);
+            async move {
+                let answer = self.through(until, || call.send()).await??;
+                let mut read = Vec::new();
+                for image in answer.images.unwrap_or_default() {
+                    let name: Box<str> = image.image_id.as_deref().unwrap_or("an image").into();
+                    let devices = image.block_device_mappings.unwrap_or_default();
+                    let snapshots = devices.into_iter().filter_map(|device| device.ebs?.snapshot_id);
+                    read.extend(snapshots.filter_map(|id| Some((SnapshotId::parse(&id)?, name.clone()))));
+                }
+                Ok((read, answer.next_token))
             }
-            Ok((read, answer.next_token))
         });
         Ok(images.await?.into_iter().collect())
     }
@@ -335,13 +344,16 @@ impl AwsEc2 {
     /// # Errors
     /// As for [`snapshots`](Self::snapshots).
     pub async fn locked_snapshots(&self, until: Deadline) -> Result<BTreeSet<SnapshotId>, Error> {
-        let locked = every_page(async |token| {
+        let locked = every_page(|token| {
             let call = self.client.describe_locked_snapshots().set_next_token(token);
-            let answer = self.through(until, || call.send()).await??;
-            let read = answer.snapshots.unwrap_or_default().into_iter();
-            // A state that this version doesn't know counts as locked.
-            let read = read.filter(|it| it.lock_state() != Some(&types::LockState::Expired)).map(|it| it.snapshot_id);
-            Ok((read.map(of_a_list).collect::<Result<_, _>>()?, answer.next_token))
+            async move {
+                let answer = self.through(until, || call.send()).await??;
+                let read = answer.snapshots.unwrap_or_default().into_iter();
+                // A state that this version doesn't know counts as locked.
+                let read =
+                    read.filter(|it| it.lock_state() != Some(&types::LockState::Expired)).map(|it| it.snapshot_id);
+                Ok((read.map(of_a_list).collect::<Result<_, _>>()?, answer.next_token))
+            }
         });
         Ok(locked.await?.into_iter().collect())
     }
@@ -351,13 +363,15 @@ impl AwsEc2 {
     /// # Errors
     /// As for [`snapshots`](Self::snapshots).
     pub async fn fast_restores(&self, until: Deadline) -> Result<BTreeSet<SnapshotId>, Error> {
-        let fast = every_page(async |token| {
+        let fast = every_page(|token| {
             let call = self.client.describe_fast_snapshot_restores().set_next_token(token);
-            let answer = self.through(until, || call.send()).await??;
-            let read = answer.fast_snapshot_restores.unwrap_or_default().into_iter();
-            let off = Some(&types::FastSnapshotRestoreStateCode::Disabled);
-            let read = read.filter(|it| it.state() != off).map(|it| it.snapshot_id);
-            Ok((read.map(of_a_list).collect::<Result<_, _>>()?, answer.next_token))
+            async move {
+                let answer = self.through(until, || call.send()).await??;
+                let read = answer.fast_snapshot_restores.unwrap_or_default().into_iter();
+                let off = Some(&types::FastSnapshotRestoreStateCode::Disabled);
+                let read = read.filter(|it| it.state() != off).map(|it| it.snapshot_id);
+                Ok((read.map(of_a_list).collect::<Result<_, _>>()?, answer.next_token))
+            }
         });
         Ok(fast.await?.into_iter().collect())
     }
@@ -417,9 +431,10 @@ impl AwsEc2 {
 }
 
 /// Asks for one page after the other; `ask` returns what is on it, and the token for the next.
-async fn every_page<T>(
-    ask: impl AsyncFn(Option<String>) -> Result<(Vec<T>, Option<String>), Error>,
-) -> Result<Vec<T>, Error> {
+async fn every_page<T, F>(ask: impl Fn(Option<String>) -> F) -> Result<Vec<T>, Error>
+where
+    F: Future<Output = Result<(Vec<T>, Option<String>), Error>>,
+{
     let (mut all, mut token) = (Vec::new(), None);
     loop {
         let (page, next) = ask(token.clone()).await?;

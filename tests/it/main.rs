@@ -25,6 +25,7 @@ mod refusals;
 mod running;
 mod second_run;
 mod seeds;
+mod snapshots;
 mod soup;
 mod starts;
 mod throttling;

@@ -8,6 +8,8 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use ec2_sim::{Call, Fault, Host, Invocation, Machine, Outcome, Sim};
 use serde_json::{Value, json};
 
+use crate::snapshots;
+
 /// The binary under test.
 pub(crate) fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_ec2-curfew"))
@@ -98,6 +100,7 @@ impl World {
     /// Hands over an event, and lets somebody else act in the meantime.
     pub(crate) async fn while_it_runs(&mut self, event: Value, after: Duration, act: impl FnOnce(&Sim)) -> Told {
         let before = self.states();
+        let snapshots = snapshots::before(&self.sim);
         self.sim.forget_calls();
         let Self { sim, host, .. } = self;
         let acting = async {
@@ -106,16 +109,17 @@ impl World {
         };
         let (invocation, ()) = tokio::join!(host.invoke(event.to_string(), AMPLE), acting);
         let told = Told::of(invocation);
-        self.audit(&before, &told);
+        self.audit(&before, &snapshots, &told);
         told
     }
 
     pub(crate) async fn bytes(&mut self, time: Duration, event: Vec<u8>) -> Told {
         let before = self.states();
+        let snapshots = snapshots::before(&self.sim);
         self.sim.forget_calls();
         let told = Told::of(self.host.invoke(event, time).await);
         if told.report.is_object() {
-            self.audit(&before, &told);
+            self.audit(&before, &snapshots, &told);
         }
         told
     }
@@ -123,9 +127,10 @@ impl World {
     /// Hands an event over again as Lambda's own retries do, under the request id of the last one.
     pub(crate) async fn retry(&mut self, event: Value) -> Told {
         let before = self.states();
+        let snapshots = snapshots::before(&self.sim);
         self.sim.forget_calls();
         let told = Told::of(self.host.retry(event.to_string(), AMPLE).await);
-        self.audit(&before, &told);
+        self.audit(&before, &snapshots, &told);
         told
     }
 
@@ -138,6 +143,7 @@ impl World {
     /// Hands over an event, holds up the first call of an action, lets somebody else act, and lets the call go on.
     pub(crate) async fn at_the_call(&mut self, action: &str, event: Value, act: impl FnOnce(&Sim)) -> Told {
         let before = self.states();
+        let snapshots = snapshots::before(&self.sim);
         self.sim.forget_calls();
         let mut held = self.sim.hold(action);
         let Self { sim, host, .. } = self;
@@ -148,7 +154,7 @@ impl World {
         };
         let (invocation, ()) = tokio::join!(host.invoke(event.to_string(), AMPLE), acting);
         let told = Told::of(invocation);
-        self.audit(&before, &told);
+        self.audit(&before, &snapshots, &told);
         told
     }
 
@@ -205,7 +211,10 @@ impl World {
     }
 
     /// Holds the report against EC2: the sum, the states, the log of calls.
-    fn audit(&self, before: &BTreeMap<String, String>, told: &Told) {
+    fn audit(&self, before: &BTreeMap<String, String>, snapshots: &snapshots::Before, told: &Told) {
+        if told.report["action"] == "snapshots" {
+            return snapshots::audit(self, snapshots, told);
+        }
         let (report, after) = (&told.report, self.states());
         let summary =
             |field: &str| report["summary"][field].as_u64().unwrap_or_else(|| panic!("no {field} in {report}"));

@@ -8,6 +8,7 @@ use crate::describe::Describe;
 use crate::fault::Refusal;
 use crate::machine::Machine;
 use crate::place::Place;
+use crate::storage::{Told, Verb};
 use crate::sts::Assumed;
 use crate::switching::Lags;
 
@@ -33,6 +34,7 @@ pub(crate) enum Action {
     CreateTags(Vec<Tag>),
     DeleteTags(Vec<Tag>),
     DescribeRegions,
+    Storage(Verb),
 }
 
 /// A tag as a call names it; one to be deleted may come without a value.
@@ -55,6 +57,7 @@ pub(crate) enum Answer {
     Tagged,
     Regions(Vec<String>),
     Assumed(Assumed),
+    Storage(Told),
 }
 
 pub(crate) struct Change {
@@ -72,6 +75,9 @@ impl Cloud {
 
     /// Does what a call asks for, with these machines.
     fn carry_out(&mut self, request: &Request, ids: &[String]) -> Result<Answer, Refusal> {
+        if let Some(answer) = self.about_storage(request, ids) {
+            return answer;
+        }
         if let Action::Describe(describe) = &request.action {
             describe.check(ids)?;
         }
@@ -105,6 +111,7 @@ impl Cloud {
             }
             Action::CreateTags(tags) => self.create_tags(ids, tags),
             Action::DeleteTags(tags) => self.delete_tags(ids, tags),
+            Action::Storage(_) => unreachable!("answered above"),
         }
     }
 

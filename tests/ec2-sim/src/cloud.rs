@@ -14,6 +14,7 @@ use crate::machine::Machine;
 use crate::past::Past;
 use crate::place::Place;
 use crate::roster::Roster;
+use crate::storage::Storage;
 use crate::sts::Sessions;
 use crate::throttle::Bucket;
 
@@ -28,6 +29,7 @@ pub(crate) struct Cloud {
     pub(crate) sessions: Sessions,
     /// EC2's token buckets that somebody has drawn from, by name.
     pub(crate) buckets: HashMap<(Place, String), Bucket>,
+    pub(crate) storage: Storage,
     past: Past,
     roster: Roster,
     joined: u32,

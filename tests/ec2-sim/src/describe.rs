@@ -100,11 +100,11 @@ impl Cloud {
 }
 
 /// Writes a token: the last id shown, and the empty pages since.
-fn write_token(after: &str, empties: usize) -> String {
+pub(crate) fn write_token(after: &str, empties: usize) -> String {
     format!("{after}~{empties}")
 }
 
-fn read_token(token: &str) -> Result<(String, usize), Refusal> {
+pub(crate) fn read_token(token: &str) -> Result<(String, usize), Refusal> {
     let parts = token.split_once('~').and_then(|(after, empties)| {
         let empties = empties.parse().ok()?;
         Some((after.to_owned(), empties))

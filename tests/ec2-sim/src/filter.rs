@@ -47,7 +47,7 @@ impl Filter {
 }
 
 /// Matches as EC2 does: `*` any text, `?` any one character, `\` takes the next character as it is.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let mut rest = pattern.chars();
     let Some(first) = rest.next() else {
         return text.is_empty();

@@ -77,6 +77,8 @@ pub struct Settings {
     pub only_tagged: Option<(String, String)>,
     /// That policy's refusal names the first machine without the tag; else it names nothing.
     pub only_tagged_names: bool,
+    /// The caller's policy lets it delete only snapshots that carry `curfew:delete-after` and no `curfew:exempt`.
+    pub guards_snapshots: bool,
     /// Where EC2 has no room for stopped machines.
     pub shortages: Vec<Shortage>,
     /// How many machines in an account's region may be on, each counted as one vCPU.
@@ -111,6 +113,7 @@ impl Default for Settings {
             not_found_for: Duration::ZERO,
             only_tagged: None,
             only_tagged_names: false,
+            guards_snapshots: false,
             shortages: Vec::new(),
             vcpu_limit: None,
             denied_accounts: Vec::new(),

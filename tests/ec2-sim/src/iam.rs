@@ -13,7 +13,7 @@ impl Cloud {
     /// Refuses to touch a machine without the tag that the policy wants.
     pub(crate) fn authorize(&self, request: &Request, ids: &[String]) -> Result<(), Refusal> {
         let action = match request.action {
-            Action::Describe(_) | Action::DescribeRegions => return Ok(()),
+            Action::Describe(_) | Action::DescribeRegions | Action::Storage(_) => return Ok(()),
             Action::Start => "ec2:StartInstances",
             Action::Stop { .. } => "ec2:StopInstances",
             Action::CreateTags(_) => "ec2:CreateTags",

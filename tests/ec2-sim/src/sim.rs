@@ -14,6 +14,7 @@ use crate::fleet::{Fleet, Settings};
 use crate::hold::{Gate, Held};
 use crate::machine::Machine;
 use crate::server::{Shared, router};
+use crate::storage::Snapshot;
 
 /// A pretend EC2 at an address of its own; it listens until it is dropped.
 ///
@@ -115,6 +116,46 @@ impl Sim {
     pub fn switch_off(&self, name: &str) {
         let now = self.clock();
         self.edit(name, |machine| machine.switch_by_hand(false, now));
+    }
+
+    /// Adds a snapshot, and returns its id.
+    pub fn add_snapshot(&self, snapshot: Snapshot) -> String {
+        self.shared.lock().add_snapshot(snapshot)
+    }
+
+    /// Copies of all snapshots as they are now, in the order of their ids.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.shared.lock().storage.all().cloned().collect()
+    }
+
+    /// A copy of the snapshot with this id or name as it is now; none if it is gone.
+    pub fn snapshot(&self, name: &str) -> Option<Snapshot> {
+        self.shared.lock().storage.find(name).cloned()
+    }
+
+    /// Changes anything about a snapshot, if it is still there.
+    pub fn edit_snapshot(&self, name: &str, change: impl FnOnce(&mut Snapshot)) {
+        let mut cloud = self.shared.lock();
+        let now = cloud.clock.now();
+        if let Some(mut snapshot) = cloud.storage.find(name).cloned() {
+            change(&mut snapshot);
+            cloud.storage.change(&snapshot.id.clone(), now, Some(snapshot));
+        }
+    }
+
+    /// Makes the volume exist that a snapshot is of.
+    pub fn add_volume_of(&self, name: &str) {
+        let mut cloud = self.shared.lock();
+        if let Some(snapshot) = cloud.storage.find(name).cloned() {
+            cloud.add_volume_of(&snapshot);
+        }
+    }
+
+    /// Makes an image of a snapshot, which may be deprecated or disabled; returns its id if the snapshot is still there.
+    pub fn add_image_of(&self, name: &str, deprecated: bool, disabled: bool) -> Option<String> {
+        let mut cloud = self.shared.lock();
+        let snapshot = cloud.storage.find(name).cloned()?;
+        Some(cloud.add_image_of(&snapshot, deprecated, disabled))
     }
 
     /// Makes something go wrong from now on.

@@ -6,6 +6,7 @@ use crate::api::{Action, Request};
 use crate::cloud::Cloud;
 use crate::fault::Refusal;
 use crate::place::Place;
+use crate::storage::Verb;
 
 /// What a bucket holds, and what comes back per second.
 #[derive(Clone, Copy)]
@@ -23,6 +24,9 @@ fn rates(action: &Action) -> (&'static str, Rate, Option<Rate>) {
         Action::Start => ("StartInstances", Rate(5.0, 2.0), Some(Rate(1000.0, 2.0))),
         Action::Stop { .. } => ("StopInstances", Rate(50.0, 5.0), Some(Rate(1000.0, 20.0))),
         Action::CreateTags(_) => ("CreateTags", Rate(100.0, 10.0), None),
+        Action::Storage(Verb::Delete) => ("DeleteSnapshot", Rate(100.0, 5.0), None),
+        Action::Storage(Verb::Attribute) => ("DescribeSnapshotAttribute", Rate(50.0, 10.0), None),
+        Action::Storage(_) => ("Describe snapshots and the like", Rate(100.0, 20.0), None),
         Action::DeleteTags(_) => ("DeleteTags", Rate(100.0, 10.0), None),
     }
 }

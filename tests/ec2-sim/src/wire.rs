@@ -1,5 +1,6 @@
 //! AWS's Query protocol: a form comes in, XML goes out. Knows nothing of what is true in the cloud.
 
+mod storage;
 mod sts;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use crate::fault::Refusal;
 use crate::filter::Filter;
 use crate::machine::{Machine, state_code};
 use crate::place::Place;
+use crate::storage::Verb;
 use crate::sts::{Caller, Credentials};
 
 const XMLNS: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
@@ -57,7 +59,8 @@ impl Query {
 
     /// The resources that the call names.
     pub(crate) fn ids(&self) -> Vec<String> {
-        [self.list("InstanceId"), self.list("ResourceId")].concat()
+        let snapshot = self.params.get("SnapshotId").cloned().into_iter().collect();
+        [self.list("InstanceId"), self.list("ResourceId"), snapshot].concat()
     }
 
     pub(crate) fn flag(&self, name: &str) -> bool {
@@ -67,16 +70,26 @@ impl Query {
     /// Understands the call, if it is for EC2.
     pub(crate) fn request(&self, caller: Caller) -> Result<Request, Refusal> {
         let action = match self.action.as_str() {
-            "DescribeInstances" => Action::Describe(Describe {
-                filters: self.filters(),
-                max_results: self.number("MaxResults")?,
-                next_token: self.params.get("NextToken").cloned(),
-            }),
+            "DescribeInstances" => Action::Describe(self.describe()?),
             "StartInstances" => Action::Start,
             "StopInstances" => Action::Stop { hibernate: self.flag("Hibernate") },
             "CreateTags" => Action::CreateTags(self.tags()),
             "DeleteTags" => Action::DeleteTags(self.tags()),
             "DescribeRegions" => Action::DescribeRegions,
+            "DescribeSnapshots" => {
+                let own = self.list("Owner").iter().any(|owner| owner == "self");
+                Action::Storage(Verb::Snapshots { describe: self.describe()?, own })
+            }
+            "DescribeVolumes" => Action::Storage(Verb::Volumes(self.describe()?)),
+            "DescribeImages" => Action::Storage(Verb::Images {
+                describe: self.describe()?,
+                deprecated: self.flag("IncludeDeprecated"),
+                disabled: self.flag("IncludeDisabled"),
+            }),
+            "DescribeSnapshotAttribute" => Action::Storage(Verb::Attribute),
+            "DescribeLockedSnapshots" => Action::Storage(Verb::Locked),
+            "DescribeFastSnapshotRestores" => Action::Storage(Verb::Fast),
+            "DeleteSnapshot" => Action::Storage(Verb::Delete),
             other => {
                 let message = format!("The action {other} is not valid for this web service.");
                 return Err(Refusal::new("InvalidAction", message));
@@ -84,6 +97,14 @@ impl Query {
         };
         let place = Place { account: caller.account, region: self.region.clone() };
         Ok(Request { place, caller: caller.arn, ids: self.ids(), dry_run: self.flag("DryRun"), action })
+    }
+
+    fn describe(&self) -> Result<Describe, Refusal> {
+        Ok(Describe {
+            filters: self.filters(),
+            max_results: self.number("MaxResults")?,
+            next_token: self.params.get("NextToken").cloned(),
+        })
     }
 
     /// `Name.1`, `Name.2` and on.
@@ -134,6 +155,7 @@ pub(crate) fn answer(action: &str, request_id: &str, answer: &Answer) -> String 
         Answer::Changes(changes) => ec2(&|xml| xml.list("instancesSet", changes, change)),
         Answer::Tagged => ec2(&|xml| xml.leaf("return", "true")),
         Answer::Regions(regions) => ec2(&|xml| xml.list("regionInfo", regions, region)),
+        Answer::Storage(told) => ec2(&|xml| storage::told(xml, told)),
         Answer::Assumed(assumed) => sts::assumed(request_id, assumed),
     }
 }
