@@ -16,7 +16,7 @@ use crate::targets::{Home, accounts_once, all_passed_over, is_denied_by_organiza
 mod act;
 pub mod rule;
 
-use act::{Plan, Work};
+use act::{Asking, Plan, Work};
 use rule::{Snapshot, SnapshotId};
 
 /// What a run did, target by target.
@@ -121,6 +121,8 @@ pub enum Change {
 struct Target {
     way: Option<AwsEc2>,
     plan: Plan,
+    /// All questions about single snapshots draw from one bucket of EC2's.
+    asking: Asking,
     denied: Option<crate::ec2::Error>,
     worked: TargetRun,
 }
@@ -129,7 +131,7 @@ impl Target {
     /// Looks, and decides what to do.
     async fn planned(&mut self, request: &Request, work: Work, every_region: bool) {
         let Some(ec2) = &self.way else { return };
-        match act::plan(ec2, request, &self.worked.account, work).await {
+        match act::plan(ec2, request, &self.worked.account, work, &mut self.asking).await {
             Ok(plan) => self.plan = plan,
             // Whoever asks for every region means those that the organization allows.
             Err(error) if every_region && is_denied_by_organization(&error) => {
@@ -144,7 +146,7 @@ impl Target {
     async fn carried_out(&mut self, request: &Request, work: Work) {
         let plan = std::mem::take(&mut self.plan);
         let Some(ec2) = &self.way else { return };
-        let (settled, error) = act::carry_out(ec2, request, plan, work).await;
+        let (settled, error) = act::carry_out(ec2, request, plan, work, &mut self.asking).await;
         self.worked.settled = settled;
         self.worked.error = self.worked.error.take().or_else(|| error.as_ref().map(trouble));
     }
@@ -172,7 +174,7 @@ pub async fn run(
         let target = |(region, way): (String, Result<AwsEc2, _>)| {
             let error = way.as_ref().err().map(trouble);
             let worked = TargetRun { account: id.clone(), region, settled: Vec::new(), error, note: None };
-            Target { way: way.ok(), plan: Plan::default(), denied: None, worked }
+            Target { way: way.ok(), plan: Plan::default(), asking: Asking::new(), denied: None, worked }
         };
         ways.into_iter().map(target).collect::<Vec<_>>()
     });

@@ -129,7 +129,13 @@ fn is_gone(code: &str) -> bool {
 ///
 /// # Errors
 /// EC2 would not list them.
-pub(super) async fn plan(ec2: &AwsEc2, request: &Request, account: &str, work: Work) -> Result<Plan, Error> {
+pub(super) async fn plan(
+    ec2: &AwsEc2,
+    request: &Request,
+    account: &str,
+    work: Work,
+    asking: &mut Asking,
+) -> Result<Plan, Error> {
     let filters = Selection { tags: request.tags.clone(), ..Selection::default() }.tag_filters();
     let until = work.deadline;
     let found = patiently(until, || ec2.snapshots(&filters, until)).await?;
@@ -159,7 +165,7 @@ pub(super) async fn plan(ec2: &AwsEc2, request: &Request, account: &str, work: W
         }
     }
     let ids: Vec<SnapshotId> = staged.iter().map(|(snapshot, _)| snapshot.id.clone()).collect();
-    let shared = Asking::new().shared(ec2, &ids, until).await;
+    let shared = asking.shared(ec2, &ids, until).await;
     for ((snapshot, stage), shared) in staged.into_iter().zip(shared) {
         match (kept_by_sharing(shared), stage) {
             (Some(keep), _) => plan.keep(&snapshot, keep),
@@ -200,7 +206,7 @@ async fn around(ec2: &AwsEc2, snapshots: Vec<Snapshot>, until: Deadline) -> Vec<
 }
 
 /// Asks about snapshots one by one, at EC2's pace.
-struct Asking {
+pub(super) struct Asking {
     pace: Pace,
     refusals: Refusals,
 }
@@ -231,7 +237,7 @@ impl Refusals {
 }
 
 impl Asking {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { pace: Pace::new(LOOK_BUCKETS, Instant::now()), refusals: Refusals::default() }
     }
 
@@ -287,8 +293,9 @@ pub(super) async fn carry_out(
     request: &Request,
     plan: Plan,
     work: Work,
+    asking: &mut Asking,
 ) -> (Vec<Settled>, Option<Error>) {
-    let mut hand = Hand { ec2, request, work, settled: plan.kept, fatal: None };
+    let mut hand = Hand { ec2, request, work, asking, settled: plan.kept, fatal: None };
     hand.mark(plan.mark).await;
     hand.unmark(plan.unmark).await;
     hand.delete(plan.delete).await;
@@ -300,6 +307,7 @@ struct Hand<'a> {
     ec2: &'a AwsEc2,
     request: &'a Request,
     work: Work,
+    asking: &'a mut Asking,
     settled: Vec<Settled>,
     /// EC2 has ignored DryRun: nothing more may be asked.
     fatal: Option<Error>,
@@ -409,7 +417,7 @@ impl Hand<'_> {
             self.fatal = answer.err().filter(|error| classify(error) == Class::Fatal);
         }
         let mut waiting: VecDeque<Due> = snapshots.into_iter().map(|snapshot| Due { snapshot, tries: 0 }).collect();
-        let (mut asking, mut refusals) = (Asking::new(), Refusals::default());
+        let mut refusals = Refusals::default();
         let mut pace = Pace::new(DELETE_SNAPSHOT_BUCKETS, Instant::now());
         let mut at_once = LOOKED_AT_ONCE;
         while let Some(tries) = waiting.front().map(|due| due.tries) {
@@ -432,7 +440,7 @@ impl Hand<'_> {
                 group.extend(waiting.pop_front());
             }
             let seen = Instant::now();
-            let looked = self.look(&group, &mut asking).await;
+            let looked = self.look(&group).await;
             let mut going = VecDeque::new();
             for (due, looked) in group.into_iter().zip(looked) {
                 match looked {
@@ -517,7 +525,7 @@ impl Hand<'_> {
     }
 
     /// Looks at what is due, and at all that may keep it.
-    async fn look(&self, group: &[Due], asking: &mut Asking) -> Vec<Looked> {
+    async fn look(&mut self, group: &[Due]) -> Vec<Looked> {
         let until = self.work.deadline;
         let ids = || group.iter().map(|due| due.snapshot.id.to_string()).collect::<Vec<_>>();
         // Only those that carry their mark are shown, tags and all.
@@ -564,7 +572,7 @@ impl Hand<'_> {
             let found: Vec<_> = around(self.ec2, rest, until).await.into_iter().flatten().collect();
             let free = found.iter().filter(|(_, keep)| keep.is_none()).map(|(it, _)| it.id.clone());
             let free: Vec<SnapshotId> = free.collect();
-            let shared = asking.shared(self.ec2, &free, until).await;
+            let shared = self.asking.shared(self.ec2, &free, until).await;
             looked.extend(found.into_iter().filter_map(|(snapshot, keep)| Some((snapshot.id, Looked::Kept(keep?)))));
             let free = free.into_iter().zip(shared);
             looked.extend(free.map(|(id, shared)| (id, kept_by_sharing(shared).map_or(Looked::Go, Looked::Kept))));

@@ -26,6 +26,7 @@ mod running;
 mod second_run;
 mod seeds;
 mod snapshots;
+mod snapshots_model;
 mod soup;
 mod starts;
 mod throttling;

@@ -9,12 +9,10 @@ use serde_json::{Value, json};
 
 use crate::world::*;
 
-mod model;
-
 /// The mark.
-const DELETE_AFTER: &str = "curfew:delete-after";
+pub(crate) const DELETE_AFTER: &str = "curfew:delete-after";
 /// The calls by which it is found out what keeps a snapshot.
-const QUESTIONS: [&str; 6] = [
+pub(crate) const QUESTIONS: [&str; 6] = [
     "DescribeSnapshots",
     "DescribeVolumes",
     "DescribeImages",
@@ -23,7 +21,7 @@ const QUESTIONS: [&str; 6] = [
     "DescribeSnapshotAttribute",
 ];
 
-fn event() -> Value {
+pub(crate) fn event() -> Value {
     json!({"action": "snapshots", "tags": {"curfew": "yes"}})
 }
 
@@ -529,12 +527,14 @@ async fn every_page_is_read_and_large_fleets_are_asked_about_in_groups() {
     for n in 1..=450 {
         world.sim.add_snapshot(orphan(&format!("snap-{n}")));
     }
-    for n in [1, 199, 200, 201, 449, 450] {
-        world.sim.add_volume_of(&format!("snap-{n}"));
+    for n in 1..=450 {
+        if ![1, 37, 38, 200, 201, 400, 401, 450].contains(&n) {
+            world.sim.add_volume_of(&format!("snap-{n}"));
+        }
     }
     let told = world.invoke(event()).await;
-    assert_eq!(told.report["skipped_by"], json!({"volume_exists": 6}));
-    assert_eq!(told.report["summary"]["changed"], 444);
+    assert_eq!(told.report["skipped_by"], json!({"volume_exists": 442}));
+    assert_eq!(told.report["summary"]["changed"], 8);
     let most = world.calls("DescribeVolumes").iter().map(|call| call.params.len()).max().unwrap();
     assert!(most < 210, "{most} parameters");
 }
@@ -557,8 +557,8 @@ async fn on_an_idle_account_nothing_is_throttled() {
     }
     let told = world.invoke(event()).await;
     assert_eq!((told.verdict().as_str(), &told.report["summary"]["changed"]), ("complete", &json!(130)));
-    let throttled = world.sim.calls().iter().filter(|call| call.code == "RequestLimitExceeded").count();
-    assert_eq!(throttled, 0);
+    let throttled = world.sim.calls().into_iter().filter(|call| call.code == "RequestLimitExceeded");
+    assert_eq!(throttled.map(|call| call.action).collect::<Vec<_>>(), [""; 0]);
 }
 
 #[tokio::test]
@@ -575,7 +575,7 @@ async fn while_somebody_else_uses_ec2s_tokens_it_waits_and_deletes_all() {
 #[tokio::test]
 async fn a_role_that_may_not_costs_few_calls_and_is_named() {
     let mut world = World::new().await;
-    for n in 1..=500 {
+    for n in 1..=80 {
         world.sim.add_snapshot(orphan(&format!("old-{n}")));
     }
     for n in 1..=40 {
@@ -585,7 +585,7 @@ async fn a_role_that_may_not_costs_few_calls_and_is_named() {
         world.sim.fault(Fault::refuse(action, "UnauthorizedOperation", "You are not authorized.").status(403));
     }
     let told = world.invoke(event()).await;
-    assert_eq!((told.verdict().as_str(), &told.report["summary"]["failed"]), ("Incomplete", &json!(540)));
+    assert_eq!((told.verdict().as_str(), &told.report["summary"]["failed"]), ("Incomplete", &json!(120)));
     let message = told.entry("failed", "due-1")["message"].as_str().unwrap().to_owned();
     assert!(
         message.ends_with("; it takes the role of the function for snapshots, policy/snapshots-role.json"),
