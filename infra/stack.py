@@ -32,6 +32,7 @@ EVENTS = {
     "StopAt": "infra/events/stop-7pm.json",
     "StartAt": "infra/events/start-8am.json",
     "ReconcileAt": "infra/events/reconcile.json",
+    "SnapshotsAt": "infra/events/snapshots.json",
 }
 # Characters of a rule's input, bytes of a schedule's (quotas of EventBridge, and of EventBridge Scheduler).
 RULE_HOLDS, SCHEDULER_HOLDS = 8192, 256 * 1024
@@ -187,13 +188,14 @@ def agreements(values: dict[str, str]) -> list[str]:
         problems.append(f"Timezone: {values['Timezone']!r} is not an IANA time zone; write one like 'Europe/Berlin'")
     if values["ScheduleWith"] == "rule" and values["Timezone"] != "UTC":
         problems.append(f"Timezone: {values['Timezone']!r} can't be used with ScheduleWith 'rule'; write 'UTC', and StopAt and StartAt in UTC")
-    problems += [f"{key}: {values[key]!r} is not valid; {wrong}" for key in ("StopAt", "StartAt") if (wrong := bad_cron(values[key]))]
+    problems += [f"{key}: {values[key]!r} is not valid; {wrong}" for key in ("StopAt", "StartAt", "SnapshotsAt") if (wrong := bad_cron(values[key]))]
     key, _, value = values["ManagedTag"].partition("=")
     for path in EVENTS.values():
         if read_json(path).get("tags", {}).get(key) != value:
             tags = f'"tags": {{"{key}": "{value}"}}'
             problems.append(f"ManagedTag: {values['ManagedTag']!r} is not what {path} selects; write {tags} there")
-    named = [(path, json.dumps(read_json(path).get("hours_tag", "curfew:hours"))) for path in EVENTS.values()]
+    switching = [path for key, path in EVENTS.items() if key != "SnapshotsAt"]
+    named = [(path, json.dumps(read_json(path).get("hours_tag", "curfew:hours"))) for path in switching]
     if len({tag for _, tag in named}) > 1:
         found = ", ".join(f"{tag} in {path}" for path, tag in named)
         problems.append(f"hours_tag: {found}; write the same in all, or two schedules will switch the same instances")
@@ -225,6 +227,26 @@ def bad_cron(cron: str) -> str | None:
         if any(int(number) > most for number in re.findall(r"\d+", field)):
             return f"its {what} must not exceed {most}"
     return None
+
+
+def warn_without_bin(values: dict[str, str]) -> None:
+    """Says so if what is deleted can't be brought back: the account's Recycle Bin keeps no snapshots."""
+    if values["SnapshotsAt"] == "off":
+        return
+    patience = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
+    try:
+        bin = boto3.client("rbin", config=patience)
+        pages = bin.get_paginator("list_rules").paginate(ResourceType="EBS_SNAPSHOT")
+        has_rules = any(page["Rules"] for page in pages)
+    except (ClientError, BotoCoreError):
+        # Without an account at hand, or the right to look, there is nothing to say.
+        return
+    if not has_rules:
+        print(
+            f"warning: no Recycle Bin rule keeps deleted snapshots in {bin.meta.region_name}, so what SnapshotsAt deletes is gone for good; "
+            "infra/README.md, \"Snapshots\", says how to make one",
+            file=sys.stderr,
+        )
 
 
 # ---- The verbs ----------------------------------------------------------------------------------------------------
@@ -312,10 +334,12 @@ def invoke(path: str) -> None:
         it["dry_run"] = True
     print(f"{STACK}: {compact(it)}")
     if live and not it.get("dry_run"):
-        ask(f"{STACK}: {it.get('action')} these instances for real?")
+        does = "delete these snapshots" if it.get("action") == "snapshots" else f"{it.get('action')} these instances"
+        ask(f"{STACK}: {does} for real?")
     # One attempt: a second would be another run.
     client = boto3.client("lambda", config=Config(read_timeout=910, retries={"total_max_attempts": 1}))
-    answer = client.invoke(FunctionName=STACK, Payload=json.dumps(it))
+    function = f"{STACK}-snapshots" if it.get("action") == "snapshots" else STACK
+    answer = client.invoke(FunctionName=function, Payload=json.dumps(it))
     report = json.loads(answer["Payload"].read())
     print(json.dumps(report, indent=2, ensure_ascii=False))
     if "FunctionError" in answer:
@@ -350,6 +374,7 @@ def main(arguments: list[str]) -> int:
                 print(parameters()["Architecture"])
             case ["render", folder]:
                 render_all(Path(folder))
+                warn_without_bin(parameters())
             case _:
                 raise Wrong(__doc__.strip())
     except (Wrong, ClientError, BotoCoreError) as error:

@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import yaml
@@ -39,6 +41,10 @@ WRONG = [
     ("ReconcileAt", {"ReconcileAt": "cron(0/5 7-19 * * ? *)"}),
     ("ReconcileAt", {"ReconcileAt": "cron(0/5 * ? * MON-FRI *)"}),
     ("ReconcileAt", {"ReconcileAt": ""}),
+    ("SnapshotsAt", {"SnapshotsAt": "rate(1 day)"}),
+    ("SnapshotsAt", {"SnapshotsAt": "cron(0 3 * * *)"}),
+    ("SnapshotsAt", {"SnapshotsAt": ""}),
+    ("SnapshotsAt", {"SnapshotsAt": "cron(0 24 ? * * *)"}),
     ("ScheduleWith", {"ScheduleWith": "cron"}),
     ("Architecture", {"Architecture": "arm"}),
     ("Email", {"Email": "platform"}),
@@ -57,6 +63,7 @@ OURS_ALONE = [
     {"StopAt": "cron(0 19 ? * ? *)"},
     {"StopAt": "cron(60 19 ? * * *)"},
     {"StopAt": "cron(0 24 ? * * *)"},
+    {"SnapshotsAt": "cron(0 24 ? * * *)"},
     {"Live": "yes"},
     {"Paused": "yes"},
     {"StoppAt": "off"},
@@ -236,6 +243,106 @@ def test_ticks_are_off_until_somebody_wants_them(rendered):
         assert template(rendered, name)["Parameters"]["ReconcileAt"]["Default"] == "off"
 
 
+def test_snapshots_are_off_until_somebody_wants_them(rendered):
+    it = template(rendered)
+    assert it["Parameters"]["SnapshotsAt"]["Default"] == "off"
+    theirs = {name: them.get("Condition") for name, them in it["Resources"].items() if "Snapshots" in name}
+    assert len(theirs) == 10
+    assert set(theirs.values()) == {"Snapshots", "SnapshotsByScheduler", "SnapshotsByRule", "SnapshotsRuns"}, theirs
+
+
+def test_the_function_for_snapshots_is_the_same_code_with_a_role_that_the_other_has_not(rendered):
+    them = resources(rendered)
+    ours, theirs = (them[it]["Properties"] for it in ("SnapshotsFunction", "Function"))
+    same = ("CodeUri", "Handler", "Runtime", "MemorySize", "Timeout")
+    assert [ours[it] for it in same] == [theirs[it] for it in same]
+    assert (ours["Role"], theirs["Role"]) == ("SnapshotsRole.Arn", "ExecutionRole.Arn")
+    policies = {name: it["Properties"]["Roles"] for name, it in them.items() if it["Type"] == "AWS::IAM::Policy"}
+    assert [name for name, roles in policies.items() if "SnapshotsRole" in roles] == ["SnapshotsPolicy"]
+    text = them["SnapshotsPolicy"]["Properties"]["PolicyDocument"][0]
+    assert json.loads(text) == json.loads((ROOT / "policy/snapshots-role.json").read_text())
+    [rule] = them["SnapshotsRule"]["Properties"]["Targets"]
+    for target in (them["SnapshotsSchedule"]["Properties"]["Target"], rule):
+        assert target["Arn"] == "SnapshotsFunction.Arn"
+        assert target["RetryPolicy"] == {"MaximumEventAgeInSeconds": 4 * 3600, "MaximumRetryAttempts": 185}
+        assert target["DeadLetterConfig"] == {"Arn": "DeadLetters.Arn"}
+    assert them["SnapshotsRuleMayInvoke"]["Properties"]["FunctionName"] == "SnapshotsFunction"
+    assert ours["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]["Destination"] == "DeadLetters.Arn"
+
+
+@pytest.mark.parametrize(("cron", "hours"), [("cron(0 3 ? * * *)", 26), ("cron(0 3 ? * MON-FRI *)", 74)])
+def test_a_run_for_snapshots_that_is_late_dropped_or_missing_is_heard(tmp_path, cron, hours):
+    assert render(tmp_path, yaml.safe_dump({"SnapshotsAt": cron})).returncode == 0
+    them = resources(tmp_path)
+    alarms = {name: them[name]["Properties"] for name in ("SnapshotsDropped", "SnapshotsStale", "NoSnapshots")}
+    assert {it["MetricName"] for it in alarms.values()} == {"AsyncEventsDropped", "stale", "duration"}
+    assert alarms["NoSnapshots"]["EvaluationPeriods"] == hours and them["NoSnapshots"]["Condition"] == "SnapshotsRuns"
+    for name in ("SnapshotsStale", "NoSnapshots"):
+        told = [{"Name": "name", "Value": shipped("snapshots.json")["name"]}, {"Name": "action", "Value": "snapshots"}]
+        assert alarms[name]["Dimensions"] == told
+
+
+@pytest.fixture
+def recycle_bin():
+    """A Recycle Bin with these pages of rules, on this machine."""
+    pages: list[dict] = []
+
+    class Bin(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.dumps(pages.pop(0)).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Bin)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    env = {
+        "AWS_ENDPOINT_URL_RBIN": f"http://127.0.0.1:{server.server_port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }
+    yield pages, env
+    server.shutdown()
+    server.server_close()
+
+
+NIGHTLY = "SnapshotsAt: cron(0 3 ? * * *)\n"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rules", "warned"),
+    [
+        (NIGHTLY, [{"Rules": []}], True),
+        (NIGHTLY, [{"Rules": [], "NextToken": "more"}, {"Rules": [{"Identifier": "a"}]}], False),
+        (NIGHTLY, [{"Rules": [{"Identifier": "a"}]}], False),
+        ("", [], False),
+    ],
+    ids=str,
+)
+def test_who_deletes_snapshots_without_a_recycle_bin_is_warned(tmp_path, recycle_bin, parameters, rules, warned):
+    pages, env = recycle_bin
+    pages += rules
+    ended = render(tmp_path, parameters, **env)
+    assert ended.returncode == 0 and not pages
+    assert ended.stderr.startswith("warning: no Recycle Bin rule keeps deleted snapshots in eu-west-1") == warned
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", None])
+def test_without_an_account_at_hand_nobody_is_warned(tmp_path, monkeypatch, address):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    env = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
+    if address:
+        env |= {"AWS_ENDPOINT_URL_RBIN": address, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "eu-west-1"}
+    ended = render(tmp_path, NIGHTLY, **env)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_every_schedule_carries_its_event_and_a_time(rendered):
     them = resources(rendered)
     carried = {name: it["Properties"]["Target"]["Input"] for name, it in them.items() if "Scheduler" in it["Type"]}
@@ -244,7 +351,7 @@ def test_every_schedule_carries_its_event_and_a_time(rendered):
         for name, it in them.items()
         if it["Type"] == "AWS::Events::Rule"
     }
-    files = {"Stop": "stop-7pm.json", "Start": "start-8am.json", "Reconcile": "reconcile.json"}
+    files = {"Stop": "stop-7pm.json", "Start": "start-8am.json", "Reconcile": "reconcile.json", "Snapshots": "snapshots.json"}
     assert set(carried) == {f"{it}Schedule" for it in files} and set(ruled) == {f"{it}Rule" for it in files}
     for name, (text, filled) in (carried | ruled).items():
         assert filled == {"DryRun": ["Armed", "false", "true"]}, "it rehearses until it is armed"
@@ -272,7 +379,7 @@ def rendering(tmp_path):
     return rendering
 
 
-@pytest.mark.parametrize("name", ["stop-7pm.json", "start-8am.json", "reconcile.json"])
+@pytest.mark.parametrize("name", ["stop-7pm.json", "start-8am.json", "reconcile.json", "snapshots.json"])
 def test_an_event_without_a_time_is_not_deployed(rendering, name):
     ended = rendering({name: {key: it for key, it in shipped(name).items() if key != "scheduled_time"}})
     assert ended.returncode == 1

@@ -110,6 +110,63 @@ OTHERS = [
     ("deployer", "lambda:PublishVersion", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, False),
     ("deployer", "ec2:StopInstances", INSTANCE, OURS, False),
 ]
+SNAPSHOT = "arn:aws:ec2:eu-west-1::snapshot/snap-0abc12345678def00"
+DELETE_AFTER = {"aws:TagKeys": ["curfew:delete-after"]}
+DUE = OURS | {"aws:ResourceTag/curfew:delete-after": "2026-11-20T03:00:00Z"}
+SNAPSHOTS = [
+    *[
+        (f"ec2:Describe{what}", "*", {}, True)
+        for what in ("FastSnapshotRestores", "Images", "LockedSnapshots", "Regions", "Snapshots", "Volumes")
+    ],
+    ("ec2:DescribeSnapshotAttribute", SNAPSHOT, {}, True),
+    ("ec2:DeleteSnapshot", SNAPSHOT, DUE, True),
+    # Not marked, not ours, exempt.
+    ("ec2:DeleteSnapshot", SNAPSHOT, OURS, False),
+    ("ec2:DeleteSnapshot", SNAPSHOT, {key: value for key, value in DUE.items() if key not in OURS}, False),
+    ("ec2:DeleteSnapshot", SNAPSHOT, DUE | {"aws:ResourceTag/curfew": "no"}, False),
+    *[("ec2:DeleteSnapshot", SNAPSHOT, DUE | {"aws:ResourceTag/curfew:exempt": value}, False) for value in ("", "true", "2026-11-20")],
+    *[
+        row
+        for verb in ("ec2:CreateTags", "ec2:DeleteTags")
+        for row in [
+            (verb, SNAPSHOT, OURS | DELETE_AFTER, True),
+            (verb, SNAPSHOT, DELETE_AFTER, False),
+            (verb, SNAPSHOT, OURS, False),
+            (verb, SNAPSHOT, OURS | {"aws:TagKeys": ["curfew"]}, False),
+            (verb, SNAPSHOT, OURS | {"aws:TagKeys": ["curfew:delete-after", "curfew:exempt"]}, False),
+            (verb, INSTANCE, OURS | DELETE_AFTER, False),
+            (verb, f"arn:aws:ec2:eu-west-1:{ACCOUNT}:volume/vol-0abc", OURS | DELETE_AFTER, False),
+        ]
+    ],
+    # What only the role that switches instances can do, and what none can.
+    *[(f"ec2:{verb}Instances", INSTANCE, OURS, False) for verb in ("Describe", "Start", "Stop", "Terminate")],
+    ("ec2:DeleteVolume", f"arn:aws:ec2:eu-west-1:{ACCOUNT}:volume/vol-0abc", DUE, False),
+    ("ec2:DeregisterImage", "arn:aws:ec2:eu-west-1::image/ami-0abc", DUE, False),
+    ("ec2:ModifySnapshotAttribute", SNAPSHOT, DUE, False),
+    ("ec2:UnlockSnapshot", SNAPSHOT, DUE, False),
+    ("ec2:DisableFastSnapshotRestores", SNAPSHOT, DUE, False),
+    ("ec2:CopySnapshot", SNAPSHOT, DUE, False),
+    ("logs:PutLogEvents", f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/lambda/curfew-snapshots:log-stream:a", {}, True),
+    ("logs:PutLogEvents", f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/lambda/curfew:log-stream:a", {}, False),
+    ("sqs:SendMessage", f"arn:aws:sqs:us-east-1:{ACCOUNT}:curfew-DeadLetters", {}, True),
+    ("sqs:ReceiveMessage", f"arn:aws:sqs:us-east-1:{ACCOUNT}:curfew-DeadLetters", {}, False),
+]
+OTHERS += [
+    *[("snapshots-role", *row) for row in SNAPSHOTS],
+    # And the other way round.
+    *[
+        (role, verb, SNAPSHOT, DUE | DELETE_AFTER, False)
+        for role in ROLES
+        for verb in ("ec2:DeleteSnapshot", "ec2:CreateTags", "ec2:DeleteTags", "ec2:DescribeSnapshots")
+    ],
+    ("schedules-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew-snapshots", {}, True),
+    ("schedules-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:billing-snapshots", {}, False),
+    ("deployer", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew-snapshots", {}, True),
+    ("deployer", "logs:FilterLogEvents", f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/lambda/curfew-snapshots:log-stream:", {}, True),
+    ("deployer", "rbin:ListRules", "*", {}, True),
+    ("deployer", "rbin:DeleteRule", "*", {}, False),
+    ("deployer", "ec2:DeleteSnapshot", SNAPSHOT, DUE, False),
+]
 CASES = [(role, *row) for role in ROLES for row in SWITCHING] + OTHERS
 
 
@@ -137,7 +194,7 @@ def test_what_the_function_may_do_and_never_does_stands_in_the_list_with_its_rea
     """The other half, that it makes each call on EC2 and no other, is proven where it makes them: tests/it/world.rs."""
     listed = re.findall(r"^\| (`[a-z]+:.*?) \| .+ \|$", (ROOT / "policy/README.md").read_text(), re.MULTILINE)
     reasoned = {action for row in listed for action in re.findall(r"`([^`]+)`", row)}
-    allowed = actions("execution-role") | actions("execution-role-kms")
+    allowed = actions("execution-role") | actions("execution-role-kms") | actions("snapshots-role")
     assert {it for it in allowed if not it.startswith("ec2:")} == reasoned
 
 
