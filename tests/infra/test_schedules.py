@@ -296,7 +296,8 @@ def test_a_rehearsal_fires_and_changes_nothing(tmp_path, ec2_sim):
     """By default: no LIVE."""
     cloud = Cloud(tmp_path, AWS_ENDPOINT_URL_EC2=ec2_sim)
     try:
-        deployed = cloud.verb("deploy", parameters={"StopAt": at(ahead(45)), "StartAt": "off"})
+        soon = at(ahead(45))
+        deployed = cloud.verb("deploy", parameters={"StopAt": soon, "StartAt": "off", "SnapshotsAt": soon})
         assert deployed.returncode == 0, deployed.stdout + deployed.stderr
         assert "curfew: a rehearsal" in deployed.stdout
         body = cloud.client("cloudwatch").get_dashboard(DashboardName="curfew-us-east-1")["DashboardBody"]
@@ -311,5 +312,10 @@ def test_a_rehearsal_fires_and_changes_nothing(tmp_path, ec2_sim):
             ("CreateTags", "DryRunOperation"),
             ("StopInstances", "DryRunOperation"),
         }
+        # The function for snapshots is another one, and has another log.
+        until("it tells of snapshots, too", 60, lambda: cloud.reports("curfew-snapshots"))
+        last = cloud.lines("curfew-snapshots")[-1]
+        assert (last["action"], last["outcome"]) == ("snapshots", "complete")
+        assert last["message"].startswith("snapshots: dry run, nothing to delete, no snapshot in us-east-1 has curfew=yes")
     finally:
         cloud.end()

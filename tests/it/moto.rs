@@ -27,6 +27,8 @@ use tokio::time::timeout;
 
 use crate::world::*;
 
+mod snapshots;
+
 const EAST: &str = "us-east-1";
 const WEST: &str = "eu-west-1";
 /// What the refusal of a stop and that of a termination have in common.

@@ -105,7 +105,7 @@ pub(crate) fn audit(world: &World, before: &Before, told: &Told) {
 /// Runs once with one that is due, which something keeps, beside one that nothing keeps; returns the reason.
 async fn kept(snapshot: Snapshot, fields: Value, prepare: impl FnOnce(&Sim)) -> String {
     let mut world = World::new().await;
-    world.sim.add_snapshot(snapshot);
+    let id = world.sim.add_snapshot(snapshot);
     world.sim.add_snapshot(due("neighbour"));
     prepare(&world.sim);
     let told = world.invoke(with(event(), fields)).await;
@@ -113,6 +113,8 @@ async fn kept(snapshot: Snapshot, fields: Value, prepare: impl FnOnce(&Sim)) -> 
     assert_eq!(told.names("changed"), names(["neighbour"]), "{:#}", told.report);
     assert_eq!(world.sim.snapshot("neighbour"), None);
     assert!(world.sim.snapshot("it").is_some());
+    // It is not EC2 that keeps it.
+    assert!(world.calls("DeleteSnapshot").iter().all(|call| !call.ids.contains(&id)));
     assert_eq!(told.report["skipped_by"].as_object().unwrap().len(), 1, "{:#}", told.report);
     told.reason("it")
 }

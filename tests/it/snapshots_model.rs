@@ -61,6 +61,8 @@ enum Kind {
     ImagedMeanwhile,
     /// A person takes its mark off likewise.
     UnmarkedMeanwhile,
+    /// A person shares it likewise: neither EC2 nor the role's policy would keep it then.
+    SharedMeanwhile,
 }
 
 /// Something that goes wrong until the cloud recovers.
@@ -122,6 +124,8 @@ fn pieces() -> impl Strategy<Value = Piece> {
         ExemptedMeanwhile,
         ImagedMeanwhile,
         UnmarkedMeanwhile,
+        SharedMeanwhile,
+        SharedMeanwhile,
     ];
     let marks = vec![Mark::Due, Mark::Due, Mark::Due, Mark::Due, Mark::None, Mark::Later, Mark::Odd];
     (prop::bool::weighted(0.9), prop::sample::select(marks), prop::sample::select(kinds))
@@ -206,7 +210,10 @@ impl Piece {
 
     /// What a person does while the run is under way may come too late, but then the snapshot was not theirs to keep yet.
     fn is_a_persons(&self) -> bool {
-        matches!(self.kind, Kind::ExemptedMeanwhile | Kind::ImagedMeanwhile | Kind::UnmarkedMeanwhile)
+        matches!(
+            self.kind,
+            Kind::ExemptedMeanwhile | Kind::ImagedMeanwhile | Kind::UnmarkedMeanwhile | Kind::SharedMeanwhile
+        )
     }
 }
 
@@ -274,6 +281,7 @@ async fn check(case: Case) {
                 }
                 Kind::UnmarkedMeanwhile => sim.edit_snapshot(&ids[n], |it| drop(it.tags.remove(DELETE_AFTER))),
                 Kind::ImagedMeanwhile => drop(sim.add_image_of(&ids[n], false, false)),
+                Kind::SharedMeanwhile => sim.edit_snapshot(&ids[n], |it| it.shared_with.push("all".into())),
                 _ => {}
             }
         }
@@ -300,9 +308,10 @@ async fn check(case: Case) {
         for (n, piece) in case.fleet.iter().enumerate() {
             let is_there = world.sim.snapshot(&ids[n]).is_some();
             // What was a person's before it went must not have gone.
-            let must_stay = case.dry_run
-                || theirs[n].is_some()
-                || !(piece.may_go() || piece.is_a_persons() && piece.selected && piece.marked == Mark::Due);
+            // Who shares it at the deletion itself comes too late.
+            let in_time = theirs[n].is_some() && (piece.kind != Kind::SharedMeanwhile || case.at != "DeleteSnapshot");
+            let is_due = piece.selected && piece.marked == Mark::Due && (piece.may_go() || piece.is_a_persons());
+            let must_stay = case.dry_run || in_time || !is_due;
             assert!(is_there || !must_stay, "{when} {} is gone: {piece:?}", name(n));
             if !piece.selected && !piece.is_a_persons() {
                 assert_eq!(world.sim.snapshot(&ids[n]).unwrap().tags, as_made[n], "{} is none of ours", name(n));
