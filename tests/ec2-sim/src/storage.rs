@@ -125,10 +125,13 @@ pub(crate) struct Image {
     since: DateTime<Utc>,
 }
 
+/// A snapshot as it was from a moment on; none where it is gone.
+type Version = (DateTime<Utc>, Option<Snapshot>);
+
 #[derive(Default)]
 pub(crate) struct Storage {
-    /// Each snapshot as it was from a moment on, the oldest first; none where it is gone.
-    snapshots: BTreeMap<String, Vec<(DateTime<Utc>, Option<Snapshot>)>>,
+    /// By id, the oldest version first.
+    snapshots: BTreeMap<String, Vec<Version>>,
     volumes: Vec<Volume>,
     images: Vec<Image>,
     made: u32,
@@ -150,7 +153,7 @@ pub(crate) enum Told {
     Snapshots(Vec<Snapshot>, Option<String>),
     Volumes(Vec<Volume>),
     Images(Vec<Image>),
-    Attribute(Snapshot),
+    Attribute(Box<Snapshot>),
     Locked(Vec<Snapshot>),
     Fast(Vec<Snapshot>),
     Deleted,
@@ -258,7 +261,7 @@ impl Cloud {
                 let images = images.filter(|it| has(describe, "block-device-mapping.snapshot-id", &it.snapshot));
                 Told::Images(images.cloned().collect())
             }
-            Verb::Attribute => Told::Attribute(self.known(place, ids.first())?.clone()),
+            Verb::Attribute => Told::Attribute(self.known(place, ids.first())?.clone().into()),
             Verb::Locked => Told::Locked(here().filter(|it| it.lock.is_some()).collect()),
             Verb::Fast => Told::Fast(here().filter(|it| it.fast.is_some()).collect()),
             Verb::Delete => {
@@ -380,6 +383,6 @@ fn check(describe: &Describe, is_known: impl Fn(&str) -> bool) -> Result<(), Ref
 
 /// Whether all filters of a name admit a text.
 fn has(describe: &Describe, name: &str, text: &str) -> bool {
-    let named = describe.filters.iter().filter(|filter| filter.name == name);
-    named.map(|filter| filter.values.iter().any(|pattern| matches(pattern, text))).all(|admits| admits)
+    let mut named = describe.filters.iter().filter(|filter| filter.name == name);
+    named.all(|filter| filter.values.iter().any(|pattern| matches(pattern, text)))
 }

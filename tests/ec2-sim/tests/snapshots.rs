@@ -89,7 +89,7 @@ async fn deprecated_and_disabled_images_are_shown_to_who_asks_for_them() {
     sim.add_image_of("old", true, false);
     sim.add_image_of("off", false, true);
     assert_eq!(ids(&sim, "DescribeImages").await, [""; 0]);
-    assert_eq!(ids(&sim, "DescribeImages&IncludeDeprecated=true").await, [old.clone()]);
+    assert_eq!(ids(&sim, "DescribeImages&IncludeDeprecated=true").await, std::slice::from_ref(&old));
     assert_eq!(ids(&sim, "DescribeImages&IncludeDeprecated=true&IncludeDisabled=true").await, [old, off]);
 }
 
