@@ -433,6 +433,10 @@ impl Report {
             "UnauthorizedOperation" if self.action == snapshots::ACTION => {
                 "; only the function for snapshots has the role for this: send the event to that one"
             }
+            // A function's session is called as the function is.
+            "UnauthorizedOperation" if error.message.contains("-snapshots is not authorized") => {
+                "; this is the function for snapshots: send the event to the one for instances"
+            }
             "NoConnection" if others_worked => "; is there such a region?",
             "NoConnection" | "Timeout" if targets.len() == self.targets.len() => {
                 "; a function in a VPC needs a NAT gateway or a VPC endpoint for ec2"

@@ -35,7 +35,7 @@ const LOOKED_AT_ONCE: usize = 25;
 const AT_ONCE: usize = 5;
 /// Attempts on a snapshot about which EC2 gives no clear answer.
 const TRIES: u32 = 4;
-/// Refusals for want of a permission, without one success between them, after which no more is asked for.
+/// Refusals for want of a permission, if nothing was accepted, after which no more is asked for.
 const REFUSALS: usize = 6;
 /// The longest pause before what had no clear answer is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
@@ -214,7 +214,8 @@ pub(super) struct Asking {
 /// Counts refusals for want of a permission: what is refused so often is not asked for again.
 #[derive(Default)]
 struct Refusals {
-    in_a_row: usize,
+    count: usize,
+    accepted: bool,
     last: Option<Error>,
 }
 
@@ -222,17 +223,17 @@ impl Refusals {
     fn count<T>(&mut self, answer: &Result<T, Error>) {
         match answer {
             Err(error) if classify(error) == Class::Permission => {
-                self.in_a_row += 1;
+                self.count += 1;
                 self.last = Some(error.clone());
             }
             Err(_) => {}
-            Ok(_) => self.in_a_row = 0,
+            Ok(_) => self.accepted = true,
         }
     }
 
     /// Returns the refusal that all others would get, too.
     fn of_all(&self) -> Option<&Error> {
-        self.last.as_ref().filter(|_| self.in_a_row >= REFUSALS)
+        self.last.as_ref().filter(|_| self.count >= REFUSALS && !self.accepted)
     }
 }
 

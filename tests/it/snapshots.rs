@@ -350,6 +350,18 @@ async fn one_that_ec2_refuses_or_never_answers_for_costs_no_other_its_turn() {
 }
 
 #[tokio::test]
+async fn many_that_are_refused_cost_no_other_its_turn_once_one_was_accepted() {
+    let mut world = World::new().await;
+    let ids: Vec<String> = (1..=20).map(|n| world.sim.add_snapshot(due(&format!("snap-{n}")))).collect();
+    world
+        .sim
+        .fault(Fault::refuse("DeleteSnapshot", "UnauthorizedOperation", "No.").status(403).on(ids[2..12].to_vec()));
+    let told = world.invoke(event()).await;
+    assert_eq!((told.verdict().as_str(), &told.report["summary"]["changed"]), ("Incomplete", &json!(10)));
+    assert_eq!(told.report["summary"]["failed"], 10);
+}
+
+#[tokio::test]
 async fn what_cannot_be_asked_is_not_deleted() {
     for question in QUESTIONS {
         let mut world = World::new().await;
@@ -609,6 +621,20 @@ async fn the_function_for_instances_says_which_one_is_meant() {
         "curfew: deleted 0, marked 0 of 0 snapshots; us-east-1 failed as a whole: UnauthorizedOperation, You are not \
          authorized to perform this operation; only the function for snapshots has the role for this: send the event to that one"
     );
+}
+
+#[tokio::test]
+async fn the_function_for_snapshots_says_that_a_stop_is_not_for_it() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    let message = "You are not authorized to perform this operation. User: \
+        arn:aws:sts::123456789012:assumed-role/curfew-SnapshotsRole-0A1B/curfew-snapshots is not authorized to perform: \
+        ec2:DescribeInstances because no identity-based policy allows the ec2:DescribeInstances action";
+    world.sim.fault(Fault::refuse("DescribeInstances", "UnauthorizedOperation", message).status(403));
+    let told = world.invoke(stop()).await;
+    assert_eq!(told.verdict(), "Incomplete");
+    let end = "; this is the function for snapshots: send the event to the one for instances";
+    assert!(told.message().ends_with(end), "{}", told.message());
 }
 
 #[tokio::test]
