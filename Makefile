@@ -8,7 +8,7 @@ VENV        := .venv
 # Deploying: another stack is `make deploy STACK=… PARAMETERS=…`.
 export STACK      ?= curfew
 export PARAMETERS ?= infra/parameters.yaml
-export LIVE YES
+export LIVE YES PACKAGE
 ARCH         = $(shell $(STACK_PY) architecture)
 STACK_PY    := $(VENV)/bin/python infra/stack.py
 SAM         := SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam
@@ -17,10 +17,12 @@ SDK_IS_COMPILED = find $(TARGET)/debug/deps -name 'libaws_sdk_ec2-*.rlib' -newer
                   -newer "$$(rustc --print sysroot)/lib" 2>/dev/null | grep --quiet .
 # npm's note of what it has installed: after it, all is there with which running hours are compared.
 HOURS       := tests/hours/node_modules/.package-lock.json
+# CycloneDX's own tool, which no wheel brings: a minute and a half of compiling, once.
+CYCLONEDX   := $(TARGET)/tools/bin/cargo-cyclonedx
 TEMPLATES   := $(addprefix $(TARGET)/rendered/,curfew.yaml organization.yaml member-role.yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench lint check build deploy pause resume invoke logs undeploy
+.PHONY: help run test soak bench lint check build package deploy pause resume invoke logs undeploy
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +32,7 @@ run: $(VENV)/run ## see 7 PM, 8 AM and a weekend happen, against a pretend EC2 o
 	@cargo build $(RUN_FLAGS)
 	@$(TARGET)/debug/ec2-sim demo --binary $(TARGET)/debug/ec2-curfew --cargo-lambda $(VENV)/bin/cargo-lambda --events infra/events
 
-test: $(VENV)/ready $(HOURS) ## see it proven, deployment included
+test: $(VENV)/ready $(VENV)-checkov/ready $(HOURS) $(CYCLONEDX) ## see it proven, deployment included
 	cargo test $(CARGO_FLAGS)
 	$(MAKE) build ARCH=$$(uname -m)
 	$(VENV)/bin/pytest tests/infra
@@ -55,15 +57,21 @@ lint: check $(VENV)-checkov/ready ## formatting, licences, warnings, the templat
 	$(foreach it,$(TEMPLATES),AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint --template-file $(it) &&) true
 	LOG_LEVEL=ERROR $(VENV)-checkov/bin/checkov --quiet --compact --framework cloudformation --file $(TEMPLATES)
 
+# The same bytes wherever it is built: no folder of this machine's in panics. A path with a space can't be a flag.
+REMAP := $(if $(word 2,$(CURDIR)),,--remap-path-prefix=$(CURDIR)=/curfew --remap-path-prefix=$(abspath $(TARGET))=/target \
+  --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo)
 build: $(VENV)/ready ## the function's zip, as it is deployed
-	PATH="$(abspath $(VENV))/bin:$$PATH" cargo lambda build --release --locked --package ec2-curfew --bin ec2-curfew \
+	RUSTFLAGS="$(strip $(REMAP))" PATH="$(abspath $(VENV))/bin:$$PATH" cargo lambda build --release --locked --package ec2-curfew --bin ec2-curfew \
 	  --output-format zip $(if $(filter arm64 aarch64,$(ARCH)),--arm64,--x86-64)
 
 # Before minutes of building.
 check: $(VENV)/ready
 	@$(STACK_PY) render $(TARGET)/rendered
 
-deploy: check build ## rehearse in your AWS account: every event is a dry run; LIVE=yes arms it
+package: check build $(CYCLONEDX) ## what can be installed without a compiler: zip, template, sums, licences, SBOM
+	@$(VENV)/bin/python infra/package.py $(CYCLONEDX)
+
+deploy: check $(if $(PACKAGE),,build) ## rehearse in your AWS account (PACKAGE=folder: without Rust); LIVE=yes arms it
 	@$(STACK_PY) deploy
 
 pause: $(VENV)/ready ## disable the schedules, and the alarms that would miss them
@@ -93,6 +101,8 @@ $(VENV)/run $(VENV)/ready $(VENV)-checkov/ready $(VENV)-bench/ready $(VENV)-hour
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --requirement $<
 	touch $@
+$(CYCLONEDX):
+	cargo install --quiet --locked --root $(TARGET)/tools --target-dir $(TARGET)/tools/target cargo-cyclonedx@0.5.9
 $(HOURS): tests/hours/package-lock.json $(VENV)-hours/ready
 	PATH="$(abspath $(VENV)-hours)/bin:$$PATH" npm ci --silent --prefix tests/hours
 	touch $@
