@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,10 +41,8 @@ def package(cyclonedx: Path) -> Path:
     crates = crates_of(TRIPLES[architecture])
     (folder / "curfew.cdx.json").write_text(bill_of_materials(cyclonedx, TRIPLES[architecture], crates))
     (folder / "LICENSES.txt").write_text(licences(TRIPLES[architecture], crates))
-    page = (ROOT / "infra/INSTALL.md").read_text()
     filled = {"VERSION": stack.version(), "ARCH": architecture, "COMMIT": commit(), "COMPILER": compiler()}
-    for placeholder, it in filled.items():
-        page = page.replace(placeholder, it)
+    page = re.sub(rf"\b({'|'.join(filled)})\b", lambda it: filled[it[1]], (ROOT / "infra/INSTALL.md").read_text())
     (folder / "INSTALL.md").write_text(page)
     files = sorted(folder.iterdir())
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]

@@ -95,7 +95,8 @@ def insertion(what: str, values: dict[str, str]) -> str | int:
     if what.startswith("value of "):
         return values[what.removeprefix("value of ")]
     if what == "function":
-        return str(function(values["Architecture"]))
+        # From where the template is written to.
+        return os.path.relpath(function(values["Architecture"]), TARGET)
     if what.endswith(".yaml"):
         return render(ROOT / what, values)
     if what.startswith("infra/events/"):
