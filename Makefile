@@ -63,8 +63,8 @@ lint: check $(VENV)-checkov/ready $(HOURS) ## formatting, licences, warnings, th
 REMAP := $(if $(word 2,$(CURDIR)),,--remap-path-prefix=$(CURDIR)=/curfew --remap-path-prefix=$(abspath $(TARGET))=/target \
   --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo)
 build: $(VENV)/ready ## the function's zip, as it is deployed
-	RUSTFLAGS="$(strip $(REMAP))" PATH="$(abspath $(VENV))/bin:$$PATH" cargo lambda build --release --locked --package ec2-curfew --bin ec2-curfew \
-	  --output-format zip $(if $(filter arm64 aarch64,$(ARCH)),--arm64,--x86-64)
+	RUSTFLAGS="$(strip $(REMAP))" PATH="$(abspath $(VENV))/bin:$$PATH" \
+	  cargo lambda build --release --locked --package ec2-curfew --bin ec2-curfew --output-format zip $(if $(filter arm64 aarch64,$(ARCH)),--arm64,--x86-64)
 
 # Before minutes of building.
 check: $(VENV)/ready
