@@ -4,14 +4,16 @@
 
 Parameters are read from infra/parameters.yaml (set PARAMETERS for another file, STACK for another stack). Commands that change
 something show what they will do and ask first; YES=yes in the environment answers for you. What is known to be wrong is
-refused before AWS is called.
+refused before AWS is called. PACKAGE is a folder whose function is deployed instead of the one built here.
 """
 
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 from zoneinfo import available_timezones
@@ -25,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = ROOT / os.environ.get("PARAMETERS", "infra/parameters.yaml")
 TEMPLATE = ROOT / "infra/template.yaml"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+BUILT = TARGET / "lambda/ec2-curfew/bootstrap.zip"
 STACK = os.environ.get("STACK", "curfew")
 SCHEDULED_TIME = "<aws.scheduler.scheduled-time>"
 # What each schedule carries.
@@ -91,6 +94,9 @@ def insertion(what: str, values: dict[str, str]) -> str | int:
         return silence(values[what.removeprefix("silence of ")])
     if what.startswith("value of "):
         return values[what.removeprefix("value of ")]
+    if what == "function":
+        # From where the template is written to.
+        return os.path.relpath(function(values["Architecture"]), TARGET)
     if what.endswith(".yaml"):
         return render(ROOT / what, values)
     if what.startswith("infra/events/"):
@@ -234,7 +240,7 @@ def deploy() -> None:
     values = parameters()
     template = TARGET / "curfew.yaml"
     template.write_text(render(TEMPLATE, values))
-    built = architecture_of(TARGET / "lambda/ec2-curfew/bootstrap.zip")
+    built = architecture_of(function(values["Architecture"]))
     if built != values["Architecture"]:
         raise Wrong(f"Architecture: {values['Architecture']!r}, but the function is built for {built}; run `make build`")
     print(f"{STACK}: {what_changes(values['Live'])}")
@@ -248,6 +254,41 @@ def deploy() -> None:
     ended = subprocess.run([sam, *command, "--parameter-overrides", *overrides], env=os.environ | {"SAM_CLI_TELEMETRY": "0"})
     if ended.returncode:
         raise Wrong("deployment failed; see sam's output above")
+
+
+def function(architecture: str) -> Path:
+    """Returns the zip to deploy: what was built here, or PACKAGE's, once every file there is what SHA256SUMS says."""
+    if not os.environ.get("PACKAGE"):
+        return BUILT
+    folder = Path(os.environ["PACKAGE"]).resolve()
+    zipped = f"curfew-{version()}-{architecture}.zip"
+    again = "download the package again and unpack it, or build it with `make package`"
+    try:
+        sums = {name: digest for digest, name in map(str.split, (folder / "SHA256SUMS").read_text().splitlines())}
+    except OSError as error:
+        raise Wrong(f"PACKAGE: {folder / 'SHA256SUMS'}: {error.strerror}; {again}") from error
+    except ValueError as error:
+        raise Wrong(f"PACKAGE: {folder / 'SHA256SUMS'}: expected a sum and a name on every line; {again}") from error
+    problems = [problem for name, digest in sums.items() if (problem := altered(folder / name, digest))]
+    if problems:
+        raise Wrong(f"PACKAGE: {'; '.join(problems)}; {again}")
+    if zipped not in sums:
+        found = ", ".join(name for name in sums if name.endswith(".zip")) or "no zip"
+        raise Wrong(f"PACKAGE: {folder} has {found}, but this checkout and Architecture {architecture!r} ask for {zipped}")
+    return folder / zipped
+
+
+def altered(path: Path, expected: str) -> str | None:
+    """What is wrong with a file of a package."""
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return None if found == expected else f"{path}: its SHA-256 is {found}, but SHA256SUMS says {expected}"
+
+
+def version() -> str:
+    return tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
 
 
 def architecture_of(built: Path) -> str:
