@@ -66,6 +66,7 @@ def render_all(folder: Path) -> None:
         "AWS::Region": "us-east-1",
         "AWS::AccountId": "111122223333",
         "AWS::StackName": STACK,
+        "AWS::URLSuffix": "amazonaws.com",
         "TagKey": key,
         "TagValue": value,
         "KmsKeys": "arn:aws:kms:us-east-1:111122223333:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f",
@@ -154,7 +155,7 @@ def parameters() -> dict[str, str]:
         raise Wrong(f"{PARAMETERS}: {error}") from error
     declared = yaml_parse(TEMPLATE.read_text())["Parameters"]
     values = {key: it["Default"] for key, it in declared.items()}
-    values |= {"Live": os.environ.get("LIVE") or "no"} | {key: text(it) for key, it in given.items()}
+    values |= {"Live": os.environ.get("LIVE") or "no"} | {key: text(it, declared.get(key, {})) for key, it in given.items()}
     problems = [problem for key, value in values.items() for problem in check(key, value, declared)]
     problems += [f"{key}: can't be set in a file; use {how}" for key, how in BY_HAND.items() if key in given]
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,49}", STACK):
@@ -166,9 +167,10 @@ def parameters() -> dict[str, str]:
     return values
 
 
-def text(it: object) -> str:
-    # YAML reads a bare yes and off as true and false.
-    return {True: "yes", False: "off", None: ""}.get(it, it) if isinstance(it, bool | None) else str(it)
+def text(it: object, declared: dict) -> str:
+    # YAML reads a bare yes as true, and off and no as false.
+    no = "no" if "no" in declared.get("AllowedValues", []) else "off"
+    return {True: "yes", False: no, None: ""}.get(it, it) if isinstance(it, bool | None) else str(it)
 
 
 def check(key: str, value: str, declared: dict) -> list[str]:
