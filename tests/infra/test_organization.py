@@ -588,6 +588,9 @@ def test_every_account_gets_the_role_of_the_policy_folder(rendered):
     assert json.loads(role["AssumeRolePolicyDocument"]["Fn::Sub"]) == policy("member-role-trust")
     [inline] = role["Policies"]
     assert json.loads(inline["PolicyDocument"]["Fn::Sub"][0]) == policy("member-role")
+    kms = member["Resources"]["MemberKmsPolicy"]
+    assert kms["Properties"]["Roles"] == [{"Ref": "Member"}]
+    assert json.loads(kms["Properties"]["PolicyDocument"]["Fn::Sub"][0]) == policy("execution-role-kms")
 
 
 def test_the_role_is_called_the_same_where_it_is_made_assumed_and_allowed(rendered, execute):
@@ -678,7 +681,8 @@ def deployed(tmp_path_factory):
             Role=role["Arn"],
             Timeout=900,
             Code={"ZipFile": scripted()},
-            Environment={"Variables": {"WORDS": "Unfinished Unfinished complete"}},
+            # The first is the look's.
+            Environment={"Variables": {"WORDS": "complete Unfinished Unfinished complete"}},
         )
         at = datetime.now(timezone.utc) + timedelta(seconds=80)
         parameters = {
@@ -714,7 +718,8 @@ def test_deployed_its_schedule_starts_it_and_it_repeats_the_function_until_it_is
 
     [execution] = until("the schedule has started it, and it ended", 180, ended)
     assert execution["status"] == "SUCCEEDED"
-    events = until("the function's log", 20, lambda: (them := cloud.lines("curfew")) and len(them) == 3 and them)
+    look, *events = until("the function's log", 20, lambda: (them := cloud.lines("curfew")) and len(them) == 4 and them)
+    assert (look["name"], look["dry_run"], look["role"]) == (LOOK, True, "curfew-member")
     assert events[0] == events[1] == events[2]
     shipped = json.loads((ROOT / "infra/events/stop-7pm.json").read_text())
     given = {"accounts": ["self", "444455556666"], "role": "curfew-member", "max_delay_minutes": 240, "timezone": "UTC"}
@@ -743,6 +748,7 @@ def test_deployed_the_functions_role_may_assume_the_member_role(deployed):
     policy = cloud.client("iam").get_role_policy(RoleName="curfew-ExecutionRole-1", PolicyName="curfew-accounts")
     [statement] = policy["PolicyDocument"]["Statement"]
     assert (statement["Action"], statement["Resource"]) == ("sts:AssumeRole", "arn:aws:iam::*:role/curfew-member")
+    assert statement["Condition"] == {"StringEquals": {"aws:ResourceOrgID": "o-0a1b2c3d4e"}}
 
 
 def test_undeployed_nothing_of_it_is_left(deployed):

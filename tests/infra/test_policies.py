@@ -5,10 +5,13 @@ The evaluator is the one inside MiniStack: its SimulateCustomPolicy takes no con
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 
 import parliament
 import pytest
-from conftest import ROOT
+from conftest import BIN, ROOT
 from ministack.core.iam_evaluator import EvalContext, evaluate, parse_policy_document
 
 ACCOUNT = "111122223333"
@@ -198,12 +201,45 @@ def test_the_member_role_may_do_on_ec2_exactly_what_the_execution_role_may():
     assert on_ec2[0] == on_ec2[1]
 
 
-# StartInstances on a license configuration is not in parliament's list (Instance Scheduler #213 met it); the account of
-# a transform is "aws" (CloudFormation user guide, "Control access").
-KNOWN = {"execution-role": ["RESOURCE_MISMATCH"], "member-role": ["RESOURCE_MISMATCH"], "deployer": ["INVALID_ARN"]}
+# parliament wants every statement to name what StartInstances must have, an instance, and for executions those of Map
+# runs and of Express, too; the account of a transform is "aws" (CloudFormation user guide, "Control access").
+KNOWN = {
+    "execution-role": ["RESOURCE_MISMATCH"],
+    "member-role": ["RESOURCE_MISMATCH"],
+    "organization-role": ["RESOURCE_MISMATCH"] * 2,
+    "deployer": ["INVALID_ARN"],
+}
 
 
 @pytest.mark.parametrize("policy", sorted({path.stem for path in (ROOT / "policy").glob("*.json")} - {"member-role-trust"}))
 def test_parliament_finds_nothing(rendered, policy):
     analyzed = parliament.analyze_policy_string((rendered / "policy" / f"{policy}.json").read_text())
     assert [it.issue for it in analyzed.findings] == KNOWN.get(policy, [])
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong"),
+    [
+        ("infra/organization.asl.json", '"Arguments": {', '"Argumets": {'),
+        ("infra/organization.asl.json", '"Assign": {', '"Asign": {'),
+        ("policy/member-role.json", "ec2:StopInstances", "ec2:StopInstance"),
+        ("policy/member-role-trust.json", "ArnLike", "ArnLiek"),
+        ("policy/organization-role.json", "cloudformation:ListStackInstances", "cloudformation:ListStackInstance"),
+    ],
+)
+def test_the_linter_looks_into_what_templates_hold_as_text(tmp_path, file, right, wrong):
+    """As `make lint` does."""
+    assert "objects.json" in re.search(r"^\t.*cfn-lint .*$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0]
+    for part in ("infra", "policy"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+
+    def lint() -> int:
+        subprocess.run([sys.executable, tmp_path / "infra/stack.py", "render", tmp_path], check=True)
+        return subprocess.run([BIN / "cfn-lint", tmp_path / "objects.json"], stdout=subprocess.DEVNULL).returncode
+
+    text = (tmp_path / file).read_text()
+    assert right in text
+    (tmp_path / file).write_text(text.replace(right, wrong))
+    assert lint() != 0
+    (tmp_path / file).write_text(text)
+    assert lint() == 0
