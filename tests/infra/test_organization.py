@@ -34,6 +34,7 @@ from moto import mock_aws
 from moto.awslambda_simple.models import LambdaSimpleBackend
 from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.responses import ActionResult
+from moto.stepfunctions.models import StepFunctionBackend
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import state_task_service_aws_sdk
 from moto.stepfunctions.parser.asl.jsonata import jsonata as engine
@@ -45,6 +46,7 @@ ACCOUNT = "123456789012"
 REQUEST = {"action": "stop", "name": "office", "tags": {"curfew": "yes"}}
 DUE = "2026-11-20T19:00:00Z"
 LOOK = "curfew-look"
+KEY = "arn:aws:kms:us-east-1:111122223333:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5"
 PAYLOAD = 256 * 1024
 
 
@@ -301,8 +303,8 @@ def test_accounts_in_the_request_are_taken_as_they_are_and_none_is_listed(execut
 
 @pytest.fixture
 def units(organization):
-    """Four of them with an account each, listed in another order than they are targets in."""
-    targets = dict(zip((CANARY, TEST, PROD, "ou-0a1b-4c5d6e7f"), MEMBERS))
+    """Four of them with an account each, listed in another order than they are targets in; one's id begins like another's."""
+    targets = dict(zip((f"{CANARY}6", CANARY, TEST, PROD), MEMBERS))
     organization.instances = [instance(account, target) for target, account in reversed(targets.items())]
     return {"Targets": ",".join(targets)}
 
@@ -318,6 +320,12 @@ def test_the_first_target_goes_first_and_the_others_in_their_order(rendered, exe
     assert [sorted(it["accounts"]) for it in run.events] == expected
     assert (run.status, [it["accounts"] for it in run.told["runs"]]) == ("SUCCEEDED", [len(it) for it in expected])
     assert len(run.looks) == 1, "all are looked at, once, before any is worked on"
+
+
+def test_an_account_of_no_target_that_is_known_goes_last(rendered, organization, execute, units):
+    organization.instances += [instance(MEMBERS[4], "ou-0a1b-ffffffff"), {**instance(MEMBERS[5]), "OrganizationalUnitId": ""}]
+    run = execute(REQUEST, "complete", machine=machine(rendered, MaxConcurrency="1", **units))
+    assert sorted(run.events[-1]["accounts"]) == sorted([MEMBERS[3], MEMBERS[4], MEMBERS[5], ACCOUNT])
 
 
 def test_what_ec2_refuses_in_the_canary_holds_up_nobody_else(rendered, execute, units):
@@ -453,6 +461,16 @@ def test_a_request_for_some_accounts_forgets_none_of_the_others(execute):
     some = execute(REQUEST | {"accounts": [MEMBERS[1]]}, "complete")
     assert (some.status, some.told["unreachable"]) == ("SUCCEEDED", {"count": 1, "accounts": [MEMBERS[0]], "changed": []})
     assert execute(REQUEST, "complete", refused=refused).status == "SUCCEEDED"
+
+
+def test_where_the_execution_before_can_t_be_asked_whoever_is_not_reached_rings_and_all_others_are_worked_on(execute, monkeypatch):
+    refused = [refusal(MEMBERS[0])]
+    for _ in range(2):
+        run = execute(REQUEST, "complete", refused=refused)
+    assert run.status == "SUCCEEDED"
+    monkeypatch.setattr(StepFunctionBackend, "list_executions", lambda *_, **__: 1 / 0)
+    run = execute(REQUEST, "complete", refused=refused)
+    assert (run.error, len(run.events), run.told["unreachable"]["changed"]) == ("Unreachable", 1, [MEMBERS[0]])
 
 
 def test_one_that_has_left_the_organization_is_no_change(organization, execute):
@@ -599,6 +617,49 @@ def test_the_role_is_called_the_same_where_it_is_made_assumed_and_allowed(render
     allowed = template(rendered)["Resources"]["ExecutionAccountsPolicy"]["Properties"]["PolicyDocument"]
     [statement] = json.loads(filled(allowed))["Statement"]
     assert statement["Resource"] == f"arn:aws:iam::*:role/{made}"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "keys"),
+    [
+        ({}, None),
+        ({"EncryptedVolumes": "yes"}, ["arn:aws:kms:*:*:key/*"]),
+        ({"EncryptedVolumes": "yes", "KmsKeyArns": f"{KEY}1,{KEY}2"}, [f"{KEY}1", f"{KEY}2"]),
+        ({"KmsKeyArns": f"{KEY}1"}, [f"{KEY}1"]),
+    ],
+)
+def test_an_account_s_role_may_start_encrypted_volumes_by_yes_and_only_with_the_keys_named(cloud, rendered, parameters, keys):
+    cloudformation, iam = cloud.client("cloudformation"), cloud.client("iam")
+    given = {"Curfew": "curfew", "CurfewAccount": ACCOUNT, "ExecutionRole": "curfew-1", "OrganizationId": "o-0a1b2c3d4e", "ManagedTag": "curfew=yes"}
+    cloudformation.create_stack(
+        StackName="member",
+        TemplateBody=(rendered / "member-role.yaml").read_text(),
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in (given | parameters).items()],
+    )
+    cloudformation.get_waiter("stack_create_complete").wait(StackName="member", WaiterConfig={"Delay": 1})
+    try:
+        names = iam.list_role_policies(RoleName="curfew-member")["PolicyNames"]
+        assert sorted(names) == (["curfew"] if keys is None else ["curfew", "curfew-kms"])
+        if keys:
+            [statement] = iam.get_role_policy(RoleName="curfew-member", PolicyName="curfew-kms")["PolicyDocument"]["Statement"]
+            assert (statement["Action"], statement["Resource"]) == ("kms:CreateGrant", keys)
+            assert statement["Condition"]["StringLike"] == {"kms:ViaService": "ec2.*.amazonaws.com"}
+    finally:
+        cloudformation.delete_stack(StackName="member")
+        cloudformation.get_waiter("stack_delete_complete").wait(StackName="member", WaiterConfig={"Delay": 1})
+
+
+def test_the_hub_s_role_may_start_encrypted_volumes_as_the_accounts_may(rendered):
+    hub, member = template(rendered, "curfew"), template(rendered, "member-role")
+    for it in ("Encrypted", "HasKeys"):
+        assert hub["Conditions"][it] == member["Conditions"][it]
+    one, other = hub["Resources"]["ExecutionKmsPolicy"], member["Resources"]["MemberKmsPolicy"]
+    assert (one["Condition"], one["Properties"]["PolicyDocument"]) == (other["Condition"], other["Properties"]["PolicyDocument"])
+    assert template(rendered)["Resources"]["MemberRoles"]["Properties"]["Parameters"][-2:] == [
+        {"ParameterKey": "EncryptedVolumes", "ParameterValue": {"Ref": "EncryptedVolumes"}},
+        {"ParameterKey": "KmsKeyArns", "ParameterValue": {"Fn::Join": [",", {"Ref": "KmsKeyArns"}]}},
+    ]
 
 
 @pytest.mark.parametrize(
