@@ -718,7 +718,7 @@ def scripted() -> bytes:
 
 
 def rendered_with_accounts(folder, accounts: list[str]) -> str:
-    """As who gives the role to some units only has it: the accounts stand in the event."""
+    """MiniStack can't list who has the role: the accounts stand in the event."""
     for part in ("infra", "policy"):
         shutil.copytree(ROOT / part, folder / part)
     event = folder / "infra/events/stop-7pm.json"
