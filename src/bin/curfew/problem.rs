@@ -1,0 +1,42 @@
+//! What keeps a command from its answer, and what to do about it.
+
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+
+/// Something went wrong: told on standard error, and the command ends.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    /// Styled; lines of their own.
+    text: String,
+    code: u8,
+}
+
+impl Problem {
+    /// Builds one that says what is wrong.
+    pub(crate) fn new(what: impl AsRef<str>) -> Self {
+        let error = AnsiColor::Red.on_default().bold();
+        let bold = Style::new().bold();
+        Self { text: format!("{error}error{error:#}{bold}: {}{bold:#}\n", what.as_ref()), code: 1 }
+    }
+
+    /// Builds an event's refusal, as it is shown.
+    pub(crate) fn refused(shown: String) -> Self {
+        Self { text: shown, code: 2 }
+    }
+
+    /// Adds what to do about it.
+    pub(crate) fn help(mut self, fix: impl AsRef<str>) -> Self {
+        let help = AnsiColor::Cyan.on_default().bold();
+        for line in fix.as_ref().lines() {
+            self.text.push_str(&format!("{help}help{help:#}: {line}\n"));
+        }
+        self
+    }
+
+    /// Tells it, and returns how the command ends: 1, or 2 where an event was refused.
+    pub(crate) fn tell(&self) -> ExitCode {
+        anstream::eprint!("{}", self.text);
+        ExitCode::from(self.code)
+    }
+}
