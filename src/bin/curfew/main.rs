@@ -9,6 +9,7 @@ mod events;
 mod plan;
 mod problem;
 mod shell;
+mod source;
 mod terminal;
 mod week;
 
