@@ -12,6 +12,7 @@ mod shell;
 mod source;
 mod terminal;
 mod week;
+mod words;
 
 use std::process::ExitCode;
 

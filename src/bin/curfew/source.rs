@@ -8,6 +8,7 @@ use ec2_curfew::wording::path_of;
 use jsonc_parser::ast::Value;
 use jsonc_parser::common::Ranged;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+use serde::de::IgnoredAny;
 
 /// Columns where no terminal says how wide it is.
 const WIDTH: usize = 100;
@@ -17,9 +18,12 @@ pub(crate) fn show(name: &str, text: &str, refused: &Refused, width: Option<usiz
     let places = Places::of(text);
     let renderer = Renderer::styled().term_width(width.unwrap_or(WIDTH));
     let mut shown = String::new();
-    for problem in refused.problems() {
+    let place = |problem: &String| places.of_problem(problem).or_else(|| of_syntax(text, problem));
+    let mut problems: Vec<_> = refused.problems().iter().map(|problem| (place(problem), problem)).collect();
+    problems.sort_by_key(|(place, _)| place.as_ref().map(|span| span.start));
+    for (place, problem) in problems {
         let title = Level::ERROR.primary_title(problem.as_str());
-        let group = match places.of_problem(problem).or_else(|| of_syntax(text, problem)) {
+        let group = match place {
             Some(span) => {
                 let caret = AnnotationKind::Primary.span(on_one_line(text, span));
                 title.element(Snippet::source(text).path(name).annotation(caret))
@@ -53,7 +57,9 @@ struct Places {
 impl Places {
     fn of(text: &str) -> Self {
         let mut found = Self { places: Vec::new(), request: None };
-        if let Some(event) = parse(text) {
+        // What only a lenient parser reads, the function doesn't.
+        let event = serde_json::from_str::<IgnoredAny>(text).ok().and_then(|_| parse(text));
+        if let Some(event) = event {
             found.request = Some(span(&event, &|at| at));
             found.walk("", &event, &|at| at);
             found.open_detail(&event);
@@ -110,8 +116,7 @@ impl Places {
         let told = |place: &&Place| problem.strip_prefix(&place.path).is_some_and(|rest| rest.starts_with(": "));
         // A key may look like a path: the longest is the one that was meant.
         let Some(place) = self.places.iter().filter(told).max_by_key(|place| place.path.len()) else {
-            let is_syntax = problem.contains(" at line ");
-            return self.request.clone().filter(|_| !is_syntax).map(|whole| whole.start..whole.start + 1);
+            return self.request.clone().map(|whole| whole.start..whole.start + 1);
         };
         let said = &problem[place.path.len() + 2..];
         let about_key = ["unknown field", "only valid with", "can't be combined"].iter().any(|it| said.starts_with(it));
@@ -145,11 +150,21 @@ fn starts(value: &str, from: usize, written: usize) -> Vec<usize> {
 
 /// Finds where reading ended, of what is no JSON.
 fn of_syntax(text: &str, problem: &str) -> Option<Range<usize>> {
-    let (_, place) = problem.rsplit_once(" at line ")?;
-    let (line, column) = place.split_once(" column ")?;
-    let (line, column): (usize, usize) = (line.parse().ok()?, column.parse().ok()?);
-    let before: usize = text.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
-    let at = text.floor_char_boundary((before + column.saturating_sub(1)).min(text.len()));
+    let at = match problem.rsplit_once(" at line ").and_then(|(_, place)| place.split_once(" column ")) {
+        Some((line, column)) => {
+            let (line, column): (usize, usize) = (line.parse().ok()?, column.parse().ok()?);
+            let before: usize = text.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
+            before + column.saturating_sub(1)
+        }
+        // Over before the end of the text.
+        None => {
+            let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+            values.next()?.ok()?;
+            let over = values.byte_offset();
+            over + text[over..].find(|c: char| !c.is_whitespace())?
+        }
+    };
+    let at = text.floor_char_boundary(at.min(text.len()));
     let end = at + text[at..].chars().next().map_or(0, char::len_utf8);
     Some(at..end)
 }
