@@ -105,6 +105,18 @@ impl Drop for Desk {
     }
 }
 
+#[test]
+fn the_function_has_nothing_of_the_tools_in_it() {
+    let holds = |binary: &str, word: &str| {
+        let bytes = std::fs::read(binary).unwrap();
+        bytes.windows(word.len()).any(|window| window == word.as_bytes())
+    };
+    for word in ["clap_builder", "indicatif", "annotate_snippets", "jsonc_parser"] {
+        assert!(holds(env!("CARGO_BIN_EXE_curfew"), word), "{word} is not in the tool");
+        assert!(!holds(env!("CARGO_BIN_EXE_ec2-curfew"), word), "{word} is in the function");
+    }
+}
+
 /// One of each kind that people ask about.
 fn an_office(sim: &Sim) {
     for n in 1..=3 {
@@ -205,6 +217,10 @@ async fn nothing_but_looks_goes_out_whatever_the_event_asks_for() {
     // `with_input` has held each of them to the list.
     asked.extend(desk.sim.calls().into_iter().map(|call| call.action));
     assert_eq!(asked, names(["DescribeInstances", "DescribeRegions", "GetCallerIdentity"]));
+    // GetCallerIdentity needs no permission.
+    let policy: Value = serde_json::from_str(include_str!("../../policy/read-only.json")).unwrap();
+    let allowed = &policy["Statement"][0]["Action"];
+    assert_eq!(allowed, &json!(["ec2:DescribeInstances", "ec2:DescribeRegions"]));
 }
 
 #[tokio::test]
