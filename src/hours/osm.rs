@@ -106,6 +106,14 @@ impl Days {
         }
     }
 
+    /// Returns those that they would be if no day were a holiday.
+    pub(super) fn without_holidays(&self) -> Self {
+        match self {
+            Self::All => Self::All,
+            Self::Some(hours) => Self::Some(hours.clone().with_context(Context::default())),
+        }
+    }
+
     /// Whether there are some in each year, whatever the year.
     pub(super) fn recur_yearly(&self) -> bool {
         let Self::Some(hours) = self else { return true };

@@ -163,6 +163,11 @@ impl Schedules {
         Some(Schedule { hours, start })
     }
 
+    /// Returns the names of the request's own.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.named.keys().map(String::as_str)
+    }
+
     /// Finds what a tag's value means, and whether it is open.
     ///
     /// # Errors
