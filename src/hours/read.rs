@@ -163,9 +163,9 @@ impl Schedules {
         Some(Schedule { hours, start })
     }
 
-    /// Returns the names of the request's own.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.named.keys().map(String::as_str)
+    /// Returns those that have names, in the names' order.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &Schedule)> {
+        self.named.iter().map(|(name, schedule)| (name.as_str(), &**schedule))
     }
 
     /// Finds what a tag's value means, and whether it is open.
