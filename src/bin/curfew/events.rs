@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use ec2_curfew::event::{Event, unwrap};
 use ec2_curfew::request::Request;
+use serde_json::{Map, Value};
 
 use crate::problem::Problem;
 
@@ -15,6 +16,8 @@ pub(crate) struct EventFile {
     pub(crate) name: String,
     /// What the function makes of it.
     pub(crate) request: Request,
+    /// Its `hours`, as they are written.
+    pub(crate) hours: Map<String, Value>,
 }
 
 /// Reads an event from a file, or from standard input where its name is `-`.
@@ -24,9 +27,11 @@ pub(crate) struct EventFile {
 pub(crate) fn read(path: &Path, now: DateTime<Utc>) -> Result<EventFile, Problem> {
     let name = if is_stdin(path) { "<stdin>".to_owned() } else { path.display().to_string() };
     let bytes = bytes(path).map_err(|error| Problem::new(format!("can't read {name}: {error}")))?;
-    let request = unwrap(Event::read(&bytes)).and_then(|it| Request::parse(it.request, it.time, now));
+    let unwrapped = unwrap(Event::read(&bytes));
+    let hours = unwrapped.as_ref().ok().and_then(|it| it.request.get("hours")?.as_object().cloned()).unwrap_or_default();
+    let request = unwrapped.and_then(|it| Request::parse(it.request, it.time, now));
     match request {
-        Ok(request) => Ok(EventFile { name, request }),
+        Ok(request) => Ok(EventFile { name, request, hours }),
         Err(refused) => Err(Problem::refused(format!("{name}: {refused}\n"))),
     }
 }
