@@ -3,23 +3,100 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chrono::Utc;
+use anstyle::AnsiColor;
+use chrono::{DateTime, Utc};
+use ec2_curfew::hours::read::Schedule;
+use serde_json::Value;
 
+use crate::events::EventFile;
 use crate::problem::Problem;
-use crate::{events, terminal};
+use crate::terminal::{self, Cell, FAINT, HEADING};
+use crate::{events, words};
 
-/// Read events as the function does: say what they mean, or what is wrong with them
+/// Edges of each schedule that are shown.
+const EDGES: usize = 5;
+
+/// Say what events mean, or what is wrong with them
+///
+/// Reads events as the function does, and asks nobody. Ends with 0 if they are good, with 2 if the function would refuse
+/// one, with 1 if one can't be read.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// Event files; - is standard input
     #[arg(required = true, value_name = "EVENT.json")]
     events: Vec<PathBuf>,
 }
 
-/// Checks events.
+/// Checks events, each whatever is wrong with the others.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
-    for file in events::read_all(&args.events, Utc::now())? {
-        terminal::print(&format!("{}: {}\n", file.name, file.request.selection))?;
+    let (now, mut end) = (Utc::now(), ExitCode::SUCCESS);
+    for (nth, path) in args.events.iter().enumerate() {
+        if nth > 0 {
+            terminal::print("\n")?;
+        }
+        match events::read(path, now) {
+            Ok(event) => terminal::print(&shown(&event, now))?,
+            Err(problem) => end = problem.tell(),
+        }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(end)
+}
+
+fn shown(event: &EventFile, now: DateTime<Utc>) -> String {
+    let good = AnsiColor::Green.on_default().bold();
+    let request = &event.request;
+    let mut text = format!("{HEADING}{}{HEADING:#}: {good}good{good:#}, {}\n", event.name, request.action.as_str());
+    let heading = |text: &str| Cell::new(text).styled(FAINT);
+    let parts = [("name", request.name.clone())].into_iter().chain(words::parts(request));
+    let rows: Vec<[Cell; 2]> = parts.map(|(part, said)| [heading(part), Cell::new(said)]).collect();
+    text.push_str(&terminal::table(&rows, 2, terminal::width()));
+    for (name, schedule) in request.schedules.named() {
+        let written = event.written.get("hours").and_then(|hours| hours.get(name));
+        text.push_str(&format!("\n  {HEADING}{}{HEADING:#}  {}\n", Cell::new(name), Cell::new(texts(written))));
+        text.push_str(&terminal::table(&edges(schedule, now), 4, terminal::width()));
+    }
+    text
+}
+
+/// Writes a schedule's hours as they are written.
+fn texts(written: Option<&Value>) -> String {
+    match written {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(texts)) => texts.iter().map(|text| texts_or(text)).collect::<Vec<_>>().join(", or "),
+        Some(Value::Object(fields)) => texts(fields.get("open")),
+        _ => String::new(),
+    }
+}
+
+fn texts_or(text: &Value) -> String {
+    text.as_str().unwrap_or_default().to_owned()
+}
+
+/// Lists since when a schedule is open or closed, its next edges, and the holidays on the way there.
+fn edges(schedule: &Schedule, now: DateTime<Utc>) -> Vec<[Cell; 2]> {
+    let (hours, zone) = (&schedule.hours, schedule.hours.zone());
+    let (open, closed) = (AnsiColor::Green.on_default(), AnsiColor::Red.on_default());
+    let state = hours.state_at(now);
+    let (word, style) = if state.open { ("open", open) } else { ("closed", closed) };
+    let since = state
+        .edge
+        .map_or_else(|| "for over 400 days".to_owned(), |edge| format!("since {}", words::moment(edge, zone)));
+    let mut rows = vec![[Cell::new(word).styled(style), Cell::new(format!("now, {since} {zone}"))]];
+    let mut at = now;
+    for _ in 0..EDGES {
+        let Some(edge) = hours.next_edge(at) else { break };
+        at = edge.at;
+        let (word, style) = match (edge.opens, schedule.start) {
+            (true, true) => ("opens", open),
+            (true, false) => ("opens, and starts nothing", open),
+            (false, _) => ("closes", closed),
+        };
+        rows.push([Cell::new(word).styled(style), Cell::new(words::moment(at, zone))]);
+    }
+    let day = |moment: DateTime<Utc>| moment.with_timezone(&zone).date_naive();
+    for holiday in hours.holidays(day(now), day(at)) {
+        rows.push([Cell::new("holiday"), Cell::new(holiday.format("%a %-d %b").to_string())]);
+    }
+    rows
 }

@@ -9,8 +9,10 @@ mod events;
 mod plan;
 mod problem;
 mod shell;
+mod source;
 mod terminal;
 mod week;
+mod words;
 
 use std::process::ExitCode;
 

@@ -22,7 +22,7 @@ pub(crate) struct Args {
 /// Plans an event.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let file = events::read(&args.event, Utc::now())?;
-    let access = args.account.open().await?;
+    let access = args.account.open(None).await?;
     terminal::print(&format!("{} {} {:?}\n", file.name, access.home.account, access.aws.own_region()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -15,7 +15,7 @@ pub(crate) struct Problem {
 impl Problem {
     /// Builds one that says what is wrong.
     pub(crate) fn new(what: impl AsRef<str>) -> Self {
-        let error = AnsiColor::Red.on_default().bold();
+        let error = AnsiColor::BrightRed.on_default().bold();
         let bold = Style::new().bold();
         Self { text: format!("{error}error{error:#}{bold}: {}{bold:#}\n", what.as_ref()), code: 1 }
     }
@@ -25,18 +25,25 @@ impl Problem {
         Self { text: shown, code: 2 }
     }
 
+    /// Adds what somebody said of it.
+    pub(crate) fn note(self, said: impl AsRef<str>) -> Self {
+        self.line("note", AnsiColor::BrightGreen, said.as_ref())
+    }
+
     /// Adds what to do about it.
-    pub(crate) fn help(mut self, fix: impl AsRef<str>) -> Self {
-        let help = AnsiColor::Cyan.on_default().bold();
-        for line in fix.as_ref().lines() {
-            self.text.push_str(&format!("{help}help{help:#}: {line}\n"));
-        }
-        self
+    pub(crate) fn help(self, fix: impl AsRef<str>) -> Self {
+        self.line("help", AnsiColor::BrightCyan, fix.as_ref())
     }
 
     /// Tells it, and returns how the command ends: 1, or 2 where an event was refused.
     pub(crate) fn tell(&self) -> ExitCode {
         anstream::eprint!("{}", self.text);
         ExitCode::from(self.code)
+    }
+
+    fn line(mut self, label: &str, color: AnsiColor, text: &str) -> Self {
+        let style = color.on_default().bold();
+        self.text.push_str(&format!("{style}{label}{style:#}: {text}\n"));
+        self
     }
 }

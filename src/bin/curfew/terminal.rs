@@ -1,12 +1,23 @@
 //! The terminal: its width, its colours, what is printed on it.
 
+use std::fmt;
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::time::Duration;
 
-use console::Term;
+use anstyle::Style;
+use console::{Term, measure_text_width};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::problem::Problem;
+
+/// Blanks between columns.
+const GAP: usize = 2;
+/// Columns that the last of a table has at least.
+const LEAST: usize = 24;
+/// How headings look.
+pub(crate) const HEADING: Style = Style::new().bold();
+/// How what matters less looks.
+pub(crate) const FAINT: Style = Style::new().dimmed();
 
 /// Returns the columns that a line may have: the terminal's, else what `COLUMNS` says. None in a pipe: what reads it wants
 /// a line for each instance.
@@ -25,6 +36,92 @@ pub(crate) fn print(text: &str) -> Result<(), Problem> {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Problem::new(format!("can't print: {error}"))),
         _ => Ok(()),
     }
+}
+
+/// A text in a table.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cell {
+    text: String,
+    style: Style,
+}
+
+impl Cell {
+    /// Builds one; what would move the cursor or colour the terminal, as a tag's value could, is written out.
+    pub(crate) fn new(text: impl AsRef<str>) -> Self {
+        let text = text.as_ref().chars();
+        let text = text.flat_map(|c| match c.is_control() {
+            true => c.escape_default().collect::<Vec<_>>(),
+            false => vec![c],
+        });
+        Self { text: text.collect(), style: Style::new() }
+    }
+
+    /// Gives it a style.
+    pub(crate) fn styled(self, style: Style) -> Self {
+        Self { style, ..self }
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}{:#}", self.style, self.text, self.style)
+    }
+}
+
+/// Writes rows in columns. The last is wrapped where the line ends; where little is left for it, it comes beneath.
+pub(crate) fn table<const N: usize>(rows: &[[Cell; N]], indent: usize, width: Option<usize>) -> String {
+    let of_column =
+        |column: usize| rows.iter().map(|row| measure_text_width(&row[column].text)).max().unwrap_or_default();
+    let widths: [usize; N] = std::array::from_fn(of_column);
+    // A column of nothing takes no room.
+    let before_last: usize =
+        indent + widths[..N - 1].iter().filter(|width| **width > 0).map(|width| width + GAP).sum::<usize>();
+    let room = width.map_or(usize::MAX, |width| width.saturating_sub(before_last));
+    let beneath = room < LEAST.min(widths[N - 1]);
+    let hanging = if beneath { indent + 4 } else { before_last };
+    let room = if beneath { width.map_or(usize::MAX, |width| width.saturating_sub(hanging).max(LEAST)) } else { room };
+    let mut text = String::new();
+    for row in rows {
+        let mut line = " ".repeat(indent);
+        for (cell, width) in row[..N - 1].iter().zip(widths).filter(|(_, width)| *width > 0) {
+            let blanks = " ".repeat(width - measure_text_width(&cell.text) + GAP);
+            line.push_str(&format!("{cell}{blanks}"));
+        }
+        let Cell { text: last, style } = &row[N - 1];
+        for (nth, part) in wrap(last, room).into_iter().enumerate() {
+            if nth > 0 || (beneath && !part.is_empty()) {
+                push_line(&mut text, &line);
+                line = " ".repeat(hanging);
+            }
+            line.push_str(&format!("{style}{part}{style:#}"));
+        }
+        push_line(&mut text, &line);
+    }
+    text
+}
+
+fn push_line(text: &mut String, line: &str) {
+    text.push_str(line.trim_end());
+    text.push('\n');
+}
+
+/// Breaks a text into lines, between words; a word longer than a line stays whole.
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines
+            .last_mut()
+            .filter(|line| line.is_empty() || measure_text_width(line) + 1 + measure_text_width(word) <= width);
+        match line {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// Shows that something is under way, on standard error, once it takes over a second; nothing in a pipe.
