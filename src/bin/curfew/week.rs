@@ -21,7 +21,7 @@ use chrono_tz::Tz;
 use ec2_curfew::deadline::Deadline;
 use ec2_curfew::instance::{Instance, to_utc};
 use ec2_curfew::plan::is_selected;
-use ec2_curfew::request::{Action, Request};
+use ec2_curfew::request::{Action, Regions, Request};
 use ec2_curfew::targets::{Look, look};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -161,7 +161,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let from = args.from.unwrap_or_else(|| now.with_timezone(&zone).date_naive());
     let days = days(from, zone).ok_or_else(|| Problem::new(format!("{from}: no week begins on that day")))?;
 
-    let access = args.account.open().await?;
+    let access = args.account.open(region(&files)).await?;
     let waiting = terminal::spinner("Looking at instances");
     let mut looks = Vec::new();
     for file in &files {
@@ -184,6 +184,14 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
         terminal::print(&grid::grid(&week, terminal::width()))?;
     }
     Ok(if week.unseen.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Finds a region to begin in, where nobody names the function's.
+fn region(files: &[EventFile]) -> Option<&str> {
+    files.iter().find_map(|file| match &file.request.regions {
+        Regions::Named(names) => names.first().map(String::as_str),
+        Regions::Own | Regions::All => None,
+    })
 }
 
 fn write(file: &Path, text: &str) -> Result<(), Problem> {
@@ -307,7 +315,7 @@ impl Week {
         let named: Vec<&str> = request.schedules.named().map(|(name, _)| name).collect();
         let of_name = named.into_iter().map(|name| {
             let instances = by_tag.remove(name).unwrap_or_default();
-            (name.to_owned(), file.hours.get(name).map(in_words), instances)
+            (name.to_owned(), file.written.get("hours").and_then(|hours| hours.get(name)).map(in_words), instances)
         });
         let of_name: Vec<_> = of_name.collect();
         let others = by_tag.into_iter().map(|(text, instances)| (text, None, instances));

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
+use croner::Direction;
 use croner::parser::{CronParser, Seconds, Year};
 use ec2_curfew::wording::quote_str;
 
@@ -68,7 +69,7 @@ impl Cron {
         let moment = |local: NaiveDateTime| self.zone.from_local_datetime(&local).earliest().map(|at| at.to_utc());
         let (first, last) = (as_utc(from), as_utc(to) + TimeDelta::days(1));
         let before = cron.find_previous_occurrence(&first, false).ok();
-        let then = cron.iter_from(first).take_while(|at| *at < last);
+        let then = cron.iter_from(first, Direction::Forward).take_while(|at| *at < last);
         before.into_iter().chain(then).filter_map(|at| moment(at.naive_utc())).filter(|at| *at < to).collect()
     }
 

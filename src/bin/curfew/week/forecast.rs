@@ -171,8 +171,11 @@ struct Draft {
 
 impl Draft {
     fn new(instance: &Instance, from: DateTime<Utc>) -> Self {
-        let state = if runs(instance) { State::Running } else { State::Stopped };
-        let instance = Instance { state, ..instance.clone() };
+        // Whoever started it since the last edge is not foreseen again and again.
+        let instance = match runs(instance) {
+            true => running(instance, DateTime::UNIX_EPOCH),
+            false => Instance { state: State::Stopped, ..instance.clone() },
+        };
         Self { instance, from, line: Line { segments: Vec::new(), why: None } }
     }
 

@@ -2,19 +2,22 @@
 
 use anstyle::{AnsiColor, Style};
 use chrono::{DateTime, Utc};
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use console::{Alignment, pad_str};
 
 use super::forecast::{Kind, Line};
 use super::{Day, Week, words};
+use crate::terminal;
 
 /// Columns where nobody says how many there are: a pipe.
 const IN_A_PIPE: usize = 120;
 /// Cells of a day, the most that leave room for names.
 const CELLS: [usize; 4] = [24, 12, 8, 6];
-const NAMES: usize = 20;
+const NAMES: usize = 18;
 const MOST_NAMES: usize = 36;
 /// Before a row's name, and between it, the days and the hours.
 const MARGIN: usize = 2;
+/// After so many lines the days are named again: about a screen.
+const REPEATED: usize = 30;
 /// ` 168 h`, or with half hours.
 const HOURS: usize = 8;
 
@@ -61,12 +64,17 @@ pub(crate) fn grid(week: &Week, width: Option<usize>) -> String {
             8..12 => day.date.format("%a %d").to_string(),
             _ => day.date.format("%a %-d %b").to_string(),
         };
-        head.push_str(&pad(&date, cells + 1));
+        head.push_str(&pad_str(&date, cells + 1, Alignment::Left, None));
     }
+    let mut since_head: Option<usize> = None;
     for schedule in &week.schedules {
         let says = schedule.says.as_deref().map(|says| format!("  {DIM}{}{DIM:#}", words::clean(says)));
         let name = words::clean(&schedule.name);
-        text += &format!("\n{BOLD}{name}{BOLD:#}{}\n{DIM}{}{DIM:#}\n", says.unwrap_or_default(), head.trim_end());
+        if since_head.is_none_or(|begun| text[begun..].lines().count() > REPEATED) {
+            text += &format!("\n{DIM}{}{DIM:#}", head.trim_end());
+            since_head = Some(text.len());
+        }
+        text += &format!("\n{BOLD}{name}{BOLD:#}{}\n", says.unwrap_or_default());
         if schedule.rows.is_empty() {
             text += &row(week, "(no instance)", names, cells, &schedule.line);
         }
@@ -75,7 +83,7 @@ pub(crate) fn grid(week: &Week, width: Option<usize>) -> String {
             if let Some(why) = words::why(week, &it.line) {
                 let bad = it.line.segments.iter().any(|segment| segment.state == Kind::BadTag);
                 let style = if bad { style(Kind::BadTag) } else { DIM };
-                for line in wrap(&words::clean(&why), width.saturating_sub(MARGIN * 2)) {
+                for line in terminal::wrap(&words::clean(&why), width.saturating_sub(MARGIN * 2)) {
                     text += &format!("    {style}{line}{style:#}\n");
                 }
             }
@@ -95,7 +103,7 @@ pub(crate) fn grid(week: &Week, width: Option<usize>) -> String {
 }
 
 fn row(week: &Week, label: &str, names: usize, cells: usize, line: &Line) -> String {
-    let label = pad(&cut(label, names), names);
+    let label = pad_str(label, names, Alignment::Left, Some("…"));
     let days: String = week.days.iter().map(|day| of_day(day, cells, line)).collect();
     format!("{}{label} {days}{:>6}\n", " ".repeat(MARGIN), words::in_hours(line.on()))
 }
@@ -136,32 +144,4 @@ fn mostly(day: &Day, n: usize, parts: usize, line: &Line) -> Kind {
     let overlap = line.segments.iter().map(|it| (it.to.min(to) - it.from.max(from), it.state));
     // Of two halves of the half, what isn't off.
     overlap.max_by_key(|(time, kind)| (*time, *kind != Kind::Off)).map_or(Kind::Off, |(_, kind)| kind)
-}
-
-fn pad(text: &str, width: usize) -> String {
-    format!("{text}{}", " ".repeat(width.saturating_sub(text.width())))
-}
-
-fn cut(text: &str, width: usize) -> String {
-    if text.width() <= width {
-        return text.to_owned();
-    }
-    let mut left = width - 1;
-    let fits = |c: &char| {
-        let fits = c.width().unwrap_or(0) <= left;
-        left = left.saturating_sub(c.width().unwrap_or(0));
-        fits
-    };
-    text.chars().take_while(fits).chain(['…']).collect()
-}
-
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut().filter(|line| line.width() + 1 + word.width() <= width) {
-            Some(line) => *line = format!("{line} {word}"),
-            None => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }

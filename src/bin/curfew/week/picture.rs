@@ -44,7 +44,7 @@ pub(crate) fn picture(week: &Week) -> String {
     for schedule in &week.schedules {
         let name = words::clean(&schedule.name);
         if schedule.rows.is_empty() {
-            rows.push((name, &schedule.line));
+            rows.push((name.clone(), &schedule.line));
         }
         let label = |n: usize, row| if n == 0 && schedule.rows[0].line == schedule.line { name.clone() } else { words::names(row, 22) };
         rows.extend(schedule.rows.iter().enumerate().map(|(n, row)| (label(n, row), &row.line)));

@@ -111,7 +111,7 @@ pub(crate) fn clean(text: &str) -> String {
 
 /// Returns what sorts names as people count: `web-2` before `web-10`.
 pub(crate) fn natural(name: &str) -> Vec<(String, u64)> {
-    let mut parts = vec![(String::new(), 0)];
+    let mut parts: Vec<(String, u64)> = vec![(String::new(), 0)];
     let mut in_number = false;
     for c in name.chars() {
         match c.to_digit(10) {
