@@ -30,5 +30,6 @@ mod starts;
 mod throttling;
 mod told;
 mod transient;
+mod week;
 mod weeks;
 mod wrappings;

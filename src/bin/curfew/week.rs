@@ -206,8 +206,10 @@ fn crons(args: &Args, files: &[EventFile]) -> Result<Vec<Option<Cron>>, Problem>
     let plain = files.iter().filter(|file| !file.request.is_about_hours()).count();
     if !args.cron.is_empty() && args.cron.len() != plain {
         let (given, wanted) = (args.cron.len(), plain);
-        return Err(Problem::new(format!("--cron is given {given} times, and {wanted} of the events are a stop or a start"))
-            .help("give it once for each of them, in their order"));
+        return Err(Problem::new(format!(
+            "--cron is given {given} times, and {wanted} of the events are a stop or a start"
+        ))
+        .help("give it once for each of them, in their order"));
     }
     let mut given = args.cron.iter();
     let mut parameters = None;
@@ -334,7 +336,9 @@ impl Week {
         found: Vec<(Seen, Instance)>,
     ) {
         let period = self.period();
-        let Some(line) = any_instance(hours_tag.map(|tag| (tag, name))).map(|it| rule.line(&it, period)) else { return };
+        let Some(line) = any_instance(hours_tag.map(|tag| (tag, name))).map(|it| rule.line(&it, period)) else {
+            return;
+        };
         let (seen, instances): (Vec<Seen>, Vec<Instance>) = found.into_iter().unzip();
         let mut rows: Vec<Row> = Vec::new();
         let mut lines: BTreeMap<String, Line> = BTreeMap::new();
@@ -388,9 +392,10 @@ impl Week {
         let local = |moment: DateTime<Utc>| moment.with_timezone(&self.zone).to_rfc3339();
         let figures = |figures: Figures| json!({ "hours_on": hours(figures.on), "share_off": figures.share_off() });
         let line = |line: &Line| {
-            let segments = line.segments.iter().map(|it| {
-                json!({ "from": local(it.from), "to": local(it.to), "state": it.state, "runs": it.runs })
-            });
+            let segments = line
+                .segments
+                .iter()
+                .map(|it| json!({ "from": local(it.from), "to": local(it.to), "state": it.state, "runs": it.runs }));
             let segments: Vec<Value> = segments.collect();
             let mut told = figures(Figures { instances: 1, all: self.length(), on: line.on() });
             told["segments"] = json!(segments);

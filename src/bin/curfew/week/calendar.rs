@@ -11,7 +11,8 @@ const MAX_LINE: usize = 75;
 /// Writes the periods in which each schedule is on.
 pub(crate) fn calendar(week: &Week) -> String {
     let utc = |moment: DateTime<Utc>| moment.format("%Y%m%dT%H%M%SZ").to_string();
-    let mut lines = vec!["BEGIN:VCALENDAR".to_owned(), "VERSION:2.0".to_owned(), "PRODID:-//Curfew//week//EN".to_owned()];
+    let mut lines =
+        vec!["BEGIN:VCALENDAR".to_owned(), "VERSION:2.0".to_owned(), "PRODID:-//Curfew//week//EN".to_owned()];
     for schedule in &week.schedules {
         let name = text(&schedule.name);
         let description = text(&words::line(week, &schedule.line));

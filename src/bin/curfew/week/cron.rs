@@ -98,14 +98,17 @@ impl Parameters {
     pub(crate) fn read(file: &Path) -> Result<Self, Problem> {
         let name = file.display();
         let help = "name the file with --parameters, or write when with --cron 'cron(0 19 ? * MON-FRI *)', once for each event";
-        let text = std::fs::read_to_string(file).map_err(|error| Problem::new(format!("can't read {name}: {error}")).help(help))?;
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| Problem::new(format!("can't read {name}: {error}")).help(help))?;
         let value = |key: &str| {
             let rest = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
             let value = rest.map(|rest| rest.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']));
             value.ok_or_else(|| Problem::new(format!("{name}: {key}: missing")).help(help))
         };
         let zone = value("Timezone")?;
-        let zone = zone.parse().map_err(|_| Problem::new(format!("{name}: Timezone: {} is not an IANA time zone", quote_str(zone))))?;
+        let zone = zone
+            .parse()
+            .map_err(|_| Problem::new(format!("{name}: Timezone: {} is not an IANA time zone", quote_str(zone))))?;
         Ok(Self { stop: value("StopAt")?.to_owned(), start: value("StartAt")?.to_owned(), zone })
     }
 }

@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ec2_curfew::hours::{Edge, Hours};
-use ec2_curfew::instance::{EXEMPT_TAG, Exemption, Instance, InstanceId, Mark, RootDevice, Run, STOPPED_AT_TAG, State, StateReason};
+use ec2_curfew::instance::{
+    EXEMPT_TAG, Exemption, Instance, InstanceId, Mark, RootDevice, Run, STOPPED_AT_TAG, State, StateReason,
+};
 use ec2_curfew::outcome::{Reason, Skip};
 use ec2_curfew::plan::{Decision, Step, decide};
 use ec2_curfew::request::{Action, Request};

@@ -4,10 +4,10 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::forecast::Kind;
 use super::picture::{AXIS, BAR, axis, bar, patterns, swatch};
-use super::{Line, Schedule, Week, words};
+use super::{Line, Row, Schedule, Week, words};
 
 /// Characters of the names in a row; the rest is counted.
-const NAMES: usize = 120;
+const NAMES: usize = 72;
 
 /// Writes the page.
 pub(crate) fn page(week: &Week) -> String {
@@ -28,7 +28,7 @@ pub(crate) fn page(week: &Week) -> String {
                 main {
                     header {
                         h1 { (title) }
-                        p.soft { "When our instances run · all times in " (week.zone.name()) }
+                        p.soft { "When EC2 instances run · times in " (week.zone.name()) }
                         @if figures.instances > 0 {
                             dl.figures {
                                 (figure("of the time off", &words::percent(&figures)))
@@ -83,15 +83,27 @@ fn section(week: &Week, schedule: &Schedule) -> Markup {
                     }
                 }
                 tbody role="rowgroup" {
-                    @if schedule.rows.is_empty() { (row(week, "no instance", &schedule.line)) }
-                    @for it in &schedule.rows { (row(week, &words::names(it, NAMES), &it.line)) }
+                    @if schedule.rows.is_empty() { (row(week, html! { "no instance" }, &schedule.line)) }
+                    @for it in &schedule.rows { (row(week, names(it), &it.line)) }
                 }
             }
         }
     }
 }
 
-fn row(week: &Week, who: &str, line: &Line) -> Markup {
+/// Writes the names of instances, each whole on its line.
+fn names(row: &Row) -> Markup {
+    let (names, more) = words::labels(row, NAMES);
+    html! {
+        @for (n, name) in names.iter().enumerate() {
+            // Its comma stays with it.
+            span.name { (name) @if n + 1 < names.len() { "," } } " "
+        }
+        @if more > 0 { "and " (words::number(more as f64)) " more" }
+    }
+}
+
+fn row(week: &Week, who: Markup, line: &Line) -> Markup {
     let is_bad = line.segments.iter().any(|segment| segment.state == Kind::BadTag);
     html! {
         tr.bad[is_bad] role="row" {

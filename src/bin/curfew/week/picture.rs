@@ -46,7 +46,9 @@ pub(crate) fn picture(week: &Week) -> String {
         if schedule.rows.is_empty() {
             rows.push((name.clone(), &schedule.line));
         }
-        let label = |n: usize, row| if n == 0 && schedule.rows[0].line == schedule.line { name.clone() } else { words::names(row, 22) };
+        let label = |n: usize, row| {
+            if n == 0 && schedule.rows[0].line == schedule.line { name.clone() } else { words::names(row, 19) }
+        };
         rows.extend(schedule.rows.iter().enumerate().map(|(n, row)| (label(n, row), &row.line)));
     }
     let figures = week.figures();
@@ -75,8 +77,7 @@ pub(crate) fn picture(week: &Week) -> String {
                 svg x=(LEFT) y=(y) width=(bars) height=(BAR) { (bar(week, line)) }
                 text.end x=(WIDTH) y=(y + 15) { (words::in_hours(line.on())) }
             }
-            @for (n, (kind, name)) in (0u32..).zip(words::kinds(week)) {
-                @let x = LEFT + n * 112;
+            @for (x, kind, name) in legend(week) {
                 svg x=(x) y=(below + 10) width="18" height="12" { (swatch(kind)) }
                 text x=(x + 25) y=(below + 20) { (name) }
             }
@@ -85,10 +86,20 @@ pub(crate) fn picture(week: &Week) -> String {
     drawn.into_string() + "\n"
 }
 
+/// Places the kinds of a legend beside each other: a character is about so wide.
+fn legend(week: &Week) -> Vec<(usize, Kind, &'static str)> {
+    let placed = words::kinds(week).into_iter().scan(LEFT as usize, |next, (kind, name)| {
+        let x = *next;
+        *next += 50 + name.len() * 7;
+        Some((x, kind, name))
+    });
+    placed.collect()
+}
+
 fn cut(name: &str) -> String {
     match name.chars().count() {
-        ..=24 => name.to_owned(),
-        _ => name.chars().take(23).chain(['…']).collect(),
+        ..=19 => name.to_owned(),
+        _ => name.chars().take(18).chain(['…']).collect(),
     }
 }
 

@@ -1,7 +1,5 @@
 //! A week in words: what grid, page, picture and calendar say alike.
 
-use std::fmt::Write as _;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use ec2_curfew::outcome::Reason;
 
@@ -34,7 +32,10 @@ pub(crate) fn kinds(week: &Week) -> Vec<(Kind, &'static str)> {
 pub(crate) fn dates(week: &Week) -> String {
     let (Some(first), Some(last)) = (week.days.first(), week.days.last()) else { return String::new() };
     let (first, last) = (first.date, last.date);
-    let first = match (first.format("%Y").to_string() == last.format("%Y").to_string(), first.format("%m").to_string() == last.format("%m").to_string()) {
+    let first = match (
+        first.format("%Y").to_string() == last.format("%Y").to_string(),
+        first.format("%m").to_string() == last.format("%m").to_string(),
+    ) {
         (true, true) => first.format("%-d"),
         (true, false) => first.format("%-d %B"),
         _ => first.format("%-d %B %Y"),
@@ -49,7 +50,7 @@ pub(crate) fn in_hours(time: TimeDelta) -> String {
 
 /// Writes a share in percent.
 pub(crate) fn percent(figures: &Figures) -> String {
-    figures.share_off().map_or_else(|| "–".to_owned(), |share| format!("{:.0} %", share * 100.0))
+    figures.share_off().map_or_else(|| "–".to_owned(), |share| format!("{:.0}%", share * 100.0))
 }
 
 /// Writes how long all instances run: `9 instances run 605 of 1,512 hours`.
@@ -76,9 +77,10 @@ pub(crate) fn number(number: f64) -> String {
 /// Writes why a line is left alone, as far as it is.
 pub(crate) fn why(week: &Week, line: &Line) -> Option<String> {
     let why = line.why.as_ref()?;
-    let until = || why.until.map(|until| format!("exempt until {}", until.with_timezone(&week.zone).format("%a %-d %b %R")));
+    let until =
+        || why.until.map(|until| format!("exempt until {}", until.with_timezone(&week.zone).format("%a %-d %b %R")));
     let said = match why.reason {
-        Reason::Exempt => until().or_else(|| why.message.clone()).unwrap_or_else(|| "exempt".to_owned()),
+        Reason::Exempt => until().or_else(|| why.message.clone())?,
         Reason::HasHours => "it has hours of its own, which no event here is about".to_owned(),
         Reason::InstanceStoreRoot => "its root disk would be lost".to_owned(),
         reason => why.message.clone().unwrap_or_else(|| reason.as_str().replace('_', " ")),
@@ -88,24 +90,35 @@ pub(crate) fn why(week: &Week, line: &Line) -> Option<String> {
 
 /// Writes the instances of a row, as many as go into so many characters: `web-1, web-2 and 4,988 more`.
 pub(crate) fn names(row: &Row, room: usize) -> String {
-    let labels: Vec<String> = row.instances.iter().map(|seen| clean(seen.label())).collect();
-    let mut text = String::new();
-    for (n, label) in labels.iter().enumerate() {
-        let left = labels.len() - n - 1;
-        let next = if n == 0 { label.clone() } else { format!("{text}, {label}") };
-        let more = if left == 0 { String::new() } else { format!(" and {} more", number(left as f64)) };
-        if n > 0 && next.chars().count() + more.chars().count() > room {
-            let _ = write!(text, " and {} more", number((left + 1) as f64));
-            return text;
-        }
-        text = next;
+    match labels(row, room) {
+        (labels, 0) => labels.join(", "),
+        (labels, more) => format!("{} and {} more", labels.join(", "), number(more as f64)),
     }
-    text
+}
+
+/// Returns the names of as many instances as go into so many characters, one at least, and how many there are more.
+pub(crate) fn labels(row: &Row, room: usize) -> (Vec<String>, usize) {
+    let (mut labels, mut taken) = (Vec::new(), 0);
+    for (n, seen) in row.instances.iter().enumerate() {
+        let label = clean(seen.label());
+        let left = row.instances.len() - n - 1;
+        taken += label.chars().count() + if n == 0 { 0 } else { ", ".len() };
+        let more = if left == 0 { 0 } else { format!(" and {} more", number(left as f64)).len() };
+        if n > 0 && taken + more > room {
+            break;
+        }
+        labels.push(label);
+    }
+    let more = row.instances.len() - labels.len();
+    (labels, more)
 }
 
 /// Takes out of a stranger's text what would move a terminal's cursor or turn its words around.
 pub(crate) fn clean(text: &str) -> String {
-    let hidden = |c: char| c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{fffe}' | '\u{ffff}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     text.chars().map(|c| if hidden(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
@@ -136,6 +149,9 @@ pub(crate) fn natural(name: &str) -> Vec<(String, u64)> {
 
 /// Writes a line in words: `Mon–Fri 08:00–19:00; Sat 10:00–14:00`.
 pub(crate) fn line(week: &Week, line: &Line) -> String {
+    if let [Segment { state, .. }] = &line.segments[..] {
+        return format!("{} all week", kind(*state));
+    }
     let days: Vec<(&Day, String)> = week.days.iter().map(|day| (day, of_day(week, day, line))).collect();
     let mut parts: Vec<String> = Vec::new();
     for alike in days.chunk_by(|(_, one), (_, other)| one == other) {
@@ -149,38 +165,33 @@ pub(crate) fn line(week: &Week, line: &Line) -> String {
             parts.push(format!("{span} {said}"));
         }
     }
-    if parts.is_empty() { "off all week".to_owned() } else { parts.join("; ") }
+    parts.join("; ")
 }
 
 /// Writes what a day has besides being off.
 fn of_day(week: &Week, day: &Day, line: &Line) -> String {
     let mut parts: Vec<String> = Vec::new();
-    for Segment { from, to, state, .. } in &line.segments {
-        let (from, to) = ((*from).max(day.from), (*to).min(day.to));
-        if from >= to || *state == Kind::Off {
+    let begin = week.period().0;
+    for it in line.segments.iter().filter(|it| it.state != Kind::Off && it.from < day.to && it.to > day.from) {
+        // A night belongs to the day on which it begins, as hours are written.
+        let is_night = it.to - it.from < TimeDelta::hours(24);
+        if is_night && it.from < day.from && it.from > begin {
             continue;
         }
-        let time = |moment: DateTime<Utc>| match moment {
-            _ if moment == day.to => "24:00".to_owned(),
-            _ => moment.with_timezone(&week.zone).format("%R").to_string(),
-        };
+        let (from, to) = (it.from.max(day.from), if is_night { it.to } else { it.to.min(day.to) });
+        let time = |moment: DateTime<Utc>| moment.with_timezone(&week.zone).format("%R").to_string();
+        let end = if to == day.to { "24:00".to_owned() } else { time(to) };
         let all_day = from == day.from && to == day.to;
-        let what = match state {
-            Kind::On => String::new(),
+        let said = match (it.state, all_day) {
+            (Kind::On, true) => "all day".to_owned(),
+            (Kind::On, false) => format!("{}–{end}", time(from)),
             // The hours that it takes away are no news.
-            Kind::Holiday => {
-                if !parts.iter().any(|part| part == kind(Kind::Holiday)) {
-                    parts.push(kind(Kind::Holiday).to_owned());
-                }
-                continue;
-            }
-            other => format!("{} ", kind(*other)),
+            (Kind::Holiday, _) | (_, true) => kind(it.state).to_owned(),
+            (other, false) => format!("{} {}–{end}", kind(other), time(from)),
         };
-        parts.push(match (all_day, what.trim_end()) {
-            (true, "") => "all day".to_owned(),
-            (true, what) => what.to_owned(),
-            (false, _) => format!("{what}{}–{}", time(from), time(to)),
-        });
+        if parts.last() != Some(&said) {
+            parts.push(said);
+        }
     }
     parts.join(", ")
 }
