@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstyle::AnsiColor;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use ec2_curfew::hours::read::Schedule;
 use serde_json::Value;
 
 use crate::events::EventFile;
 use crate::problem::Problem;
-use crate::terminal::{self, Cell, FAINT, HEADING};
+use crate::terminal::{self, Cell, FAINT, HEADING, Row};
 use crate::{events, words};
 
 /// Edges of each schedule that are shown.
@@ -49,11 +49,16 @@ fn shown(event: &EventFile, now: DateTime<Utc>) -> String {
     let mut text = format!("{HEADING}{}{HEADING:#}: {good}good{good:#}, {}\n", event.name, request.action.as_str());
     let heading = |text: &str| Cell::new(text).styled(FAINT);
     let parts = [("name", request.name.clone())].into_iter().chain(words::parts(request));
-    let rows: Vec<[Cell; 2]> = parts.map(|(part, said)| [heading(part), Cell::new(said)]).collect();
+    let rows: Vec<Row<2>> = parts.map(|(part, said)| [heading(part), Cell::new(said)].into()).collect();
     text.push_str(&terminal::table(&rows, 2, terminal::width()));
     for (name, schedule) in request.schedules.named() {
         let written = event.written.get("hours").and_then(|hours| hours.get(name));
-        text.push_str(&format!("\n  {HEADING}{}{HEADING:#}  {}\n", Cell::new(name), Cell::new(texts(written))));
+        let name = Cell::new(name).styled(HEADING);
+        text.push_str(&format!(
+            "\n  {name}  {}  {FAINT}{}{FAINT:#}\n",
+            Cell::new(texts(written)),
+            schedule.hours.zone()
+        ));
         text.push_str(&terminal::table(&edges(schedule, now), 4, terminal::width()));
     }
     text
@@ -74,29 +79,28 @@ fn texts_or(text: &Value) -> String {
 }
 
 /// Lists since when a schedule is open or closed, its next edges, and the holidays on the way there.
-fn edges(schedule: &Schedule, now: DateTime<Utc>) -> Vec<[Cell; 2]> {
+fn edges(schedule: &Schedule, now: DateTime<Utc>) -> Vec<Row<3>> {
     let (hours, zone) = (&schedule.hours, schedule.hours.zone());
     let (open, closed) = (AnsiColor::Green.on_default(), AnsiColor::Red.on_default());
+    let day = |moment: DateTime<Utc>| moment.with_timezone(&zone).date_naive();
     let state = hours.state_at(now);
     let (word, style) = if state.open { ("open", open) } else { ("closed", closed) };
-    let since = state
-        .edge
-        .map_or_else(|| "for over 400 days".to_owned(), |edge| format!("since {}", words::moment(edge, zone)));
-    let mut rows = vec![[Cell::new(word).styled(style), Cell::new(format!("now, {since} {zone}"))]];
+    let since = state.edge.map(|edge| format!("since {}", words::moment(edge, zone)));
+    let since = since.unwrap_or_else(|| "since over 400 days".to_owned());
+    let row = |word: &str, style, when: String, note: &str| {
+        Row::from([Cell::new(word).styled(style), Cell::new(when), Cell::new(note)])
+    };
+    let mut rows = vec![(day(now), row(word, style, since, ""))];
     let mut at = now;
     for _ in 0..EDGES {
         let Some(edge) = hours.next_edge(at) else { break };
         at = edge.at;
-        let (word, style) = match (edge.opens, schedule.start) {
-            (true, true) => ("opens", open),
-            (true, false) => ("opens, and starts nothing", open),
-            (false, _) => ("closes", closed),
-        };
-        rows.push([Cell::new(word).styled(style), Cell::new(words::moment(at, zone))]);
+        let (word, style) = if edge.opens { ("opens", open) } else { ("closes", closed) };
+        let note = if edge.opens && !schedule.start { "starts nothing" } else { "" };
+        rows.push((day(at), row(word, style, words::moment(at, zone), note)));
     }
-    let day = |moment: DateTime<Utc>| moment.with_timezone(&zone).date_naive();
-    for holiday in hours.holidays(day(now), day(at)) {
-        rows.push([Cell::new("holiday"), Cell::new(holiday.format("%a %-d %b").to_string())]);
-    }
-    rows
+    let named = |date: &NaiveDate| (*date, row("holiday", FAINT, date.format("%a %-d %b").to_string(), ""));
+    rows.extend(hours.holidays(day(now), day(at)).iter().map(named));
+    rows.sort_by_key(|(day, _)| *day);
+    rows.into_iter().map(|(_, row)| row).collect()
 }

@@ -68,27 +68,48 @@ impl fmt::Display for Cell {
     }
 }
 
+/// A row of a table.
+#[derive(Clone, Debug)]
+pub(crate) enum Row<const N: usize> {
+    /// A line across all columns.
+    Across(String),
+    /// A cell for each column.
+    Cells([Cell; N]),
+}
+
+impl<const N: usize> From<[Cell; N]> for Row<N> {
+    fn from(cells: [Cell; N]) -> Self {
+        Self::Cells(cells)
+    }
+}
+
 /// Writes rows in columns. The last is wrapped where the line ends; where little is left for it, it comes beneath.
-pub(crate) fn table<const N: usize>(rows: &[[Cell; N]], indent: usize, width: Option<usize>) -> String {
-    let of_column =
-        |column: usize| rows.iter().map(|row| measure_text_width(&row[column].text)).max().unwrap_or_default();
+pub(crate) fn table<const N: usize>(rows: &[Row<N>], indent: usize, width: Option<usize>) -> String {
+    let cells = || rows.iter().filter_map(|row| if let Row::Cells(cells) = row { Some(cells) } else { None });
+    let of_column = |nth: usize| cells().map(|cells| measure_text_width(&cells[nth].text)).max().unwrap_or_default();
     let widths: [usize; N] = std::array::from_fn(of_column);
     // A column of nothing takes no room.
-    let before_last: usize =
-        indent + widths[..N - 1].iter().filter(|width| **width > 0).map(|width| width + GAP).sum::<usize>();
-    let room = width.map_or(usize::MAX, |width| width.saturating_sub(before_last));
-    let beneath = room < LEAST.min(widths[N - 1]);
+    let taken = widths[..N - 1].iter().filter(|width| **width > 0).map(|width| width + GAP);
+    let before_last = indent + taken.sum::<usize>();
+    let room = |from: usize| width.map_or(usize::MAX, |width| width.saturating_sub(from));
+    let beneath = room(before_last) < LEAST.min(widths[N - 1]);
     let hanging = if beneath { indent + 4 } else { before_last };
-    let room = if beneath { width.map_or(usize::MAX, |width| width.saturating_sub(hanging).max(LEAST)) } else { room };
     let mut text = String::new();
     for row in rows {
+        let cells = match row {
+            Row::Cells(cells) => cells,
+            Row::Across(line) => {
+                push_line(&mut text, line);
+                continue;
+            }
+        };
         let mut line = " ".repeat(indent);
-        for (cell, width) in row[..N - 1].iter().zip(widths).filter(|(_, width)| *width > 0) {
+        for (cell, width) in cells[..N - 1].iter().zip(widths).filter(|(_, width)| *width > 0) {
             let blanks = " ".repeat(width - measure_text_width(&cell.text) + GAP);
             line.push_str(&format!("{cell}{blanks}"));
         }
-        let Cell { text: last, style } = &row[N - 1];
-        for (nth, part) in wrap(last, room).into_iter().enumerate() {
+        let Cell { text: last, style } = &cells[N - 1];
+        for (nth, part) in wrap(last, room(hanging).max(LEAST)).into_iter().enumerate() {
             if nth > 0 || (beneath && !part.is_empty()) {
                 push_line(&mut text, &line);
                 line = " ".repeat(hanging);
