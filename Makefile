@@ -28,7 +28,8 @@ help: ## list the verbs
 run: $(VENV)/run ## see 7 PM, 8 AM and a weekend happen, against a pretend EC2 on this machine
 	@$(SDK_IS_COMPILED) || echo "Compiling the AWS SDK: 4 to 8 minutes and 7.5 GB of memory, this first time only."
 	@cargo build $(RUN_FLAGS)
-	@$(TARGET)/debug/ec2-sim demo --binary $(TARGET)/debug/ec2-curfew --cargo-lambda $(VENV)/bin/cargo-lambda --events infra/events
+	@$(TARGET)/debug/ec2-sim demo --binary $(TARGET)/debug/ec2-curfew --cargo-lambda $(VENV)/bin/cargo-lambda --events infra/events \
+	  --curfew $(TARGET)/debug/curfew --week $(TARGET)/week.html
 
 test: $(VENV)/ready $(HOURS) ## see it proven, deployment included
 	cargo test $(CARGO_FLAGS)

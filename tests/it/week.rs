@@ -180,7 +180,8 @@ async fn figures_are_sums_of_what_is_shown_and_each_instance_counts_once() {
     let hours = folder.write("hours.json", &hours_event());
     // Twice the same, and a pair that leaves them to their hours.
     let again = folder.write("again.json", &with(hours_event(), json!({"name": "again"})));
-    let week = json_of(&sim, &[&hours, &again, "infra/events/stop-7pm.json", "infra/events/start-8am.json", FROM]).await;
+    let week =
+        json_of(&sim, &[&hours, &again, "infra/events/stop-7pm.json", "infra/events/start-8am.json", FROM]).await;
     let sum = |line: &Value| {
         let time = |value: &Value| DateTime::parse_from_rfc3339(value.as_str().unwrap()).unwrap();
         let running = line["segments"].as_array().unwrap().iter().filter(|it| it["runs"] == true);
@@ -235,10 +236,17 @@ async fn a_pair_is_shown_by_its_crons_as_eventbridge_reads_them() {
     sim.add(ours("web"));
     let event = |action: &str, zone: &str| json!({"action": action, "name": "pair", "tags": {"curfew": "yes"}, "remember": true, "timezone": zone});
     let of = async |zone: &str, from: &str, stop: &str, start: &str| {
-        let (one, other) = (folder.write("stop.json", &event("stop", zone)), folder.write("start.json", &event("start", zone)));
+        let (one, other) =
+            (folder.write("stop.json", &event("stop", zone)), folder.write("start.json", &event("start", zone)));
         runs(row_of(&json_of(&sim, &[&one, &other, "--cron", stop, "--cron", start, "--from", from]).await, "web"))
     };
-    let workdays = ["Mon 08:00-Mon 19:00", "Tue 08:00-Tue 19:00", "Wed 08:00-Wed 19:00", "Thu 08:00-Thu 19:00", "Fri 08:00-Fri 19:00"];
+    let workdays = [
+        "Mon 08:00-Mon 19:00",
+        "Tue 08:00-Tue 19:00",
+        "Wed 08:00-Wed 19:00",
+        "Thu 08:00-Thu 19:00",
+        "Fri 08:00-Fri 19:00",
+    ];
     // Sunday is 1: by numbers and by names.
     for days in ["MON-FRI", "2-6", "2,3,4,5,6", "mon-fri"] {
         let stop = format!("cron(0 19 ? * {days} *)");
@@ -246,7 +254,10 @@ async fn a_pair_is_shown_by_its_crons_as_eventbridge_reads_them() {
         assert_eq!(found, workdays, "{days}");
     }
     // What the pair did the week before still holds.
-    assert_eq!(of("UTC", "2026-11-23", "cron(0 19 ? * 4 *)", "cron(0 8 ? * 1 *)").await, ["Mon 00:00-Wed 19:00", "Sun 08:00-Mon 00:00"]);
+    assert_eq!(
+        of("UTC", "2026-11-23", "cron(0 19 ? * 4 *)", "cron(0 8 ? * 1 *)").await,
+        ["Mon 00:00-Wed 19:00", "Sun 08:00-Mon 00:00"]
+    );
     let starts = async |from: &str, start: &str| of("UTC", from, "cron(0 23 * * ? *)", start).await;
     // November's last Friday, its last day, its second Tuesday, the workday nearest to Sunday the 15th.
     assert_eq!(starts("2026-11-23", "cron(0 8 ? * 6L *)").await, ["Fri 08:00-Fri 23:00"]);
@@ -259,12 +270,16 @@ async fn a_pair_is_shown_by_its_crons_as_eventbridge_reads_them() {
     // A time that the clock change skips is skipped; one that it repeats counts once, the first time.
     let found = of("Europe/Berlin", "2027-03-27", "cron(0 23 * * ? *)", "cron(30 2 * * ? *)").await;
     assert_eq!(found[..2], ["Sat 02:30-Sat 23:00", "Mon 02:30-Mon 23:00"]);
-    let (one, other) = (folder.write("stop.json", &event("stop", "Europe/Berlin")), folder.write("start.json", &event("start", "Europe/Berlin")));
+    let (one, other) = (
+        folder.write("stop.json", &event("stop", "Europe/Berlin")),
+        folder.write("start.json", &event("start", "Europe/Berlin")),
+    );
     let args = [&*one, &other, "--cron", "cron(0 23 * * ? *)", "--cron", "cron(30 2 * * ? *)", "--from", "2026-10-25"];
     let week = json_of(&sim, &args).await;
     assert_eq!(row_of(&week, "web")["segments"][1]["from"], "2026-10-25T02:30:00+02:00");
     // The shipped pair, by the shipped parameters.
-    let shipped = json_of(&sim, &["infra/events/stop-7pm.json", "infra/events/start-8am.json", "--from", "2026-11-23"]).await;
+    let shipped =
+        json_of(&sim, &["infra/events/stop-7pm.json", "infra/events/start-8am.json", "--from", "2026-11-23"]).await;
     assert_eq!(runs(row_of(&shipped, "web")), workdays);
     assert_eq!(shipped["schedules"][0]["says"], "stop cron(0 19 ? * * *), start cron(0 8 ? * MON-FRI *)");
 }
@@ -300,8 +315,9 @@ async fn what_is_wrong_is_said_with_what_to_do() {
 async fn a_region_that_does_not_answer_is_missing_and_said_to_be() {
     let (sim, folder) = (Sim::start().await, Folder::new());
     fleet(&sim);
-    sim.fault(ec2_sim::Fault::of("DescribeInstances").refused(403, "UnauthorizedOperation", "You are not authorized."));
-    let output = run(&sim, &[&folder.write("hours.json", &hours_event()), FROM, "--html", &folder.file("week.html")], &[]).await;
+    sim.fault(ec2_sim::Fault::refuse("DescribeInstances", "UnauthorizedOperation", "You are not authorized."));
+    let output =
+        run(&sim, &[&folder.write("hours.json", &hours_event()), FROM, "--html", &folder.file("week.html")], &[]).await;
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(errors.contains("us-east-1") && errors.contains("UnauthorizedOperation"), "{errors}");
@@ -319,7 +335,7 @@ async fn five_thousand_instances_are_a_few_rows_and_none_are_the_schedules() {
     sim.add_many(11, |n| ours(&format!("batch-{n}")).tag("curfew:hours", &format!("Mo-Fr {:02}:00-23:00", n + 1)));
     let begun = Instant::now();
     let text = shown(&sim, &[&hours, FROM], &[("COLUMNS", "80")]).await;
-    assert!(text.contains("web-0 and 4,988 more"), "{text}");
+    assert!(text.contains("web-1 and 4,988 more"), "{text}");
     assert!(text.lines().count() < 60, "{text}");
     // Twenty times what it takes.
     assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
@@ -369,5 +385,9 @@ async fn the_picture_in_the_readme_is_what_the_tool_draws() {
     if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
         std::fs::write(&kept, &drawn).unwrap();
     }
-    assert!(std::fs::read(&kept).unwrap_or_default() == drawn, "{} is another; INSTA_UPDATE=always draws it", kept.display());
+    assert!(
+        std::fs::read(&kept).unwrap_or_default() == drawn,
+        "{} is another; INSTA_UPDATE=always draws it",
+        kept.display()
+    );
 }

@@ -207,7 +207,7 @@ fn crons(args: &Args, files: &[EventFile]) -> Result<Vec<Option<Cron>>, Problem>
     if !args.cron.is_empty() && args.cron.len() != plain {
         let (given, wanted) = (args.cron.len(), plain);
         return Err(Problem::new(format!(
-            "--cron is given {given} times, and {wanted} of the events are a stop or a start"
+            "--cron: {given} given, for {wanted} stops and starts"
         ))
         .help("give it once for each of them, in their order"));
     }

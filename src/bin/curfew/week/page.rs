@@ -79,7 +79,7 @@ fn section(week: &Week, schedule: &Schedule) -> Markup {
                         th.week role="columnheader" scope="col" aria-label="Week" {
                             svg.axis height=(AXIS) aria-hidden="true" { (axis(week)) }
                         }
-                        th.sum role="columnheader" scope="col" { "On" }
+                        th.sum role="columnheader" scope="col" { "On, each" }
                     }
                 }
                 tbody role="rowgroup" {
