@@ -45,7 +45,7 @@ impl Account {
     /// There are none, or AWS doesn't take them; with what to do about it.
     pub(crate) async fn open(&self, instead: Option<&str>) -> Result<Access, Problem> {
         let mut aws = Aws::from_profile(self.profile.as_deref(), self.region.as_deref()).await;
-        aws = match (aws.own_region(), instead) {
+        aws = match (aws.own_region().filter(|region| !region.is_empty()), instead) {
             (Some(_), _) => aws,
             (None, Some(region)) => aws.in_region(region),
             (None, None) => {
@@ -71,17 +71,22 @@ impl Account {
         let answer = answer.map_err(|_| "the AWS CLI, which knows more kinds of login, is not installed".to_owned())?;
         if !answer.status.success() {
             let said = String::from_utf8_lossy(&answer.stderr);
-            return Err(format!("the AWS CLI says: {}", said.split_whitespace().collect::<Vec<_>>().join(" ")));
+            return Err(match said.contains("Invalid choice") {
+                true => "the AWS CLI is too old to know `aws configure export-credentials`".to_owned(),
+                // What went wrong comes last, under what is deprecated.
+                false => format!("the AWS CLI says: {}", said.trim().lines().last().unwrap_or("nothing")),
+            });
         }
         serde_json::from_slice(&answer.stdout).map_err(|error| format!("the AWS CLI's answer can't be read: {error}"))
     }
 
     fn no_credentials(&self, none: &str, why: &str) -> Problem {
         let whose = self.profile.as_ref().map_or_else(String::new, |name| format!(" in profile {name}"));
-        Problem::new(format!("no AWS credentials{whose}"))
-            .note(none)
-            .note(why)
-            .help(format!("log in, as with `{}`, or name another profile with --profile", self.login()))
+        let problem = Problem::new(format!("no AWS credentials{whose}"));
+        // That there are none, or that this program knows no such login, says nothing more.
+        let says_more = !none.contains("was not enabled") && !none.contains("cargo feature");
+        let problem = if says_more { problem.note(none) } else { problem };
+        problem.note(why).help(format!("log in, as with `{}`, or name another profile with --profile", self.login()))
     }
 
     fn refused(&self, code: &str, message: &str) -> Problem {
@@ -103,6 +108,7 @@ impl Account {
             "NoConnection" | "Timeout" => Problem::new("AWS can't be reached")
                 .note(said)
                 .help("check the network, HTTPS_PROXY, and that there is a region of that name"),
+            "NotSent" => Problem::new("AWS can't be asked").note(said).help("is the region's name spelt right?"),
             _ => Problem::new("AWS doesn't say whose the credentials are").note(said),
         }
     }

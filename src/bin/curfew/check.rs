@@ -18,8 +18,10 @@ const EDGES: usize = 5;
 
 /// Say what events mean, or what is wrong with them
 ///
-/// Reads events as the function does, and asks nobody. Ends with 0 if they are good, with 2 if the function would refuse
-/// one, with 1 if one can't be read.
+/// Reads events as the function does, and asks nobody.
+///
+/// Ends with 0 if all are good; with 1 if one can't be read; with 2 if the function
+/// would refuse one.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
@@ -30,17 +32,17 @@ pub(crate) struct Args {
 
 /// Checks events, each whatever is wrong with the others.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
-    let (now, mut end) = (Utc::now(), ExitCode::SUCCESS);
+    let (now, mut end) = (Utc::now(), 0);
     for (nth, path) in args.events.iter().enumerate() {
         if nth > 0 {
             terminal::print("\n")?;
         }
         match events::read(path, now) {
             Ok(event) => terminal::print(&shown(&event, now))?,
-            Err(problem) => end = problem.tell(),
+            Err(problem) => end = end.max(problem.tell()),
         }
     }
-    Ok(end)
+    Ok(ExitCode::from(end))
 }
 
 fn shown(event: &EventFile, now: DateTime<Utc>) -> String {

@@ -2,6 +2,7 @@
 
 mod instance;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use anstyle::{AnsiColor, Style};
 use chrono::{DateTime, Utc};
 use ec2_curfew::deadline::Deadline;
-use ec2_curfew::instance::Instance;
+use ec2_curfew::instance::{Instance, State};
 use ec2_curfew::outcome::{Outcome, Settled, Skip};
 use ec2_curfew::plan::Step;
 use ec2_curfew::report::{Report, Verdict};
@@ -27,12 +28,16 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Show what an event would switch now, and why it leaves the rest
 ///
-/// Looks at EC2 as the function does, with your credentials, and stops at the plan. What only a call
-/// to stop or start would tell stays unknown: permissions of the function's role, stop protection,
-/// one-time Spot requests, capacity.
+/// Looks at EC2 as the function does, with your credentials, and leaves it at the
+/// plan. What only EC2's answer to a stop or start would tell stays unknown: the
+/// function's permissions, stop protection, one-time Spot requests, capacity.
 ///
-/// Ends with 0, with 2 if the function would refuse the event, with 1 if something could not be
-/// looked at.
+/// Credentials and region are found as the AWS CLI finds them; for a login that only
+/// it knows, such as IAM Identity Center's, it is asked for them. It takes the
+/// permissions in policy/read-only.json.
+///
+/// Ends with 0; with 1 if something could not be looked at; with 2 if the function
+/// would refuse the event.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
@@ -167,14 +172,18 @@ fn shown(event: &EventFile, access: &Access, preview: &Preview, report: &Report,
         }
     }
     sections.sort_by_key(|(section, _)| *section);
+    let reasons: BTreeSet<Section> =
+        sections.iter().filter(|(_, cells)| !cells[5].is_empty()).map(|(section, _)| *section).collect();
+    let silent = |section| !reasons.contains(&section);
     let of = |account: &str| if several { String::new() } else { format!(" of {account}") };
-    let mut text = format!(
-        "{HEADING}{}{HEADING:#}: {}, in {}{}\n",
+    let heading = format!(
+        "{HEADING}{}{HEADING:#}: {}, in {}{}",
         event.name,
         words::sentence(request),
         place(request, access),
         of(&access.home.account)
     );
+    let mut text = terminal::wrapped(&heading, width);
     let mut rows: Vec<Row<6>> = Vec::new();
     let mut last = None;
     for (section, cells) in sections {
@@ -182,15 +191,18 @@ fn shown(event: &EventFile, access: &Access, preview: &Preview, report: &Report,
             let (heading, style) = section.heading();
             rows.push(Row::Across(String::new()));
             rows.push(Row::Across(format!("{style}{heading}{style:#}")));
-            rows.push(headings(several).map(|heading| Cell::new(heading).styled(FAINT)).into());
+            let mut headings = headings(several);
+            if silent(section) {
+                headings[5] = "";
+            }
+            rows.push(headings.map(|heading| Cell::new(heading).styled(FAINT)).into());
         }
         rows.push(cells.into());
     }
     text.push_str(&terminal::table(&rows, 2, width));
     text.push_str(&troubles(report, width));
     text.push('\n');
-    let said = terminal::wrap(&report.message, width.unwrap_or(usize::MAX));
-    text.push_str(&format!("{HEADING}{}{HEADING:#}\n", said.join("\n")));
+    text.push_str(&format!("{HEADING}{}{HEADING:#}", terminal::wrapped(&report.message, width)));
     if report.outcome == Verdict::Complete && !report.suspicious {
         text.push_str(&unlisted(report));
     }
@@ -226,10 +238,11 @@ fn why(settled: &Settled, instance: Option<&Instance>, request: &Request, now: D
         Outcome::Skipped(skip) => why_left_alone(skip, request, now),
         Outcome::Failed { code, message } => format!("{code}: {message}"),
         Outcome::Unfinished { .. } => String::new(),
-        Outcome::Changed { .. } | Outcome::WouldChange { .. } => {
-            let moving = instance.is_some_and(|instance| matches!(instance.state.as_str(), "pending" | "stopping"));
-            if moving { "once it has arrived".to_owned() } else { String::new() }
-        }
+        Outcome::Changed { .. } | Outcome::WouldChange { .. } => match instance.map(|instance| &instance.state) {
+            Some(State::Pending) => "once it runs".to_owned(),
+            Some(State::Stopping) => "once it has stopped".to_owned(),
+            _ => String::new(),
+        },
     }
 }
 

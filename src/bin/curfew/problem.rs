@@ -1,7 +1,5 @@
 //! What keeps a command from its answer, and what to do about it.
 
-use std::process::ExitCode;
-
 use anstyle::{AnsiColor, Style};
 
 /// Something went wrong: told on standard error, and the command ends.
@@ -36,9 +34,9 @@ impl Problem {
     }
 
     /// Tells it, and returns how the command ends: 1, or 2 where an event was refused.
-    pub(crate) fn tell(&self) -> ExitCode {
+    pub(crate) fn tell(&self) -> u8 {
         anstream::eprint!("{}", self.text);
-        ExitCode::from(self.code)
+        self.code
     }
 
     fn line(mut self, label: &str, color: AnsiColor, text: &str) -> Self {

@@ -114,6 +114,10 @@ impl Places {
     /// Finds what a problem is about. What is missing is so in the request as a whole.
     fn of_problem(&self, problem: &str) -> Option<Range<usize>> {
         let told = |place: &&Place| problem.strip_prefix(&place.path).is_some_and(|rest| rest.starts_with(": "));
+        if problem.contains(" is written twice at ") {
+            let again = |nth: &usize| self.places[..*nth].iter().any(|place| place.path == self.places[*nth].path);
+            return (0..self.places.len()).find(again).and_then(|nth| self.places[nth].key.clone());
+        }
         // A key may look like a path: the longest is the one that was meant.
         let Some(place) = self.places.iter().filter(told).max_by_key(|place| place.path.len()) else {
             return self.request.clone().map(|whole| whole.start..whole.start + 1);

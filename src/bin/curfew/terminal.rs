@@ -14,6 +14,8 @@ use crate::problem::Problem;
 const GAP: usize = 2;
 /// Columns that the last of a table has at least.
 const LEAST: usize = 24;
+/// Lines beside the other columns; a longer text comes beneath them, where it has the whole width.
+const MOST_LINES: usize = 2;
 /// How headings look.
 pub(crate) const HEADING: Style = Style::new().bold();
 /// How what matters less looks.
@@ -56,6 +58,11 @@ impl Cell {
         Self { text: text.collect(), style: Style::new() }
     }
 
+    /// Whether it has nothing to show.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
     /// Gives it a style.
     pub(crate) fn styled(self, style: Style) -> Self {
         Self { style, ..self }
@@ -83,7 +90,7 @@ impl<const N: usize> From<[Cell; N]> for Row<N> {
     }
 }
 
-/// Writes rows in columns. The last is wrapped where the line ends; where little is left for it, it comes beneath.
+/// Writes rows in columns. The last is wrapped where the line ends; what is long, or has no room there, comes beneath.
 pub(crate) fn table<const N: usize>(rows: &[Row<N>], indent: usize, width: Option<usize>) -> String {
     let cells = || rows.iter().filter_map(|row| if let Row::Cells(cells) = row { Some(cells) } else { None });
     let of_column = |nth: usize| cells().map(|cells| measure_text_width(&cells[nth].text)).max().unwrap_or_default();
@@ -91,9 +98,8 @@ pub(crate) fn table<const N: usize>(rows: &[Row<N>], indent: usize, width: Optio
     // A column of nothing takes no room.
     let taken = widths[..N - 1].iter().filter(|width| **width > 0).map(|width| width + GAP);
     let before_last = indent + taken.sum::<usize>();
-    let room = |from: usize| width.map_or(usize::MAX, |width| width.saturating_sub(from));
-    let beneath = room(before_last) < LEAST.min(widths[N - 1]);
-    let hanging = if beneath { indent + 4 } else { before_last };
+    let room = |from: usize| width.map_or(usize::MAX, |width| width.saturating_sub(from).max(LEAST));
+    let narrow = width.is_some_and(|width| width < before_last + LEAST.min(widths[N - 1]));
     let mut text = String::new();
     for row in rows {
         let cells = match row {
@@ -106,15 +112,21 @@ pub(crate) fn table<const N: usize>(rows: &[Row<N>], indent: usize, width: Optio
         let mut line = " ".repeat(indent);
         for (cell, width) in cells[..N - 1].iter().zip(widths).filter(|(_, width)| *width > 0) {
             let blanks = " ".repeat(width - measure_text_width(&cell.text) + GAP);
-            line.push_str(&format!("{cell}{blanks}"));
+            line.push_str(&if cell.is_empty() { blanks } else { format!("{cell}{blanks}") });
         }
         let Cell { text: last, style } = &cells[N - 1];
-        for (nth, part) in wrap(last, room(hanging).max(LEAST)).into_iter().enumerate() {
+        let beside = wrap(last, room(before_last));
+        let beneath = narrow || beside.len() > MOST_LINES;
+        let hanging = if beneath { indent + 4 } else { before_last };
+        let parts = if beneath { wrap(last, room(hanging)) } else { beside };
+        for (nth, part) in parts.into_iter().enumerate() {
             if nth > 0 || (beneath && !part.is_empty()) {
                 push_line(&mut text, &line);
                 line = " ".repeat(hanging);
             }
-            line.push_str(&format!("{style}{part}{style:#}"));
+            if !part.is_empty() {
+                line.push_str(&format!("{style}{part}{style:#}"));
+            }
         }
         push_line(&mut text, &line);
     }
@@ -126,8 +138,13 @@ fn push_line(text: &mut String, line: &str) {
     text.push('\n');
 }
 
+/// Writes a text in lines as wide as the terminal.
+pub(crate) fn wrapped(text: &str, width: Option<usize>) -> String {
+    format!("{}\n", wrap(text, width.unwrap_or(usize::MAX)).join("\n"))
+}
+
 /// Breaks a text into lines, between words; a word longer than a line stays whole.
-pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let line = lines

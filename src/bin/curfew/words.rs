@@ -4,18 +4,20 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
+use ec2_curfew::outcome::Reason;
 use ec2_curfew::request::{Account, Action, Mode, Regions, Request};
 use ec2_curfew::wording::{duration, tag};
 
-/// Says what a request does, in one sentence.
+/// Says what a request does, in a few words.
 pub(crate) fn sentence(request: &Request) -> String {
-    let what = match request.action {
-        Action::Stop { hibernate: false } => "stops what runs of",
-        Action::Stop { hibernate: true } => "hibernates or stops what runs of",
-        Action::Start => "starts what is stopped of",
-        Action::Reconcile { .. } => "keeps to their own hours",
-    };
-    format!("{} {what} {}", request.name, request.selection)
+    let selection = &request.selection;
+    let has = if selection.ids_alone() { "is" } else { "has" };
+    match request.action {
+        Action::Stop { hibernate: false } => format!("stop what runs and {has} {selection}"),
+        Action::Stop { hibernate: true } => format!("hibernate or stop what runs and {has} {selection}"),
+        Action::Start => format!("start what is stopped and {has} {selection}"),
+        Action::Reconcile { .. } => format!("keep to its hours what {has} {selection}"),
+    }
 }
 
 /// Says what a request means, each part with a heading.
@@ -27,8 +29,8 @@ pub(crate) fn parts(request: &Request) -> Vec<(&'static str, String)> {
     }
     let late = duration(request.max_delay);
     parts.push(match request.scheduled_time {
-        Some(due) => ("when", format!("for {}, and at most {late} later", moment(due, request.timezone))),
-        None => ("when", format!("at most {late} after it was due")),
+        Some(due) => ("due", format!("{} {}, and up to {late} later", moment(due, request.timezone), request.timezone)),
+        None => ("late", format!("up to {late} after it was due; later, nothing changes")),
     });
     parts
 }
@@ -87,12 +89,34 @@ fn how(request: &Request) -> String {
     how
 }
 
+/// Says what a reason means, where the plan has nothing more to say of it.
+pub(crate) fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::AlreadyDone => "there is nothing to do",
+        Reason::AsScheduled => "it is as its hours want it",
+        Reason::AutoscalingMember => "its group would replace it",
+        Reason::BadTag => "its hours can't be read",
+        Reason::Exempt => "a tag spares it",
+        Reason::Gone => "it is gone",
+        Reason::HasHours => "its own hours decide, which only reconcile acts on",
+        Reason::InstanceStoreRoot => "its root disk would be lost, so EC2 can't stop it",
+        Reason::Moving => "it is on its way",
+        Reason::NotMarked => "no stop with \"remember\" has marked it",
+        Reason::ServiceManaged => "a service runs it",
+        Reason::SpotOneTime => "EC2 can't stop a one-time Spot Instance",
+        Reason::StartedSince => "it was started since",
+        Reason::StopProtected => "it is protected from being stopped",
+        Reason::StoppedSince => "people stopped it since",
+        Reason::Tried => "it was tried",
+        Reason::UnknownState => "this version doesn't know its state",
+    }
+}
+
 /// Writes a moment as people say it: `Fri 27 Nov 08:00`, with the year if that is another than this.
 pub(crate) fn moment(moment: DateTime<Utc>, zone: Tz) -> String {
     let local = moment.with_timezone(&zone);
     let year = if (moment - Utc::now()).num_days().abs() > 300 { " %Y" } else { "" };
-    let seconds = if moment.timestamp() % 60 == 0 { "" } else { ":%S" };
-    local.format(&format!("%a %-d %b{year} %H:%M{seconds}")).to_string()
+    local.format(&format!("%a %-d %b{year} %H:%M")).to_string()
 }
 
 /// Says how far a moment is: `in 3 hours 5 minutes`, `2 days ago`.

@@ -19,6 +19,9 @@ use crate::problem::Problem;
 use crate::terminal::{self, Cell, FAINT, HEADING, Row};
 use crate::words;
 
+/// What a tag that is missing does.
+const SELECT: &str = "To have it selected:";
+
 /// Answers for one instance.
 pub(super) async fn run(
     event: &EventFile,
@@ -103,11 +106,16 @@ impl About<'_> {
         rows.push([heading("selected"), Cell::new(if misses.is_empty() { "yes" } else { "no" })].into());
         rows.extend(misses.iter().map(|miss| Row::from([Cell::default(), Cell::new(&miss.said)])));
         rows.extend(self.facts().into_iter().map(|(what, said)| Row::from([heading(what), Cell::new(said)])));
-        for (nth, fix) in fixes.iter().enumerate() {
-            rows.push([heading(if nth == 0 { "to change it" } else { "" }), Cell::new(fix)].into());
-        }
         let name = Cell::new(instance.name().unwrap_or(instance.id.as_str())).styled(HEADING);
-        format!("{name}: {answer}\n\n{}", terminal::table(&rows, 2, terminal::width()))
+        let width = terminal::width();
+        let answer = terminal::wrapped(&format!("{name}: {answer}"), width);
+        let mut text = format!("{answer}\n{}", terminal::table(&rows, 2, width));
+        for Fix { how, command } in fixes {
+            text.push_str(&format!("\n{}", terminal::wrapped(&how, width)));
+            // In one line, so that it can be copied.
+            text.extend(command.map(|command| format!("  {command}\n")));
+        }
+        text
     }
 
     fn zone<'b>(&'b self, region: &'b str) -> &'b str {
@@ -139,7 +147,7 @@ impl About<'_> {
                 (None, None) => format!("{wanted} is asked for, and it has no tag {key}"),
             };
             let value = values.first().filter(|value| !value.contains(['*', '?', '\\']));
-            misses.push(Miss { said, fix: value.map(|value| self.set_tag(key, value)) });
+            misses.push(Miss { said, fix: value.map(|value| Fix::command(SELECT, self.set_tag(key, value))) });
         }
         for name in self.keep_out {
             let values = selection.filters.get(name).map(|values| values.join("|")).unwrap_or_default();
@@ -152,30 +160,32 @@ impl About<'_> {
         if self.request.is_about_hours() && !selection.ids_alone() && !tags.contains_key(hours_tag) {
             let example = self.request.schedules.named().next().map_or("Mo-Fr 08:00-19:00", |(name, _)| name);
             let said = format!("it has no tag {hours_tag}, and reconcile switches only what has hours");
-            misses.push(Miss { said, fix: Some(self.set_tag(hours_tag, example)) });
+            misses.push(Miss { said, fix: Some(Fix::command(SELECT, self.set_tag(hours_tag, example))) });
         }
         misses
     }
 
-    fn not_selected(&self, misses: &[Miss]) -> (String, Vec<String>) {
+    fn not_selected(&self, misses: &[Miss]) -> (String, Vec<Fix>) {
         let red = AnsiColor::Red.on_default().bold();
-        let fixes: Vec<String> = misses.iter().filter_map(|miss| miss.fix.clone()).collect();
-        let fixes = if fixes.is_empty() { vec!["whoever writes the event".to_owned()] } else { fixes };
+        let mut fixes: Vec<Fix> = misses.iter().filter_map(|miss| miss.fix.clone()).collect();
+        if fixes.len() < misses.len() {
+            fixes.push(Fix::by("Whoever writes the event can have it selected."));
+        }
         (format!("{red}not selected{red:#}, the event doesn't touch it"), fixes)
     }
 
     /// Says what the event would do about it, and who could change that.
-    fn decided(&self) -> (String, Vec<String>) {
+    fn decided(&self) -> (String, Vec<Fix>) {
         let (stop, start) = (AnsiColor::Yellow.on_default().bold(), AnsiColor::Green.on_default().bold());
         match decide(self.request, self.instance, self.now) {
             Decision::Do(task) | Decision::Await(task) => match task.step {
                 Step::Stop { hibernate } => {
                     let word = if hibernate { "hibernated" } else { "stopped" };
-                    let fix = format!("to keep it on: {}", self.set_tag(EXEMPT_TAG, "true"));
+                    let fix = Fix::command("To keep it on, until the tag goes:", self.set_tag(EXEMPT_TAG, "true"));
                     (format!("{stop}would be {word}{stop:#}"), vec![fix])
                 }
                 Step::Start => {
-                    let fix = format!("to keep it off: {}", self.set_tag(EXEMPT_TAG, "true"));
+                    let fix = Fix::command("To keep it off, until the tag goes:", self.set_tag(EXEMPT_TAG, "true"));
                     (format!("{start}would be started{start:#}"), vec![fix])
                 }
             },
@@ -188,46 +198,51 @@ impl About<'_> {
         }
     }
 
-    fn left_alone(&self, skip: &Skip) -> (String, Vec<String>) {
-        let why = Cell::new(why_left_alone(skip, self.request, self.now));
-        (format!("{HEADING}left alone{HEADING:#}, {why}"), self.fixes(skip))
+    fn left_alone(&self, skip: &Skip) -> (String, Vec<Fix>) {
+        let mut why = why_left_alone(skip, self.request, self.now);
+        if skip.message.is_none() && skip.until.is_none() {
+            why = format!("{why}: {}", words::reason(skip.reason));
+        }
+        (format!("{HEADING}left alone{HEADING:#}, {}", Cell::new(why)), self.fix(skip).into_iter().collect())
     }
 
     /// Says who could change that it is left alone, and how.
-    fn fixes(&self, skip: &Skip) -> Vec<String> {
-        let request = self.request;
-        let one = |fix: &str| vec![fix.to_owned()];
+    fn fix(&self, skip: &Skip) -> Option<Fix> {
+        let (request, hours_tag) = (self.request, &self.request.hours_tag);
+        let by_hand = |how: &str| Some(Fix::by(how));
         match skip.reason {
             Reason::Exempt => match request.except_tags.any_match(&self.instance.tags) {
-                Some(key) => vec![format!("whoever writes the event's except_tags; or {}", self.delete_tag(key))],
-                None => vec![self.delete_tag(EXEMPT_TAG)],
+                Some(key) => Some(Fix::command(
+                    "Whoever writes the event's except_tags can change it, and whoever may tag the instance:",
+                    self.delete_tag(key),
+                )),
+                None => Some(Fix::command("To have it switched like the others:", self.delete_tag(EXEMPT_TAG))),
             },
-            Reason::HasHours => vec![
+            Reason::HasHours => Some(Fix::command(
                 format!(
-                    "its tag {} makes it an event's with \"action\": \"reconcile\"; plan that one",
-                    request.hours_tag
+                    "An event with \"action\": \"reconcile\" keeps it to its {hours_tag}; plan that one. To leave it to this one:"
                 ),
-                format!("or give it back to this one: {}", self.delete_tag(&request.hours_tag)),
-            ],
-            Reason::AutoscalingMember => one("its group: scale that by a scheduled action"),
-            Reason::ServiceManaged => one("the service that runs it"),
-            Reason::InstanceStoreRoot => one("nobody; one launched from an image on EBS can be stopped"),
+                self.delete_tag(hours_tag),
+            )),
+            Reason::AutoscalingMember => by_hand("Scale its group by a scheduled action instead."),
+            Reason::ServiceManaged => by_hand("Only the service that runs it can switch it off for good."),
+            Reason::InstanceStoreRoot => {
+                by_hand("Nobody can stop it; one launched from an image on EBS can be stopped.")
+            }
             Reason::StartedSince if request.is_about_hours() => {
-                one("stop it by hand; else it is stopped when its hours close next")
+                by_hand("Whoever started it can stop it; else that is done when its hours close next.")
             }
-            Reason::StartedSince => one("stop it by hand; else the next stop does"),
-            Reason::StoppedSince => one("start it by hand: what people switched off stays off"),
-            Reason::NotMarked => {
-                one("start it by hand: this event starts only what a stop with \"remember\" has marked")
+            Reason::StartedSince => by_hand("Whoever started it can stop it; else the next stop does."),
+            Reason::StoppedSince => by_hand("Whoever stopped it can start it: what people switch off stays off."),
+            Reason::NotMarked => by_hand("Start it by hand; a stop with \"remember\" marks it for the next start."),
+            Reason::BadTag => {
+                let meant = skip.bad_tag.as_ref().and_then(|bad| bad.write()).unwrap_or("Mo-Fr 08:00-19:00");
+                Some(Fix::command("To give it hours that can be read:", self.set_tag(hours_tag, meant)))
             }
-            Reason::BadTag => match skip.bad_tag.as_ref().and_then(|bad| bad.write()) {
-                Some(text) => vec![self.set_tag(&request.hours_tag, text)],
-                None => vec![self.set_tag(&request.hours_tag, "Mo-Fr 08:00-19:00")],
-            },
-            Reason::Tried => one("EC2 said no when it was tried; the function's log at that time has its words"),
-            Reason::Moving => one("wait, it is on its way"),
-            Reason::AlreadyDone | Reason::AsScheduled => Vec::new(),
-            Reason::Gone | Reason::SpotOneTime | Reason::StopProtected | Reason::UnknownState => Vec::new(),
+            Reason::Tried => by_hand("The function's log says what EC2 answered when it was tried."),
+            Reason::AlreadyDone | Reason::AsScheduled | Reason::Moving => None,
+            // Nobody can, or only EC2 tells.
+            Reason::Gone | Reason::SpotOneTime | Reason::StopProtected | Reason::UnknownState => None,
         }
     }
 
@@ -288,23 +303,49 @@ impl About<'_> {
         let (id, region) = (self.instance.id, &self.sighting.region);
         format!(
             "aws ec2 create-tags --region {region} --resources {id} --tags {}",
-            quoted(&format!("Key={key},Value={value}"))
+            quoted(&format!("Key={},Value={}", shorthand(key), shorthand(value)))
         )
     }
 
     fn delete_tag(&self, key: &str) -> String {
         let (id, region) = (self.instance.id, &self.sighting.region);
-        format!("aws ec2 delete-tags --region {region} --resources {id} --tags {}", quoted(&format!("Key={key}")))
+        format!(
+            "aws ec2 delete-tags --region {region} --resources {id} --tags {}",
+            quoted(&format!("Key={}", shorthand(key)))
+        )
     }
 }
 
 /// Why the event doesn't select it, and what would change that.
 struct Miss {
     said: String,
-    fix: Option<String>,
+    fix: Option<Fix>,
 }
 
-/// Quotes a word for a shell; the AWS CLI's shorthand takes what stands in double quotes as it is.
+/// Who could change something, and how.
+#[derive(Clone)]
+struct Fix {
+    how: String,
+    command: Option<String>,
+}
+
+impl Fix {
+    fn by(how: impl Into<String>) -> Self {
+        Self { how: how.into(), command: None }
+    }
+
+    fn command(how: impl Into<String>, command: String) -> Self {
+        Self { how: how.into(), command: Some(command) }
+    }
+}
+
+/// Writes a text for the AWS CLI's shorthand, which takes what stands in double quotes as it is.
+fn shorthand(text: &str) -> String {
+    let plain = !text.is_empty() && !text.contains([',', '"', '\'', '=', '[', ']', '{', '}', '\\']);
+    if plain { text.to_owned() } else { format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")) }
+}
+
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "=,.:_-/@+".contains(c);
     if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
