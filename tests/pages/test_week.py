@@ -21,7 +21,7 @@ HOURS = {
     "holidays": {"country": "DE", "add": ["2026-10-23"]},
     "hours": {
         "office": "Mo-Fr 08:00-19:00; PH off",
-        "Mo, Do; \\ Zürich – eine Schicht mit einem Namen, der länger ist als eine Zeile im Kalender": "Mo-Su 22:00-06:00",
+        "Mo, Do; \\neue Schicht – für Zürich mit einem Namen, der länger ist als eine Zeile im Kalender": "Mo-Su 22:00-06:00",
     },
 }
 
@@ -226,6 +226,8 @@ def test_the_calendar_says_when_each_schedule_is_on(week):
     folder, told = week
     written = (folder / "week.ics").read_bytes()
     assert all(len(line) <= 75 for line in written.split(b"\r\n")) and b"\n" not in written.replace(b"\r\n", b"")
+    # Readers forgive what is not escaped.
+    assert b"SUMMARY:Mo\\, Do\\; \\\\neue" in written
     calendar = icalendar.Calendar.from_ical(written)
     assert not calendar.errors and "PRODID" in calendar and calendar["VERSION"] == "2.0"
     events = calendar.walk("VEVENT")
