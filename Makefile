@@ -30,12 +30,14 @@ help: ## list the commands
 run: $(VENV)/run ## watch 7 PM, 8 AM and a weekend happen, against a simulated EC2 on this machine
 	@$(SDK_IS_COMPILED) || echo "Compiling the AWS SDK: 4 to 8 minutes and 7.5 GB of memory, this first time only."
 	@cargo build $(RUN_FLAGS)
-	@$(TARGET)/debug/ec2-sim demo --binary $(TARGET)/debug/ec2-curfew --cargo-lambda $(VENV)/bin/cargo-lambda --events infra/events
+	@$(TARGET)/debug/ec2-sim demo --binary $(TARGET)/debug/ec2-curfew --cargo-lambda $(VENV)/bin/cargo-lambda --events infra/events \
+	  --curfew $(TARGET)/debug/curfew --week $(TARGET)/week.html
 
 test: $(VENV)/ready $(VENV)-checkov/ready $(HOURS) $(CYCLONEDX) ## run all tests, those of the deployment included
+	@tests/chromium.sh > /dev/null
 	cargo test $(CARGO_FLAGS)
 	$(MAKE) build ARCH=$$(uname -m)
-	$(VENV)/bin/pytest tests/infra
+	$(VENV)/bin/pytest tests/infra tests/pages
 
 # Our own crate optimized: random nights take a third of the time, and the SDK stays as it is.
 SOAK := cargo test $(CARGO_FLAGS) --config 'profile.dev.package.ec2-curfew.opt-level=1' -- --nocapture

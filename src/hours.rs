@@ -167,6 +167,14 @@ impl Hours {
         self.texts.iter().flat_map(|rules| &rules.0).all(|rule| rule.days.recur_yearly())
     }
 
+    /// Returns what they would be if no day were a holiday.
+    #[must_use]
+    pub fn without_holidays(&self) -> Self {
+        let rule = |rule: &Rule| Rule { days: rule.days.without_holidays(), effect: rule.effect.clone() };
+        let texts = self.texts.iter().map(|rules| Rules(rules.0.iter().map(rule).collect())).collect();
+        Self { texts, ..self.clone() }
+    }
+
     /// Returns what is open on the days from `first` to `last`, in order and apart from each other.
     fn spans(&self, first: NaiveDate, last: NaiveDate) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
         let days = first.iter_days().take_while(|day| *day <= last);

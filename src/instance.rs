@@ -431,7 +431,7 @@ impl Exemption {
 const LAST: DateTime<Utc> = DateTime::from_timestamp(253_402_300_799, 0).expect("a moment");
 
 /// Returns the moment of a local time, as `choose` says if it is repeated; if it is skipped, that of the change.
-pub(crate) fn to_utc(
+pub fn to_utc(
     local: NaiveDateTime,
     timezone: Tz,
     choose: fn(MappedLocalTime<DateTime<Tz>>) -> Option<DateTime<Tz>>,

@@ -384,6 +384,48 @@ async fn reach(request: &Request, aws: &Aws, home: &Home, account: &Account, pla
     regions.into_iter().map(|region| Target { way: way(&region), ..target(region) }).collect()
 }
 
+/// What EC2 shows in an account and region.
+#[derive(Debug)]
+pub struct Look {
+    /// The account.
+    pub account: String,
+    /// The region.
+    pub region: String,
+    /// What the request selects there, whatever its state; or why nobody knows.
+    pub found: Result<Vec<Instance>, Trouble>,
+}
+
+/// Looks at all that the request selects, in every target, and leaves it at that.
+pub async fn look(request: &Request, aws: &Aws, home: &Home, until: Deadline) -> Vec<Look> {
+    let accounts = accounts(request, home);
+    let reached = accounts.iter().map(|account| reach(request, aws, home, account, until));
+    let targets = join_all(reached).await.into_iter().flatten();
+    let looks = targets.map(|Target { way, worked, .. }| async move {
+        let found = match (way, worked.error) {
+            (_, Some(trouble)) => Err(trouble),
+            (None, None) => Ok(Vec::new()),
+            (Some((ec2, _)), None) => instances(&ec2, request, until).await.map_err(|error| trouble(&error)),
+        };
+        Look { account: worked.account, region: worked.region, found }
+    });
+    join_all(looks).await
+}
+
+async fn instances<E: Ec2>(ec2: &E, request: &Request, until: Deadline) -> Result<Vec<Instance>, Error> {
+    // Nothing is decided yet.
+    let selected = |instance: Instance| {
+        let is_ours = is_selected(request, &instance) && !instance.state.is_gone();
+        is_ours.then_some(Found::Planned(instance, Decision::Follow, None))
+    };
+    let states = states(Action::Reconcile { hibernate: false });
+    let mut found = Vec::new();
+    for filters in request.calls(states) {
+        found.extend(patiently(until, || ec2.matching(&filters, tags_first(request, selected), until)).await?);
+    }
+    let plan = plan_of_found(ec2, request, until, found, selected).await?;
+    Ok(plan.decided.into_iter().map(|(instance, _)| instance).collect())
+}
+
 /// What a look found of one instance.
 enum Found {
     /// It is in the plan.

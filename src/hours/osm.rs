@@ -113,6 +113,14 @@ impl Days {
         }
     }
 
+    /// Returns those that they would be if no day were a holiday.
+    pub(super) fn without_holidays(&self) -> Self {
+        match self {
+            Self::All => Self::All,
+            Self::Some(hours) => Self::Some(hours.clone().with_context(Context::default())),
+        }
+    }
+
     /// Whether public holidays have a say in it.
     pub(super) fn know_holidays(&self) -> bool {
         let Self::Some(hours) = self else { return false };

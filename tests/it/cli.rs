@@ -224,6 +224,30 @@ async fn nothing_but_looks_goes_out_whatever_the_event_asks_for() {
 }
 
 #[tokio::test]
+async fn what_ticks_have_told_of_before_is_told_anew() {
+    let mut world = World::new().await;
+    world.sim.add(ours("lab").tag("curfew:hours", "lab"));
+    world.sim.add(ours("late").tag("curfew:hours", "lab").tag("curfew:exempt", "true"));
+    world.sim.add(ours("always").tag("curfew:hours", "24/7"));
+    // Closed for two hours.
+    let at = |hours| (Utc::now() - TimeDelta::hours(hours)).format("%H:%M").to_string();
+    let event = json!({
+        "action": "reconcile", "tags": {"curfew": "yes"}, "hours": {"lab": format!("Mo-Su {}-{}", at(5), at(2))}
+    });
+    let told = world.invoke(with(event.clone(), json!({"dry_run": true}))).await;
+    assert_eq!((told.names("would_change"), told.names("skipped")), (names([]), names([])), "a tick is quiet by now");
+
+    let mut desk = Desk::new().await;
+    desk.env.insert("AWS_ENDPOINT_URL".to_owned(), world.sim.url());
+    let said = desk.plan(&event, &[]).await;
+    for name in ["lab", "late"] {
+        assert!(said.out.lines().any(|line| line.contains(&format!("  {name} "))), "{name}: {}", said.out);
+    }
+    let end = "curfew: would stop 1 of 3; left 1 alone (1 exempt)\nNot listed: 1 as_scheduled\n";
+    assert!(said.out.ends_with(end), "{}", said.out);
+}
+
+#[tokio::test]
 async fn in_a_pipe_there_is_a_line_for_each_instance_no_colour_and_no_progress() {
     let desk = Desk::new().await;
     an_office(&desk.sim);

@@ -31,5 +31,6 @@ mod starts;
 mod throttling;
 mod told;
 mod transient;
+mod week;
 mod weeks;
 mod wrappings;

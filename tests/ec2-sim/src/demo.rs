@@ -51,6 +51,12 @@ pub(crate) struct Demo {
     /// The folder with stop-7pm.json, start-8am.json and reconcile.json
     #[arg(long, value_name = "FOLDER", default_value = "infra/events")]
     events: PathBuf,
+    /// The tool that only looks, as built for this machine
+    #[arg(long, value_name = "FILE", default_value = "target/debug/curfew")]
+    curfew: PathBuf,
+    /// Where to write the weekend's week as a page
+    #[arg(long, value_name = "FILE", default_value = "target/week.html")]
+    week: PathBuf,
 }
 
 /// One invocation, and what it did to the office.
@@ -103,7 +109,8 @@ impl Demo {
         let evening = act("7 PM  stop ", &stop, &sim, processes).await?;
         say(&night(&sim, &evening).await?)?;
         act("8 AM  start", &start, &sim, processes).await?;
-        weekend::show(&self.events.join("reconcile.json"), &sim, processes).await
+        weekend::show(&self.events.join("reconcile.json"), &sim, processes).await?;
+        weekend::page(&self.events.join("reconcile.json"), &sim, &self.curfew, &self.week).await
     }
 }
 
