@@ -76,9 +76,15 @@ OTHERS = [
     ("schedules-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:billing:tick", {}, False),
     ("schedules-role", "lambda:UpdateFunctionCode", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, False),
     ("schedules-role", "ec2:StopInstances", INSTANCE, OURS, False),
-    ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/curfew-member", {}, True),
-    ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/admin", {}, False),
-    ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/curfew-member-of-another", {}, False),
+    *[
+        row
+        for verb in ("sts:AssumeRole", "sts:SetSourceIdentity")
+        for row in [
+            ("execution-role-accounts", verb, "arn:aws:iam::444455556666:role/curfew-member", {}, True),
+            ("execution-role-accounts", verb, "arn:aws:iam::444455556666:role/admin", {}, False),
+            ("execution-role-accounts", verb, "arn:aws:iam::444455556666:role/curfew-member-of-another", {}, False),
+        ]
+    ],
     ("execution-role-accounts", "iam:PassRole", "arn:aws:iam::444455556666:role/curfew-member", {}, False),
     ("organization-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, True),
     ("organization-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:billing", {}, False),
