@@ -8,7 +8,7 @@ VENV        := .venv
 # Deploying: another stack is `make deploy STACK=… PARAMETERS=…`.
 export STACK      ?= curfew
 export PARAMETERS ?= infra/parameters.yaml
-export LIVE YES
+export LIVE YES TAGS BUCKET
 ARCH         = $(shell $(STACK_PY) architecture)
 STACK_PY    := $(VENV)/bin/python infra/stack.py
 SAM         := SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam
@@ -17,7 +17,7 @@ SDK_IS_COMPILED = find $(TARGET)/debug/deps -name 'libaws_sdk_ec2-*.rlib' -newer
                   -newer "$$(rustc --print sysroot)/lib" 2>/dev/null | grep --quiet .
 # npm's note of what it has installed: after it, all is there with which running hours are compared.
 HOURS       := tests/hours/node_modules/.package-lock.json
-TEMPLATES   := $(addprefix $(TARGET)/rendered/,curfew.yaml organization.yaml member-role.yaml)
+TEMPLATES   := $(addprefix $(TARGET)/rendered/,curfew.yaml organization.yaml member-role.yaml chat.yaml)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test soak bench lint check build deploy pause resume invoke logs undeploy
