@@ -272,7 +272,9 @@ def deploy() -> None:
     command = ["deploy", "--template-file", template, "--stack-name", STACK, "--s3-prefix", STACK]
     bucket = os.environ.get("BUCKET")
     command += ["--s3-bucket", bucket] if bucket else ["--resolve-s3"]
-    command += [part for key, value in stack_tags().items() for part in ("--tags", f'"{key}"="{value}"')]
+    # One option for all: of several, SAM takes the last.
+    tags = [f'"{key}"="{value}"' for key, value in stack_tags().items()]
+    command += ["--tags", *tags] if tags else []
     command += ["--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset"]
     command += ["--no-confirm-changeset" if answered() else "--confirm-changeset"]
     sam = Path(sys.executable).with_name("sam")

@@ -42,9 +42,9 @@ def template(rendered, name: str = "organization") -> dict:
     return yaml_parse((rendered / f"{name}.yaml").read_text())
 
 
-def filled(text: dict, account: str = ACCOUNT) -> str:
+def filled(text: dict, account: str = ACCOUNT, path: str = "/") -> str:
     """What Fn::Sub makes of a text."""
-    values = {"AWS::Partition": "aws", "AWS::AccountId": account, "Curfew": "curfew"}
+    values = {"AWS::Partition": "aws", "AWS::AccountId": account, "Curfew": "curfew", "RolePath": path}
     return re.sub(r"\$\{([^}]+)\}", lambda it: values[it[1]], text["Fn::Sub"])
 
 
@@ -273,6 +273,15 @@ def test_the_role_is_called_the_same_where_it_is_made_assumed_and_allowed(render
     allowed = template(rendered)["Resources"]["ExecutionAccountsPolicy"]["Properties"]["PolicyDocument"]
     [statement] = json.loads(filled(allowed))["Statement"]
     assert statement["Resource"] == f"arn:aws:iam::*:role/{made}"
+
+
+def test_a_role_with_a_path_is_assumed_by_it(rendered, execute):
+    text = template(rendered)["Resources"]["StateMachine"]["Properties"]["DefinitionString"]
+    run = execute(REQUEST | {"accounts": ["self", "111122223333"]}, "complete", machine=json.loads(filled(text, path="/platform/")))
+    assert run.events[0]["role"] == "platform/curfew-member"
+    allowed = template(rendered)["Resources"]["ExecutionAccountsPolicy"]["Properties"]["PolicyDocument"]
+    [statement] = json.loads(filled(allowed, path="/platform/"))["Statement"]
+    assert statement["Resource"] == f"arn:aws:iam::*:role/{run.events[0]['role']}"
 
 
 @pytest.mark.parametrize("action", ["sts:AssumeRole", "sts:SetSourceIdentity"])

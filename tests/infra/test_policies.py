@@ -344,7 +344,8 @@ def actions(policy: str) -> set[str]:
 
 def test_what_the_function_may_do_and_never_does_stands_in_the_list_with_its_reason():
     """The other half, that it makes each call on EC2 and no other, is proven where it makes them: tests/it/world.rs."""
-    listed = re.findall(r"^\| (`[a-z]+:.*?) \| .+ \|$", (ROOT / "policy/README.md").read_text(), re.MULTILINE)
+    ours, _, _ = (ROOT / "policy/README.md").read_text().partition("## For the organization")
+    listed = re.findall(r"^\| (`[a-z]+:.*?) \| .+ \|$", ours, re.MULTILINE)
     reasoned = {action for row in listed for action in re.findall(r"`([^`]+)`", row)}
     allowed = actions("execution-role") | actions("execution-role-kms") | actions("execution-role-events") | actions("data-key")
     assert {it for it in allowed if not it.startswith("ec2:")} == reasoned
