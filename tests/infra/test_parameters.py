@@ -247,8 +247,9 @@ def test_a_bus_hears_of_every_run_and_the_queue_that_raises_the_alarm_still_gets
     assert them["ReportNotHeard"]["Properties"]["MetricName"] == "DestinationDeliveryFailures"
 
 
-def test_sam_makes_of_it_what_lambda_is_to_have(rendered):
+def test_sam_makes_of_it_what_lambda_is_to_have(rendered, monkeypatch):
     """SAM reads the queue's two properties, and would write an EventInvokeConfig of its own beside ours."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     text = (rendered / "curfew.yaml").read_text().replace("lambda/ec2-curfew/bootstrap.zip", "s3://bucket/bootstrap.zip")
     made = Translator({}, Parser()).translate(yaml_parse(text), {})["Resources"]
     queue = {"Fn::If": ["HasEvents", {"Fn::GetAtt": ["DeadLetters", "Arn"]}, {"Ref": "AWS::NoValue"}]}
