@@ -79,7 +79,8 @@ logs: $(VENV)/ready ## what it says, as it says it
 	@$(SAM) logs --stack-name $(STACK) --tail
 
 undeploy: $(VENV)/ready ## remove all that deploy made
-	@$(SAM) delete --stack-name $(STACK) $(if $(filter yes,$(YES)),--no-prompts)
+	@$(SAM) delete --stack-name $(STACK) $(if $(filter yes,$(YES)),--no-prompts) \
+	  $(if $(BUCKET),--s3-bucket $(BUCKET) --s3-prefix $(STACK))
 
 # What a Rust toolchain doesn't bring, pinned, in folders of their own.
 $(VENV)/run: tests/requirements-run.txt

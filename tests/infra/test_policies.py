@@ -10,6 +10,7 @@ import parliament
 import pytest
 from conftest import ROOT
 from ministack.core.iam_evaluator import EvalContext, evaluate, evaluate_resource_policy, parse_policy_document
+from test_parameters import render
 
 ACCOUNT = "111122223333"
 INSTANCE = f"arn:aws:ec2:eu-west-1:{ACCOUNT}:instance/i-0abc12345678def00"
@@ -309,6 +310,18 @@ def test_a_deployer_that_is_to_bound_its_roles_can_neither_take_the_boundary_off
         assert evaluate(asking(DEPLOYER, action, BOUNDARY, {}), [everything, *both]).decision == "Deny"
 
 
+def test_where_the_roles_have_a_path_the_deployer_and_the_organizations_policy_mean_those(tmp_path):
+    ended = render(tmp_path, "RolePath: /platform/")
+    assert ended.returncode == 0, ended.stderr
+    there = CURFEW.replace("role/", "role/platform/")
+    for resource, made in ((there, "Allow"), (CURFEW, "ImplicitDeny")):
+        assert evaluate(asking(DEPLOYER, "iam:CreateRole", resource, {}), [policy(tmp_path, "deployer")]).decision == made
+    guards = [policy(tmp_path, "scp")]
+    assert evaluate(asking(SOMEBODY, "iam:PutRolePolicy", there, {}), guards).decision == "Deny"
+    for who, decision in ((there, "ImplicitDeny"), (CURFEW, "Deny")):
+        assert evaluate(asking(who, "ec2:CreateTags", INSTANCE, MARK), guards).decision == decision
+
+
 @pytest.mark.parametrize(
     ("service", "action", "context", "allowed"),
     [
@@ -332,6 +345,13 @@ def test_the_keys_policy_admits_log_alarms_and_rules_and_no_other_service(render
     asked = asking("arn:aws:iam::999999999999:root", action, DATA_KEY, context)
     answer = evaluate_resource_policy((rendered / "policy/data-key-policy.json").read_text(), asked, service)
     assert answer.decision == ("Allow" if allowed else "ImplicitDeny")
+
+
+def test_the_keys_policy_leaves_the_accounts_own_roles_to_the_accounts_policies(rendered):
+    """Else data-key.json would allow the function's role nothing."""
+    for account, decision in ((ACCOUNT, "Allow"), ("444455556666", "ImplicitDeny")):
+        asked = asking(f"arn:aws:iam::{account}:root", "kms:GenerateDataKey", DATA_KEY, {})
+        assert evaluate_resource_policy((rendered / "policy/data-key-policy.json").read_text(), asked).decision == decision
 
 
 # ---- What they say ----------------------------------------------------------------------------------------------------

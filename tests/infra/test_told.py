@@ -232,6 +232,14 @@ def test_the_channel_hears_no_rehearsal_no_quiet_run_and_no_other_function(chann
     assert [content(it)["description"] for it in until("the last", 20, heard)] == ["the last"]
 
 
+def test_undeployed_the_zip_is_gone_from_the_bucket_too(told, channel):
+    cloud, *_ = told
+    gone = cloud.verb("undeploy", STACK=STACK, BUCKET="platform-artifacts")
+    assert gone.returncode == 0, gone.stdout + gone.stderr
+    assert cloud.client("s3").list_objects_v2(Bucket="platform-artifacts").get("Contents", []) == []
+    assert [it["RoleName"] for it in cloud.client("iam").list_roles()["Roles"] if it["RoleName"].startswith(STACK)] == []
+
+
 # ---- Alarms of machines that are off -----------------------------------------------------------------------------------
 
 
