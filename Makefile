@@ -8,7 +8,7 @@ VENV        := .venv
 # Deploying: another stack is `make deploy STACK=… PARAMETERS=…`.
 export STACK      ?= curfew
 export PARAMETERS ?= infra/parameters.yaml
-export LIVE YES PACKAGE
+export LIVE YES PACKAGE TAGS BUCKET
 ARCH         = $(shell $(STACK_PY) architecture)
 STACK_PY    := $(VENV)/bin/python infra/stack.py
 SAM         := SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam
@@ -19,7 +19,7 @@ SDK_IS_COMPILED = find $(TARGET)/debug/deps -name 'libaws_sdk_ec2-*.rlib' -newer
 HOURS       := tests/hours/node_modules/.package-lock.json
 # CycloneDX's own tool, which no wheel brings: a minute and a half of compiling, once.
 CYCLONEDX   := $(TARGET)/tools/bin/cargo-cyclonedx
-TEMPLATES   := $(addprefix $(TARGET)/rendered/,curfew.yaml organization.yaml member-role.yaml)
+TEMPLATES   := $(addprefix $(TARGET)/rendered/,curfew.yaml organization.yaml member-role.yaml chat.yaml)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test soak bench lint check build package deploy pause resume invoke logs undeploy
@@ -89,7 +89,8 @@ logs: $(VENV)/ready ## follow the log
 	@$(SAM) logs --stack-name $(STACK) --tail
 
 undeploy: $(VENV)/ready ## remove everything that deploy created
-	@$(SAM) delete --stack-name $(STACK) $(if $(filter yes,$(YES)),--no-prompts)
+	@$(SAM) delete --stack-name $(STACK) $(if $(filter yes,$(YES)),--no-prompts) \
+	  $(if $(BUCKET),--s3-bucket $(BUCKET) --s3-prefix $(STACK))
 
 # What a Rust toolchain doesn't bring, pinned, in folders of their own.
 $(VENV)/run: tests/requirements-run.txt

@@ -2,15 +2,18 @@
 
     stack.py deploy | pause | resume | invoke EVENT | render FOLDER | architecture
 
-Parameters are read from infra/parameters.yaml (set PARAMETERS for another file, STACK for another stack). Commands that change
-something show what they will do and ask first; YES=yes in the environment answers for you. What is known to be wrong is
-refused before AWS is called. PACKAGE is a folder whose function is deployed instead of the one built here.
+Parameters are read from infra/parameters.yaml (set PARAMETERS for another file, STACK for another stack). PACKAGE is a folder
+whose function is deployed instead of the one built here; TAGS is what `deploy` puts on the stack and everything in it, like
+'team=platform "owner=Jane Doe"'; BUCKET is where the zip goes instead of SAM's own bucket. Commands that change something show
+what they will do and ask first; YES=yes in the environment answers for you. What is known to be wrong is refused before AWS is
+called.
 """
 
 import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -38,6 +41,8 @@ EVENTS = {
 }
 # Characters of a rule's input, bytes of a schedule's (quotas of EventBridge, and of EventBridge Scheduler).
 RULE_HOLDS, SCHEDULER_HOLDS = 8192, 256 * 1024
+# Minutes after which a warning is none any more, and characters of a request's name.
+WARNING_HOLDS, NAME_HOLDS = 20, 64
 
 
 # Whether it is armed or paused is up to a person, and must not change with a file.
@@ -61,15 +66,15 @@ def render_all(folder: Path) -> None:
     values = parameters()
     (folder / "policy").mkdir(parents=True, exist_ok=True)
     (folder / "curfew.yaml").write_text(render(TEMPLATE, values))
-    for template in ("organization.yaml", "member-role.yaml"):
+    for template in ("organization.yaml", "member-role.yaml", "chat.yaml"):
         (folder / template).write_text(render(ROOT / "infra" / template, values))
     key, _, value = values["ManagedTag"].partition("=")
     account = {
         "AWS::Partition": "aws",
         "AWS::Region": "us-east-1",
+        "AWS::URLSuffix": "amazonaws.com",
         "AWS::AccountId": "111122223333",
         "AWS::StackName": STACK,
-        "AWS::URLSuffix": "amazonaws.com",
         "TagKey": key,
         "TagValue": value,
         "KmsKeys": "arn:aws:kms:us-east-1:111122223333:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f",
@@ -79,10 +84,18 @@ def render_all(folder: Path) -> None:
         "CurfewAccount": "444455556666",
         "ExecutionRole": f"{STACK}-ExecutionRole-0A1B2C3D4E5F",
         "OrganizationId": "o-0a1b2c3d4e",
+        "RolePath": values["RolePath"],
+        "ExecutionRolePath": values["RolePath"],
+        "Bus": "arn:aws:events:us-east-1:111122223333:event-bus/default",
+        "DataKeyArn": "arn:aws:kms:us-east-1:111122223333:key/4e5f6a7b-4e5f-6a7b-8c9d-4e5f6a7b8c9d",
+        "Bucket": "example-artifacts",
+        "Boundary": "arn:aws:iam::111122223333:policy/platform/boundary",
+        "Deployer": "platform-deployer",
+        "Tagger": "platform-tagger",
         "StateMachine": f"arn:aws:states:us-east-1:111122223333:stateMachine:{STACK}-organization",
     }
     defaults = yaml_parse((ROOT / "infra/organization.yaml").read_text())["Parameters"]
-    account |= {key: str(it["Default"]) for key, it in defaults.items() if "Default" in it} | {"Targets": "ou-0a1b-2c3d4e5f"}
+    account = {key: str(it["Default"]) for key, it in defaults.items() if "Default" in it} | {"Targets": "ou-0a1b-2c3d4e5f"} | account
 
     def filled(path: Path) -> str:
         return re.sub(r"\$\{([^}]+)\}", lambda it: account[it[1]], path.read_text())
@@ -95,11 +108,18 @@ def render_all(folder: Path) -> None:
 
 def objects(policies: dict[str, str], machine: str) -> dict:
     """A template that nobody deploys: in ours, policies and state machine are texts, which no linter looks into."""
+    kinds = {
+        "-trust.json": ("AWS::IAM::Role", "AssumeRolePolicyDocument", {}),
+        "-key-policy.json": ("AWS::KMS::Key", "KeyPolicy", {}),
+        # Not in IAM's language.
+        "tag-policy.json": ("AWS::Organizations::Policy", "Content", {"Name": "curfew", "Type": "TAG_POLICY"}),
+        # A service control policy, too, which is looked into only as one of these.
+        "": ("AWS::IAM::ManagedPolicy", "PolicyDocument", {}),
+    }
     resources = {}
     for name, policy in policies.items():
-        key = "AssumeRolePolicyDocument" if name.endswith("-trust.json") else "PolicyDocument"
-        kind = "AWS::IAM::Role" if name.endswith("-trust.json") else "AWS::IAM::ManagedPolicy"
-        resources[re.sub(r"\W", "", name.title())] = {"Type": kind, "Properties": {key: json.loads(policy)}}
+        kind, key, others = next(it for end, it in kinds.items() if name.endswith(end))
+        resources[re.sub(r"\W", "", name.title())] = {"Type": kind, "Properties": {key: json.loads(policy)} | others}
     properties = {"RoleArn": "arn:aws:iam::111122223333:role/curfew", "Definition": json.loads(machine)}
     resources["StateMachine"] = {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}
     return {"AWSTemplateFormatVersion": "2010-09-09", "Resources": resources}
@@ -109,7 +129,7 @@ def insertion(what: str, values: dict[str, str]) -> str | int:
     if what.startswith("name of "):
         return read_json(what.removeprefix("name of ")).get("name", "curfew")
     if what.startswith("delay of "):
-        return max(delay(path) for path in what.removeprefix("delay of ").split(" and "))
+        return max(delay(request(path)) for path in what.removeprefix("delay of ").split(" and "))
     if what.startswith("silence of "):
         return silence(values[what.removeprefix("silence of ")])
     if what.startswith("value of "):
@@ -124,9 +144,23 @@ def insertion(what: str, values: dict[str, str]) -> str | int:
     return compact(read_json(what))
 
 
+def request(path: str) -> dict:
+    """What a file of infra/events asks for; with " as a warning" behind its name, what it would do if it came now."""
+    path, _, warning = path.partition(" as a ")
+    it = read_json(path)
+    if not warning:
+        return it
+    # Under its own name it would count as a run of the stop's, which an alarm misses.
+    name = f"{it.get('name', 'curfew')}-warning"
+    if len(name) > NAME_HOLDS:
+        raise Wrong(f"{path}: name: {it['name']!r} leaves no room for \"-warning\"; write {NAME_HOLDS - len('-warning')} characters at most")
+    return it | {"name": name, "max_delay_minutes": WARNING_HOLDS}
+
+
 def event(path: str, by_rule: bool) -> str:
     """The event as a schedule carries it, for CloudFormation's Fn::Sub to fill in."""
-    it = read_json(path)
+    it = request(path)
+    path, _, warning = path.partition(" as a ")
     action = Path(path).stem.partition("-")[0]
     if it.get("action") != action:
         raise Wrong(f'{path}: action: expected "{action}", found {json.dumps(it.get("action"))}')
@@ -135,13 +169,12 @@ def event(path: str, by_rule: bool) -> str:
     it = {"timezone": "${Timezone}"} | it
     if it.pop("dry_run", False):
         raise Wrong(f"{path}: dry_run: leave it out; a deployment rehearses anyway until LIVE=yes")
-    text = compact(it | {"dry_run": "@dry_run"}).replace('"@dry_run"', "${DryRun}")
+    text = compact(it | {"dry_run": "@dry_run"}).replace('"@dry_run"', "true" if warning else "${DryRun}")
     return text.replace(f'"{SCHEDULED_TIME}"', "<time>") if by_rule else text
 
 
-def delay(path: str) -> int:
+def delay(it: dict) -> int:
     """Seconds after which the event does nothing any more; Lambda and Scheduler keep none longer than six hours."""
-    it = read_json(path)
     minutes = it.get("max_delay_minutes", {"stop": 60, "reconcile": 5}.get(it.get("action"), 240))
     return min(max(minutes * 60, 60), 6 * 3600)
 
@@ -214,7 +247,10 @@ def agreements(values: dict[str, str]) -> list[str]:
         problems.append(f"Timezone: {values['Timezone']!r} is not an IANA time zone; write one like 'Europe/Berlin'")
     if values["ScheduleWith"] == "rule" and values["Timezone"] != "UTC":
         problems.append(f"Timezone: {values['Timezone']!r} can't be used with ScheduleWith 'rule'; write 'UTC', and StopAt and StartAt in UTC")
-    problems += [f"{key}: {values[key]!r} is not valid; {wrong}" for key in ("StopAt", "StartAt") if (wrong := bad_cron(values[key]))]
+    problems += [f"{key}: {values[key]!r} is not valid; {wrong}" for key in ("StopAt", "StartAt", "WarnAt") if (wrong := bad_cron(values[key]))]
+    if values["WarnAt"] != "off":
+        needs = {"Events": "nobody would hear the warning", "StopAt": "there is no stop to warn of"}
+        problems += [f"WarnAt: {values['WarnAt']!r}, but {key} is 'off': {why}" for key, why in needs.items() if values[key] == "off"]
     key, _, value = values["ManagedTag"].partition("=")
     for path in EVENTS.values():
         if read_json(path).get("tags", {}).get(key) != value:
@@ -230,7 +266,7 @@ def agreements(values: dict[str, str]) -> list[str]:
 def oversized(values: dict[str, str]) -> list[str]:
     """Events that have no room where they go."""
     problems = []
-    for key, path in EVENTS.items():
+    for key, path in (EVENTS | ({} if values["WarnAt"] == "off" else {"WarnAt": f"{EVENTS['StopAt']} as a warning"})).items():
         by_rule = values["ScheduleWith"] == "rule" and values[key] != "off"
         text = event(path, by_rule).replace("${Timezone}", values["Timezone"]).replace("${DryRun}", "false")
         if by_rule and len(text) > RULE_HOLDS:
@@ -267,7 +303,12 @@ def deploy() -> None:
     print(f"{STACK}: {what_changes(values['Live'])}")
     # A stack that is paused stays so.
     overrides = [f'{key}="{value}"' for key, value in values.items() if key != "Paused"]
-    command = ["deploy", "--template-file", template, "--stack-name", STACK, "--resolve-s3", "--s3-prefix", STACK]
+    command = ["deploy", "--template-file", template, "--stack-name", STACK, "--s3-prefix", STACK]
+    bucket = os.environ.get("BUCKET")
+    command += ["--s3-bucket", bucket] if bucket else ["--resolve-s3"]
+    # One option for all: of several, SAM takes the last.
+    tags = [f'"{key}"="{value}"' for key, value in stack_tags().items()]
+    command += ["--tags", *tags] if tags else []
     command += ["--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset"]
     command += ["--no-confirm-changeset" if answered() else "--confirm-changeset"]
     sam = Path(sys.executable).with_name("sam")
@@ -312,6 +353,22 @@ def version() -> str:
     return tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
 
 
+def stack_tags() -> dict[str, str]:
+    """Those of TAGS; without it, those that the stack has: SAM would take them off."""
+    given = os.environ.get("TAGS", "")
+    if not given:
+        return {it["Key"]: it["Value"] for it in described().get("Tags", [])}
+    try:
+        pairs = [it.partition("=") for it in shlex.split(given)]
+    except ValueError as error:
+        raise Wrong(f"TAGS: {given!r}: {error}") from error
+    for key, equals, value in pairs:
+        # What CloudFormation takes.
+        if not (equals and re.fullmatch(r"(?!aws:)[\w .:/=+@-]{1,128}", key) and re.fullmatch(r"[\w .:/=+@-]{1,256}", value)):
+            raise Wrong(f"TAGS: {key + equals + value!r} is not valid; write key=value, like 'team=platform \"owner=Jane Doe\"'")
+    return {key: value for key, _, value in pairs}
+
+
 def architecture_of(built: Path) -> str:
     """What the binary says of itself: ELF's e_machine."""
     try:
@@ -334,13 +391,17 @@ def what_changes(live: str) -> str:
 
 def deployed() -> dict[str, str]:
     """The parameters of the stack as it stands, none if there is no stack."""
+    return {it["ParameterKey"]: it["ParameterValue"] for it in described().get("Parameters", [])}
+
+
+def described() -> dict:
+    """The stack as it stands, empty if there is none."""
     try:
-        stack = boto3.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
+        return boto3.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
     except ClientError as error:
         if "does not exist" in str(error):
             return {}
         raise
-    return {it["ParameterKey"]: it["ParameterValue"] for it in stack.get("Parameters", [])}
 
 
 def switch(paused: str) -> None:

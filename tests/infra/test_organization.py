@@ -56,7 +56,7 @@ def template(rendered, name: str = "organization") -> dict:
 
 def filled(text: dict, **parameters: str) -> str:
     """What Fn::Sub makes of a text."""
-    values = {"AWS::Partition": "aws", "AWS::AccountId": ACCOUNT, "Curfew": "curfew", "OrganizationId": "o-0a1b2c3d4e"} | parameters
+    values = {"AWS::Partition": "aws", "AWS::AccountId": ACCOUNT, "Curfew": "curfew", "OrganizationId": "o-0a1b2c3d4e", "RolePath": "/"} | parameters
     text = text["Fn::Sub"] if isinstance(text["Fn::Sub"], str) else text["Fn::Sub"][0]
     return re.sub(r"\$\{([^}]+)\}", lambda it: values[it[1]], text)
 
@@ -619,6 +619,14 @@ def test_the_role_is_called_the_same_where_it_is_made_assumed_and_allowed(render
     assert statement["Resource"] == f"arn:aws:iam::*:role/{made}"
 
 
+def test_a_role_with_a_path_is_assumed_by_it(rendered, execute):
+    run = execute(REQUEST | {"accounts": ["self", "111122223333"]}, "complete", machine=machine(rendered, RolePath="/platform/"))
+    assert run.looks[0]["role"] == run.events[0]["role"] == "platform/curfew-member"
+    allowed = template(rendered)["Resources"]["ExecutionAccountsPolicy"]["Properties"]["PolicyDocument"]
+    [statement] = json.loads(filled(allowed, RolePath="/platform/"))["Statement"]
+    assert statement["Resource"] == f"arn:aws:iam::*:role/{run.events[0]['role']}"
+
+
 @pytest.mark.parametrize(
     ("parameters", "keys"),
     [
@@ -662,6 +670,7 @@ def test_the_hub_s_role_may_start_encrypted_volumes_as_the_accounts_may(rendered
     ]
 
 
+@pytest.mark.parametrize("action", ["sts:AssumeRole", "sts:SetSourceIdentity"])
 @pytest.mark.parametrize(
     ("account", "role", "organization", "trusted"),
     [
@@ -672,13 +681,13 @@ def test_the_hub_s_role_may_start_encrypted_volumes_as_the_accounts_may(rendered
         ("999999999999", "curfew-ExecutionRole-0A1B2C3D4E5F", "o-0a1b2c3d4e", False),
     ],
 )
-def test_only_the_functions_own_role_from_its_own_organization_may_assume_a_member_role(rendered, account, role, organization, trusted):
+def test_only_the_functions_own_role_from_its_own_organization_may_assume_a_member_role(rendered, account, role, organization, trusted, action):
     caller = f"arn:aws:iam::{account}:role/{role}"
     asked = EvalContext(
         principal_arn=caller,
         principal_type="AssumedRole",
         principal_account=account,
-        action="sts:AssumeRole",
+        action=action,
         resource_arn="*",
         region="us-east-1",
         service_context={"aws:principalarn": caller, "aws:principalorgid": organization},
@@ -808,7 +817,7 @@ def test_deployed_the_functions_role_may_assume_the_member_role(deployed):
     cloud, _ = deployed
     policy = cloud.client("iam").get_role_policy(RoleName="curfew-ExecutionRole-1", PolicyName="curfew-accounts")
     [statement] = policy["PolicyDocument"]["Statement"]
-    assert (statement["Action"], statement["Resource"]) == ("sts:AssumeRole", "arn:aws:iam::*:role/curfew-member")
+    assert (statement["Action"], statement["Resource"]) == (["sts:AssumeRole", "sts:SetSourceIdentity"], "arn:aws:iam::*:role/curfew-member")
     assert statement["Condition"] == {"StringEquals": {"aws:ResourceOrgID": "o-0a1b2c3d4e"}}
 
 

@@ -7,11 +7,17 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
+import cfnlint
 import pytest
 import yaml
 from conftest import ROOT
+from samcli.yamlhelper import yaml_parse
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
 
+WARN = "cron(30 18 ? * * *)"
 WRONG = [
     ("Timezone", {"Timezone": "Mars/Base"}),
     ("Timezone", {"Timezone": ""}),
@@ -39,6 +45,19 @@ WRONG = [
     ("ReconcileAt", {"ReconcileAt": "cron(0/5 7-19 * * ? *)"}),
     ("ReconcileAt", {"ReconcileAt": "cron(0/5 * ? * MON-FRI *)"}),
     ("ReconcileAt", {"ReconcileAt": ""}),
+    ("WarnAt", {"WarnAt": "cron(30 18 ? * *)", "Events": "yes"}),
+    ("WarnAt", {"WarnAt": "cron(30 24 ? * * *)", "Events": "yes"}),
+    ("WarnAt", {"WarnAt": WARN}),
+    ("WarnAt", {"WarnAt": WARN, "Events": "yes", "StopAt": "off"}),
+    ("Events", {"Events": "default"}),
+    ("Events", {"Events": "arn:aws:events:us-east-1:111122223333:rule/office"}),
+    ("LogDays", {"LogDays": "91"}),
+    ("LogDays", {"LogDays": "0"}),
+    ("DataKeyArn", {"DataKeyArn": "alias/platform"}),
+    ("PermissionsBoundary", {"PermissionsBoundary": "arn:aws:iam::111122223333:policy/boundary"}),
+    ("RolePath", {"RolePath": "platform/"}),
+    ("RolePath", {"RolePath": "/platform"}),
+    ("RolePath", {"RolePath": ""}),
     ("ScheduleWith", {"ScheduleWith": "cron"}),
     ("Architecture", {"Architecture": "arm"}),
     ("Email", {"Email": "platform"}),
@@ -58,6 +77,7 @@ OURS_ALONE = [
     {"StopAt": "cron(0 19 ? * ? *)"},
     {"StopAt": "cron(60 19 ? * * *)"},
     {"StopAt": "cron(0 24 ? * * *)"},
+    {"WarnAt": "cron(30 24 ? * * *)", "Events": "yes"},
     {"Live": "yes"},
     {"Paused": "yes"},
     {"StoppAt": "off"},
@@ -210,6 +230,101 @@ def test_only_the_alarm_that_misses_ticks_goes_when_they_are_paused(rendered):
         assert them[it]["Properties"]["State"] == ["Runs", "ENABLED", "DISABLED"]
 
 
+# The bus that Events names, with the short forms as lists.
+BUS = ["OnDefaultBus", "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/default", "Events"]
+
+
+def test_a_bus_hears_of_every_run_and_the_queue_that_raises_the_alarm_still_gets_what_failed(rendered):
+    them = resources(rendered)
+    config = them["FunctionEventInvokeConfig"]["Properties"]
+    assert (config["FunctionName"], config["Qualifier"]) == ("Function", "$LATEST")
+    assert config["DestinationConfig"] == {
+        "OnSuccess": ["HasEvents", {"Destination": BUS}, "AWS::NoValue"],
+        "OnFailure": {"Destination": ["HasEvents", BUS, "DeadLetters.Arn"]},
+    }
+    # Lambda feeds both: "in addition to or instead of a dead-letter queue" (API reference, PutFunctionEventInvokeConfig).
+    assert them["Function"]["Properties"]["DeadLetterQueue"]["TargetArn"] == ["HasEvents", "DeadLetters.Arn", "AWS::NoValue"]
+    allowed = them["ExecutionRole"]["Properties"]["Policies"]
+    assert allowed[0] == "HasEvents" and allowed[1][0]["PolicyDocument"][1] == {"Bus": BUS}
+    assert them["ReportNotHeard"]["Properties"]["MetricName"] == "DestinationDeliveryFailures"
+
+
+def test_sam_makes_of_it_what_lambda_is_to_have(rendered, monkeypatch):
+    """SAM reads the queue's two properties, and would write an EventInvokeConfig of its own beside ours."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    text = (rendered / "curfew.yaml").read_text().replace("lambda/ec2-curfew/bootstrap.zip", "s3://bucket/bootstrap.zip")
+    made = Translator({}, Parser()).translate(yaml_parse(text), {})["Resources"]
+    queue = {"Fn::If": ["HasEvents", {"Fn::GetAtt": ["DeadLetters", "Arn"]}, {"Ref": "AWS::NoValue"}]}
+    assert made["Function"]["Properties"]["DeadLetterConfig"] == {"TargetArn": queue}
+    configs = {name: it["Properties"]["Qualifier"] for name, it in made.items() if it["Type"] == "AWS::Lambda::EventInvokeConfig"}
+    assert configs == {"FunctionEventInvokeConfig": "$LATEST", "TickIsNotRepeated": "tick"}
+
+
+def test_a_warning_is_a_stop_that_can_only_be_rehearsed_under_a_name_of_its_own(rendered):
+    them = resources(rendered)
+    stop = shipped("stop-7pm.json")
+    meant = stop | {"name": f"{stop['name']}-warning", "max_delay_minutes": 20, "dry_run": True, "timezone": "${Timezone}"}
+    [rule] = them["WarnRule"]["Properties"]["Targets"]
+    for text in (them["WarnSchedule"]["Properties"]["Target"]["Input"], rule["InputTransformer"]["InputTemplate"]):
+        assert json.loads(text.replace(":<time>", ':"<aws.scheduler.scheduled-time>"')) == meant
+    assert rule["InputTransformer"]["InputTemplate"].count("<time>") == 1
+    # Not one of those whose runs an alarm misses or finds late.
+    names = {it["Value"] for alarm in them.values() for it in alarm["Properties"].get("Dimensions", []) if it["Name"] == "name"}
+    assert names == {stop["name"]}
+    for it in (them["WarnSchedule"]["Properties"]["Target"], rule):
+        assert (it["Arn"], it["RetryPolicy"]["MaximumEventAgeInSeconds"]) == ("Function.Arn", 1200)
+    for it in ("WarnSchedule", "WarnRule"):
+        assert them[it]["Properties"]["State"] == ["WarnRuns", "ENABLED", "DISABLED"]
+    conditions = template(rendered)["Conditions"]
+    assert conditions["WarnRuns"] == ["Armed", "Runs"], "nobody is warned of what is only rehearsed"
+    assert template(rendered)["Parameters"]["WarnAt"]["Default"] == "off"
+
+
+def test_a_name_that_leaves_no_room_for_a_warning_is_refused(rendering):
+    ended = rendering({"stop-7pm.json": shipped("stop-7pm.json") | {"name": "n" * 57}})
+    assert ended.stderr.startswith("error: infra/events/stop-7pm.json: name: ") and "56 characters at most" in ended.stderr
+    assert rendering({"stop-7pm.json": shipped("stop-7pm.json") | {"name": "n" * 56}}).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["curfew.yaml", "organization.yaml", "member-role.yaml"])
+def test_every_role_has_the_boundary_and_the_path_that_are_asked_for(rendered, name):
+    roles = {key: it["Properties"] for key, it in resources(rendered, name).items() if it["Type"] == "AWS::IAM::Role"}
+    assert roles
+    for role in roles.values():
+        assert role["Path"] == "RolePath"
+        boundary = "arn:${AWS::Partition}:iam::${AWS::AccountId}:policy/${PermissionsBoundary}"
+        assert role["PermissionsBoundary"] == ["IsBounded", boundary, "AWS::NoValue"]
+
+
+def test_log_queue_and_topic_have_the_key_that_is_asked_for_and_logs_are_kept_as_long(rendered):
+    them = resources(rendered)
+    key = ["HasDataKey", "DataKeyArn", "AWS::NoValue"]
+    assert (them["Log"]["Properties"]["KmsKeyId"], them["Alarms"]["Properties"]["KmsMasterKeyId"]) == (key, key)
+    queue = them["DeadLetters"]["Properties"]
+    # SQS takes one kind of encryption, not both.
+    assert (queue["KmsMasterKeyId"], queue["SqsManagedSseEnabled"]) == (key, ["HasDataKey", False, True])
+    organization = resources(rendered, "organization.yaml")["Log"]["Properties"]
+    assert organization["KmsKeyId"] == key
+    assert them["Log"]["Properties"]["RetentionInDays"] == organization["RetentionInDays"] == "LogDays"
+
+
+def test_log_days_are_those_that_cloudwatch_logs_knows(rendered):
+    schemas = Path(cfnlint.__file__).parent / "data/schemas"
+    of_logs = json.loads((schemas / "providers/us-east-1.json").read_text())["AWS::Logs::LogGroup"]
+    known = json.loads((schemas / f"resources/{of_logs}.json").read_text())["properties"]["RetentionInDays"]["enum"]
+    for name in ("curfew.yaml", "organization.yaml"):
+        assert template(rendered, name)["Parameters"]["LogDays"]["AllowedValues"] == [str(it) for it in known]
+
+
+def test_the_organizations_stack_is_offered_what_curfews_own_stack_has(tmp_path):
+    given = {"PermissionsBoundary": "platform/boundary", "LogDays": 30, "DataKeyArn": "arn:aws:kms:us-east-1:111122223333:key/0a1b"}
+    ended = render(tmp_path, yaml.safe_dump(given | {"RolePath": "/platform/"}))
+    assert ended.returncode == 0, ended.stderr
+    parameters = template(tmp_path, "organization.yaml")["Parameters"]
+    assert {key: parameters[key]["Default"] for key in given} == {key: str(it) for key, it in given.items()}
+    assert parameters["ExecutionRolePath"]["Default"] == "/platform/"
+
+
 def test_a_tick_is_repeated_by_nobody_and_leaves_no_dead_letter(rendered):
     """Neither by the schedule, if the function can't be called, nor by Lambda, if it fails: the next tick does it."""
     them = resources(rendered)
@@ -219,10 +334,12 @@ def test_a_tick_is_repeated_by_nobody_and_leaves_no_dead_letter(rendered):
         assert target["RetryPolicy"] == {"MaximumRetryAttempts": 0} and "DeadLetterConfig" not in target
     alias, config = them["Tick"]["Properties"], them["TickIsNotRepeated"]["Properties"]
     assert (alias["FunctionName"], alias["FunctionVersion"]) == ("Function", "$LATEST")
+    told = config.pop("DestinationConfig")
     assert config == {"FunctionName": "Function", "Qualifier": alias["Name"], "MaximumEventAgeInSeconds": 300, "MaximumRetryAttempts": 0}
+    assert told == ["HasEvents", {"OnSuccess": {"Destination": BUS}, "OnFailure": {"Destination": BUS}}, "AWS::NoValue"]
     assert them["ReconcileRuleMayInvoke"]["Properties"]["FunctionName"] == "Tick"
     # Stops and starts keep their retries.
-    assert them["Function"]["Properties"]["EventInvokeConfig"]["MaximumRetryAttempts"] == 2
+    assert them["FunctionEventInvokeConfig"]["Properties"]["MaximumRetryAttempts"] == 2
 
 
 @pytest.mark.parametrize("name", ["curfew.yaml", "organization.yaml"])
@@ -247,6 +364,9 @@ def test_every_schedule_carries_its_event_and_a_time(rendered):
         if it["Type"] == "AWS::Events::Rule"
     }
     files = {"Stop": "stop-7pm.json", "Start": "start-8am.json", "Reconcile": "reconcile.json"}
+    for it in (carried, ruled):
+        # Which has a test of its own.
+        it.pop("WarnSchedule", it.pop("WarnRule", None))
     assert set(carried) == {f"{it}Schedule" for it in files} and set(ruled) == {f"{it}Rule" for it in files}
     for name, (text, filled) in (carried | ruled).items():
         assert filled == {"DryRun": ["Armed", "false", "true"]}, "it rehearses until it is armed"
