@@ -50,8 +50,8 @@ EVENTS = {
 RULE_HOLDS, SCHEDULER_HOLDS = 8192, 256 * 1024
 
 
-# Whether it is armed or paused is up to a person, and must not change with a file.
-BY_HAND = {"Live": "`make deploy LIVE=yes`", "Paused": "`make pause`"}
+# Whether it is armed or paused is up to a person, and must not change with a file; nor what it is called.
+BY_HAND = {"Live": "`make deploy LIVE=yes`", "Paused": "`make pause`", "Curfew": "`make deploy STACK=…`"}
 
 
 class Wrong(Exception):
@@ -172,7 +172,7 @@ def parameters() -> dict[str, str]:
         raise Wrong(f"{PARAMETERS}: {error}") from error
     declared = declarations(ORGANIZATION_TEMPLATE) | declarations(TEMPLATE)
     values = {key: it["Default"] for key, it in declared.items() if "Default" in it}
-    values |= {"Curfew": CURFEW, "Live": os.environ.get("LIVE") or "no"} | {key: text(it) for key, it in given.items()}
+    values |= {"Live": os.environ.get("LIVE") or "no"} | {key: text(it) for key, it in given.items()}
     problems = [problem for key, value in values.items() for problem in check(key, value, declared)]
     problems += [f"{key}: can't be set in a file; use {how}" for key, how in BY_HAND.items() if key in given]
     if STACK == ORGANIZATION:
@@ -185,7 +185,7 @@ def parameters() -> dict[str, str]:
         problems = agreements(values)
     if problems:
         raise Wrong("; ".join(problems))
-    return values
+    return values | {"Curfew": CURFEW}
 
 
 def declarations(template: Path) -> dict[str, dict]:

@@ -76,11 +76,14 @@ OTHERS = [
     ("schedules-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:billing:tick", {}, False),
     ("schedules-role", "lambda:UpdateFunctionCode", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, False),
     ("schedules-role", "ec2:StopInstances", INSTANCE, OURS, False),
-    ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/curfew-member", {}, True),
+    ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/organization/curfew-member", {}, True),
+    ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/curfew-member", {}, False),
     ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/admin", {}, False),
-    ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/curfew-member-of-another", {}, False),
+    ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/organization/curfew-member-of-another", {}, False),
     ("execution-role-accounts", "iam:PassRole", "arn:aws:iam::444455556666:role/curfew-member", {}, False),
-    ("organization-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, True),
+    ("organization-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew-organization:live", {}, True),
+    ("organization-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew-organization", {}, False),
+    ("organization-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew:live", {}, False),
     ("organization-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:billing", {}, False),
     ("organization-role", "lambda:UpdateFunctionCode", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, False),
     ("organization-role", "organizations:ListAccounts", "*", {}, True),
@@ -90,6 +93,8 @@ OTHERS = [
     ("organization-role", "logs:GetLogEvents", f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/lambda/other:log-stream:a", {}, False),
     ("organization-schedules-role", "states:StartExecution", f"arn:aws:states:us-east-1:{ACCOUNT}:stateMachine:curfew-organization", {}, True),
     ("organization-schedules-role", "states:StartExecution", f"arn:aws:states:us-east-1:{ACCOUNT}:stateMachine:billing", {}, False),
+    ("organization-schedules-role", "sqs:SendMessage", f"arn:aws:sqs:us-east-1:{ACCOUNT}:curfew-organization-DeadLetters", {}, True),
+    ("organization-schedules-role", "sqs:SendMessage", f"arn:aws:sqs:us-east-1:{ACCOUNT}:curfew-DeadLetters", {}, False),
     ("organization-schedules-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, False),
     ("deployer", "cloudformation:DeleteStack", f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/curfew/1", {}, True),
     ("deployer", "cloudformation:DeleteStack", f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/network/1", {}, False),
@@ -108,6 +113,14 @@ OTHERS = [
     ],
     ("deployer", "lambda:PutFunctionEventInvokeConfig", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew:tick", {}, True),
     ("deployer", "lambda:PublishVersion", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, False),
+    *[
+        row
+        for verb in ("Put", "Delete")
+        for row in [
+            ("deployer", f"lambda:{verb}FunctionConcurrency", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, True),
+            ("deployer", f"lambda:{verb}FunctionConcurrency", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:billing", {}, False),
+        ]
+    ],
     ("deployer", "ec2:StopInstances", INSTANCE, OURS, False),
 ]
 CASES = [(role, *row) for role in ROLES for row in SWITCHING] + OTHERS
