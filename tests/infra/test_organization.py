@@ -211,10 +211,10 @@ def test_a_tick_goes_to_all_accounts_and_is_late_after_five_minutes_as_everywher
 def test_a_stop_or_start_that_could_not_begin_rings_and_a_tick_only_where_six_did_not(rendered):
     resources = template(rendered)["Resources"]
     queues = {name: it["Properties"]["Target"].get("DeadLetterConfig") for name, it in resources.items() if it["Type"] == "AWS::Scheduler::Schedule"}
-    queue = {"Arn": {"Fn::GetAtt": "DeadLetters.Arn"}}
+    queue = {"Arn": {"Fn::GetAtt": ["DeadLetters", "Arn"]}}
     assert queues == {"StopSchedule": queue, "StartSchedule": queue, "ReconcileSchedule": None}
     alarm = resources["DeadLetterArrived"]["Properties"]
-    assert alarm["Dimensions"] == [{"Name": "QueueName", "Value": {"Fn::GetAtt": "DeadLetters.QueueName"}}]
+    assert alarm["Dimensions"] == [{"Name": "QueueName", "Value": {"Fn::GetAtt": ["DeadLetters", "QueueName"]}}]
     assert (alarm["MetricName"], alarm["DatapointsToAlarm"], alarm["EvaluationPeriods"]) == ("NumberOfMessagesSent", 1, 3)
 
 
@@ -361,8 +361,8 @@ def live(cloud) -> str:
 
 def test_deployed_the_function_has_ec2s_limits_as_they_were_given(deployed):
     variables = deployed.client("lambda").get_function_configuration(FunctionName="curfew-organization")["Environment"]["Variables"]
-    given = '{"StartInstances":{"calls":{"size":5,"refill":2},"instances":{"size":2000,"refill":10}}}'
-    assert variables == {"CURFEW_EC2_LIMITS": given}
+    limits = {"StartInstances": {"calls": {"size": 5, "refill": 2}, "instances": {"size": 2000, "refill": 10}}}
+    assert {name: json.loads(it) for name, it in variables.items()} == {"CURFEW_EC2_LIMITS": limits}
 
 
 def test_deployed_all_accounts_get_new_code_only_when_it_is_promoted(deployed, tmp_path):
