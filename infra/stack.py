@@ -375,14 +375,13 @@ def what_is(stack: str, now: dict[str, str]) -> str:
 
 def pause() -> None:
     switch("yes", standing())
-    tell()
+    print("A run that has begun goes on, with its retries; `make halt` lets none of these begin.")
 
 
 def resume() -> None:
     them = standing()
     lifted = [stack for stack in them if halted(stack)]
     switch("no", them, lifted)
-    tell()
 
 
 def switch(paused: str, stacks: dict[str, dict[str, str]], lifted: Sequence[str] = ()) -> None:
@@ -395,14 +394,16 @@ def switch(paused: str, stacks: dict[str, dict[str, str]], lifted: Sequence[str]
     what += [f"let {' and '.join(lifted)} run again"] * bool(lifted)
     if what:
         ask(f"{' and '.join(what)}?")
-    for stack in lifted:
-        reserve_again(stack)
     failed = []
-    for stack in change:
+    for stack in stacks:
         try:
-            set_paused(stack, paused)
+            if stack in lifted:
+                reserve_again(stack)
+            if stack in change:
+                set_paused(stack, paused)
         except (ClientError, BotoCoreError) as error:
-            failed.append(f"{stack}: NOT {'paused; `make halt` may stop it' if paused == 'yes' else 'resumed'}: {error}")
+            failed.append(f"{stack}: NOT {'paused' if paused == 'yes' else 'resumed'}: {error}")
+    tell()
     if failed:
         raise Wrong("; ".join(failed))
 

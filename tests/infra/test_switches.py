@@ -147,6 +147,41 @@ def test_what_cannot_be_paused_is_not_said_to_be(both):
     assert both.refused("halt", STACK="nothing") == "error: nothing: no such function in us-east-1"
 
 
+# What AWS answers who deploys the one stack only (policy/deployer.json, test_deployer.py).
+DENIED = """
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
+
+make = BaseClient._make_api_call
+
+def denied(client, operation, parameters):
+    if "curfew-organization" in parameters.values() and operation not in ("DescribeStacks", "GetFunctionConcurrency"):
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "not authorized"}}, operation)
+    return make(client, operation, parameters)
+
+BaseClient._make_api_call = denied
+"""
+
+
+def test_who_may_not_switch_the_organizations_switches_the_other_and_hears_what_goes_on(both, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(DENIED)
+    for verb, of_it in (("pause", OFF), ("resume", ON)):
+        # What it was asked for, it did not do: it fails.
+        if verb == "resume":
+            both.said("pause", **ORGANIZATION)
+        ended = both.verb(verb, PYTHONPATH=str(tmp_path))
+        assert ended.returncode != 0
+        assert f"error: curfew-organization: NOT {verb}d: An error occurred (AccessDenied)" in ended.stderr
+        assert "curfew-organization: armed, " in ended.stdout
+        assert both.schedules()[0] == of_it
+    both.said("resume", **ORGANIZATION)
+    ended = both.verb("halt", PYTHONPATH=str(tmp_path))
+    assert ended.returncode != 0 and "curfew: HALTED; " in ended.stdout
+    assert "error: curfew-organization: NOT halted: " in ended.stderr
+    assert (both.reserved("curfew"), both.reserved("curfew-organization")) == (0, None)
+    both.said("resume")
+
+
 def test_one_undeployed_the_other_is_said_to_stay(both):
     assert both.said("undeploy")[-1] == "curfew-organization: armed, its schedules are on"
     assert both.schedules() == [set(), ON]
