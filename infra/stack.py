@@ -386,10 +386,7 @@ def resume() -> None:
 
 def switch(paused: str, stacks: dict[str, dict[str, str]], lifted: Sequence[str] = ()) -> None:
     """Pauses or resumes stacks as they are deployed: nothing else of them changes."""
-    old = [stack for stack, now in stacks.items() if "Paused" not in now]
-    if old:
-        raise Wrong(f"{', '.join(old)}: deployed by a version that can't be paused; `make halt` stops it, `make deploy` makes it pausable")
-    change = [stack for stack, now in stacks.items() if now["Paused"] != paused]
+    change = [stack for stack, now in stacks.items() if now.get("Paused", "no") != paused]
     what = [f"{'disable' if paused == 'yes' else 'enable'} the schedules of {' and '.join(change)}"] * bool(change)
     what += [f"let {' and '.join(lifted)} run again"] * bool(lifted)
     if what:
@@ -400,19 +397,21 @@ def switch(paused: str, stacks: dict[str, dict[str, str]], lifted: Sequence[str]
             if stack in lifted:
                 reserve_again(stack)
             if stack in change:
-                set_paused(stack, paused)
-        except (ClientError, BotoCoreError) as error:
+                set_paused(stack, stacks[stack], paused)
+        except (Wrong, ClientError, BotoCoreError) as error:
             failed.append(f"{stack}: NOT {'paused' if paused == 'yes' else 'resumed'}: {error}")
     tell()
     if failed:
         raise Wrong("; ".join(failed))
 
 
-def set_paused(stack: str, paused: str) -> None:
+def set_paused(stack: str, now: dict[str, str], paused: str) -> None:
     """By a change set, as SAM deploys too: an update of a template with a transform would need leave of its own."""
+    if "Paused" not in now:
+        raise Wrong("deployed by a version that can't be; `make halt` stops it, `make deploy` makes it pausable")
     cloud = boto3.client("cloudformation")
     change = {"StackName": stack, "ChangeSetName": f"{'pause' if paused == 'yes' else 'resume'}-{uuid.uuid4()}"}
-    kept = [{"ParameterKey": key, "UsePreviousValue": True} for key in deployed(stack) if key != "Paused"]
+    kept = [{"ParameterKey": key, "UsePreviousValue": True} for key in now if key != "Paused"]
     cloud.create_change_set(
         **change,
         UsePreviousTemplate=True,

@@ -142,7 +142,7 @@ def test_what_cannot_be_paused_is_not_said_to_be(both):
     )
     cloudformation.get_waiter("stack_create_complete").wait(StackName="old-organization", WaiterConfig={"Delay": 1})
     for stack in ("old", "old-organization"):
-        assert both.refused("pause", STACK=stack).startswith("error: old-organization: deployed by a version that can't be paused; ")
+        assert both.refused("pause", STACK=stack).startswith("error: old-organization: NOT paused: deployed by a version that can't be; ")
     assert both.refused("pause", STACK="nothing") == "error: nothing: no such stack in us-east-1"
     assert both.refused("halt", STACK="nothing") == "error: nothing: no such function in us-east-1"
 
