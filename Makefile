@@ -22,7 +22,7 @@ CYCLONEDX   := $(TARGET)/tools/bin/cargo-cyclonedx
 TEMPLATES   := $(addprefix $(TARGET)/rendered/,curfew.yaml organization.yaml member-role.yaml chat.yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench lint check build package deploy pause resume invoke logs undeploy
+.PHONY: help run test soak bench lint check build package deploy pause resume halt promote invoke logs undeploy
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,8 +79,14 @@ deploy: check $(if $(PACKAGE),,build) ## rehearse in your AWS account (PACKAGE=f
 pause: $(VENV)/ready ## disable the schedules, and the alarms that would miss them
 	@$(STACK_PY) pause
 
-resume: $(VENV)/ready ## enable them again
+resume: $(VENV)/ready ## enable them again, and lift a halt
 	@$(STACK_PY) resume
+
+halt: $(VENV)/ready ## the emergency brake, which doesn't ask: no run begins any more
+	@$(STACK_PY) halt
+
+promote: $(VENV)/ready ## an organization: let all accounts have the code that is deployed
+	@$(STACK_PY) promote
 
 invoke: $(VENV)/ready ## run EVENT=infra/events/stop-7pm.json now, as a dry run; LIVE=yes does it
 	@$(STACK_PY) invoke $(or $(EVENT),$(error which? EVENT=infra/events/stop-7pm.json))
@@ -89,8 +95,7 @@ logs: $(VENV)/ready ## follow the log
 	@$(SAM) logs --stack-name $(STACK) --tail
 
 undeploy: $(VENV)/ready ## remove everything that deploy created
-	@$(SAM) delete --stack-name $(STACK) $(if $(filter yes,$(YES)),--no-prompts) \
-	  $(if $(BUCKET),--s3-bucket $(BUCKET) --s3-prefix $(STACK))
+	@$(STACK_PY) undeploy
 
 # What a Rust toolchain doesn't bring, pinned, in folders of their own.
 $(VENV)/run: tests/requirements-run.txt

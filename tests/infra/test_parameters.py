@@ -58,11 +58,22 @@ WRONG = [
     ("RolePath", {"RolePath": "platform/"}),
     ("RolePath", {"RolePath": "/platform"}),
     ("RolePath", {"RolePath": ""}),
+    ("RolePath", {"RolePath": "/organization/"}),
+    ("RolePath", {"RolePath": "/platform/organization/"}),
     ("ScheduleWith", {"ScheduleWith": "cron"}),
     ("Architecture", {"Architecture": "arm"}),
     ("Email", {"Email": "platform"}),
     ("KmsKeyArns", {"KmsKeyArns": "alias/ebs"}),
     ("EncryptedVolumes", {"EncryptedVolumes": "perhaps"}),
+    ("Ec2Limits", {"Ec2Limits": "2000"}),
+    ("Ec2Limits", {"Ec2Limits": "{StartInstances}"}),
+    ("Ec2Limits", {"Ec2Limits": '{"StartInstances": {"instances": {"size": 2000, "refill": 10}}}'}),
+    ("Ec2Limits", {"Ec2Limits": '{"RunInstances": {"calls": {"size": 5, "refill": 2}, "instances": {"size": 5, "refill": 2}}}'}),
+    ("Ec2Limits", {"Ec2Limits": '{"StartInstances": {"calls": {"size": 5, "refill": 0}, "instances": {"size": 5, "refill": 2}}}'}),
+    ("OrganizationId", {"OrganizationId": "0a1b2c3d4e"}),
+    ("Targets", {"Targets": "all"}),
+    ("MostUnreachable", {"MostUnreachable": "-1"}),
+    ("RolloutTolerance", {"RolloutTolerance": "101"}),
     ("Live", {"Live": "perhaps"}),
     ("Live", {"Live": "yes"}),
     ("Paused", {"Paused": "yes"}),
@@ -78,6 +89,15 @@ OURS_ALONE = [
     {"StopAt": "cron(60 19 ? * * *)"},
     {"StopAt": "cron(0 24 ? * * *)"},
     {"WarnAt": "cron(30 24 ? * * *)", "Events": "yes"},
+    {"Ec2Limits": "{StartInstances}"},
+    {"Ec2Limits": '{"StartInstances": {"instances": {"size": 2000, "refill": 10}}}'},
+    {"Ec2Limits": '{"RunInstances": {"calls": {"size": 5, "refill": 2}, "instances": {"size": 5, "refill": 2}}}'},
+    {"Ec2Limits": '{"StartInstances": {"calls": {"size": 5, "refill": 0}, "instances": {"size": 5, "refill": 2}}}'},
+    # The organization's template's.
+    {"OrganizationId": "0a1b2c3d4e"},
+    {"Targets": "all"},
+    {"MostUnreachable": "-1"},
+    {"RolloutTolerance": "101"},
     {"Live": "yes"},
     {"Paused": "yes"},
     {"StoppAt": "off"},
@@ -126,8 +146,15 @@ def test_the_template_refuses_it_too(cloud, rendered, name, parameters):
     assert name in str(refused.value)
 
 
-def test_a_stack_name_that_is_too_long_for_what_is_named_after_it_is_refused(tmp_path):
-    ended = render(tmp_path, "", STACK="c" * 51)
+LONGEST = "c" * 36
+
+
+def test_a_stack_name_so_long_that_its_roles_would_be_called_otherwise_is_refused(tmp_path, rendered):
+    """A role's name holds 64, of which CloudFormation takes two dashes and up to 13 characters; what is longer it shortens."""
+    roles = [name for name, it in resources(rendered).items() if it["Type"] == "AWS::IAM::Role"]
+    assert max(len(f"{LONGEST}-{role}-") for role in roles) + 13 <= 64
+    assert render(tmp_path, "", STACK=LONGEST).returncode == 0
+    ended = render(tmp_path, "", STACK=f"{LONGEST}c")
     assert ended.returncode == 1 and ended.stderr.startswith("error: STACK: ")
 
 
@@ -159,6 +186,23 @@ def test_a_file_that_is_no_yaml_is_refused_by_its_name(tmp_path):
 def test_ticks_may_come_more_often_and_at_other_minutes(tmp_path, cron):
     ended = render(tmp_path, yaml.safe_dump({"ReconcileAt": cron}))
     assert ended.returncode == 0, ended.stderr
+
+
+LIMITS = {"StartInstances": {"calls": {"size": 5, "refill": 2}, "instances": {"size": 2000, "refill": 10}}}
+
+
+@pytest.mark.parametrize("limits", [LIMITS, json.dumps(LIMITS), {}, ""], ids=str)
+def test_limits_may_be_written_as_yaml_or_as_json(tmp_path, limits):
+    ended = render(tmp_path, yaml.safe_dump({"Ec2Limits": limits}))
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_an_organizations_stack_needs_its_own_parameters_and_a_single_one_does_not_mind_them(tmp_path):
+    ended = render(tmp_path, "", STACK="curfew-organization")
+    assert ended.stderr.startswith("error: OrganizationId: missing; write it like ") and "Targets: missing; " in ended.stderr
+    for stack in ("curfew", "curfew-organization"):
+        ended = render(tmp_path, "OrganizationId: o-0a1b2c3d4e\nTargets: r-0a1b\n", STACK=stack)
+        assert ended.returncode == 0, ended.stderr
 
 
 def test_yaml_reads_off_and_no_as_false_and_we_as_what_was_written(tmp_path):
@@ -195,6 +239,33 @@ def test_the_shipped_schedules_are_missed_after_a_day_and_after_a_weekend(render
     assert hours == {"NoStop": 26, "NoStart": 74}
 
 
+@pytest.mark.parametrize(("cron", "hours"), [("cron(0 19 ? * * *)", 26), ("cron(0 19 ? * MON-FRI *)", 74)])
+def test_an_organizations_schedules_are_missed_as_soon_each_by_what_scheduler_counts_of_it_alone(tmp_path, cron, hours):
+    """What the function tells is of one name for two stacks."""
+    assert render(tmp_path, yaml.safe_dump({"StopAt": cron, "StartAt": cron})).returncode == 0
+    them = resources(tmp_path, "organization.yaml")
+    for name in ("Stop", "Start"):
+        alarm, schedule = them[f"No{name}"], them[f"{name}Schedule"]["Properties"]
+        assert alarm["Condition"] == f"{name}Runs"
+        alarm = alarm["Properties"]
+        assert (alarm["Namespace"], alarm["MetricName"], alarm["Statistic"]) == ("AWS/Scheduler", "InvocationAttemptCount", "Sum")
+        assert alarm["Dimensions"] == [{"Name": "ScheduleGroup", "Value": schedule["GroupName"]}]
+        assert alarm["EvaluationPeriods"] == hours and alarm["TreatMissingData"] == "breaching"
+    groups = [it["Properties"]["GroupName"] for it in them.values() if it["Type"] == "AWS::Scheduler::Schedule"]
+    assert len(groups) == len(set(groups)) == 3
+
+
+@pytest.fixture(params=["curfew.yaml", "organization.yaml"])
+def every_alarm(request, rendered) -> list[dict]:
+    return [it["Properties"] for it in resources(rendered, request.param).values() if it["Type"] == "AWS::CloudWatch::Alarm"]
+
+
+def test_no_alarm_looks_back_farther_than_cloudwatch_does(every_alarm):
+    """PutMetricAlarm, "EvaluationPeriods": seven days, where a period is an hour or longer; a day, where it is shorter."""
+    for it in every_alarm:
+        assert it["Period"] * it["EvaluationPeriods"] <= 86400 * (7 if it["Period"] >= 3600 else 1), it["AlarmName"]
+
+
 @pytest.fixture(params=["curfew.yaml", "organization.yaml"])
 def either(request, rendered) -> dict:
     return resources(rendered, request.param)
@@ -226,8 +297,34 @@ def test_only_the_alarm_that_misses_ticks_goes_when_they_are_paused(rendered):
     them = resources(rendered)
     conditions = {name: them[name]["Condition"] for name in ("HoursNotKept", "HoursNotReadable", "NoReconcile")}
     assert conditions == {"HoursNotKept": "Reconciles", "HoursNotReadable": "Reconciles", "NoReconcile": "ReconcileRuns"}
-    for it in ("ReconcileSchedule", "ReconcileRule"):
-        assert them[it]["Properties"]["State"] == ["Runs", "ENABLED", "DISABLED"]
+
+
+@pytest.mark.parametrize("name", ["curfew.yaml", "organization.yaml"])
+def test_every_schedule_can_be_paused_and_then_is_missed_by_nobody(rendered, name):
+    them = resources(rendered, name)
+    schedules = [it["Properties"] for it in them.values() if it["Type"] in ("AWS::Scheduler::Schedule", "AWS::Events::Rule")]
+    states = {tuple(it["State"]) for it in schedules}
+    # A warning is for what runs and is armed.
+    assert states - {("WarnRuns", "ENABLED", "DISABLED")} == {("Runs", "ENABLED", "DISABLED")}
+    assert template(rendered, name)["Conditions"].get("WarnRuns", ["Armed", "Runs"]) == ["Armed", "Runs"]
+    missing = {it["Condition"] for it in them.values() if it["Properties"].get("TreatMissingData") == "breaching"}
+    assert missing == {"StopRuns", "StartRuns", "ReconcileRuns"}
+
+
+@pytest.mark.parametrize("name", ["curfew.yaml", "organization.yaml"])
+def test_what_a_stack_says_of_itself_is_of_its_own_schedules_and_by_its_own_name(rendered, name):
+    _, filled = resources(rendered, name)["Dashboard"]["Properties"]["DashboardBody"]
+    assert filled["Title"] == [
+        "Scheduled",
+        [
+            "Runs",
+            ["Armed", "${AWS::StackName} is armed", "${AWS::StackName} rehearses: it stops and starts nothing"],
+            "${AWS::StackName} is paused: its schedules are off",
+        ],
+        "${AWS::StackName} has no schedules: it runs by hand only",
+    ]
+    condition, [runs, [armed, *_], _], _ = template(rendered, name)["Outputs"]["Mode"]["Value"]
+    assert (condition, runs, armed) == ("Scheduled", "Runs", "Armed")
 
 
 # The bus that Events names, with the short forms as lists.
@@ -291,7 +388,7 @@ def test_every_role_has_the_boundary_and_the_path_that_are_asked_for(rendered, n
     roles = {key: it["Properties"] for key, it in resources(rendered, name).items() if it["Type"] == "AWS::IAM::Role"}
     assert roles
     for role in roles.values():
-        assert role["Path"] == "RolePath"
+        assert role["Path"] == ("RolePath" if name == "curfew.yaml" else "${RolePath}organization/")
         boundary = "arn:${AWS::Partition}:iam::${AWS::AccountId}:policy/${PermissionsBoundary}"
         assert role["PermissionsBoundary"] == ["IsBounded", boundary, "AWS::NoValue"]
 
@@ -303,9 +400,16 @@ def test_log_queue_and_topic_have_the_key_that_is_asked_for_and_logs_are_kept_as
     queue = them["DeadLetters"]["Properties"]
     # SQS takes one kind of encryption, not both.
     assert (queue["KmsMasterKeyId"], queue["SqsManagedSseEnabled"]) == (key, ["HasDataKey", False, True])
-    organization = resources(rendered, "organization.yaml")["Log"]["Properties"]
-    assert organization["KmsKeyId"] == key
-    assert them["Log"]["Properties"]["RetentionInDays"] == organization["RetentionInDays"] == "LogDays"
+    assert them["Log"]["Properties"]["RetentionInDays"] == "LogDays"
+    organization = resources(rendered, "organization.yaml")
+    for log in ("Log", "FunctionLog"):
+        it = organization[log]["Properties"]
+        assert (it["KmsKeyId"], it["RetentionInDays"]) == (key, "LogDays")
+    for it in ("DeadLetters", "Alarms", "DataKeyPolicy"):
+        ours, its = them[it]["Properties"], organization[it]["Properties"]
+        assert {name: ours[name] for name in ours if name != "Roles"} == {name: its[name] for name in its if name != "Roles"}
+    # Its function sends nothing to the queue.
+    assert organization["DataKeyPolicy"]["Properties"]["Roles"] == ["SchedulesRole"]
 
 
 def test_log_days_are_those_that_cloudwatch_logs_knows(rendered):
@@ -318,11 +422,11 @@ def test_log_days_are_those_that_cloudwatch_logs_knows(rendered):
 
 def test_the_organizations_stack_is_offered_what_curfews_own_stack_has(tmp_path):
     given = {"PermissionsBoundary": "platform/boundary", "LogDays": 30, "DataKeyArn": "arn:aws:kms:us-east-1:111122223333:key/0a1b"}
-    ended = render(tmp_path, yaml.safe_dump(given | {"RolePath": "/platform/"}))
+    given["RolePath"] = "/platform/"
+    ended = render(tmp_path, yaml.safe_dump(given))
     assert ended.returncode == 0, ended.stderr
     parameters = template(tmp_path, "organization.yaml")["Parameters"]
     assert {key: parameters[key]["Default"] for key in given} == {key: str(it) for key, it in given.items()}
-    assert parameters["ExecutionRolePath"]["Default"] == "/platform/"
 
 
 def test_a_tick_is_repeated_by_nobody_and_leaves_no_dead_letter(rendered):

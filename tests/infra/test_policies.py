@@ -30,8 +30,8 @@ GRANT = {
     "kms:GrantOperations": ["Decrypt"],
 }
 OURS_ORGANIZATION = {"aws:ResourceOrgID": "o-0a1b2c3d4e"}
-# In the rendered policies every stack has the same name.
-STATE_MACHINE = "curfew"
+STATE_MACHINE = "curfew-organization"
+MEMBER = "arn:aws:iam::444455556666:role/organization/curfew-member"
 STACK_SET = "arn:aws:cloudformation:us-east-1:{}:stackset/{}:0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f"
 DATA_KEY = "arn:aws:kms:us-east-1:111122223333:key/4e5f6a7b-4e5f-6a7b-8c9d-4e5f6a7b8c9d"
 OURS = {"aws:ResourceTag/curfew": "yes"}
@@ -131,15 +131,18 @@ OTHERS = [
         row
         for verb in ("sts:AssumeRole", "sts:SetSourceIdentity")
         for row in [
-            ("execution-role-accounts", verb, "arn:aws:iam::444455556666:role/curfew-member", OURS_ORGANIZATION, True),
-            ("execution-role-accounts", verb, "arn:aws:iam::444455556666:role/curfew-member", {"aws:ResourceOrgID": "o-ffffffffff"}, False),
-            ("execution-role-accounts", verb, "arn:aws:iam::444455556666:role/curfew-member", {}, False),
+            ("execution-role-accounts", verb, MEMBER, OURS_ORGANIZATION, True),
+            ("execution-role-accounts", verb, MEMBER, {"aws:ResourceOrgID": "o-ffffffffff"}, False),
+            ("execution-role-accounts", verb, MEMBER, {}, False),
+            ("execution-role-accounts", verb, MEMBER.replace("organization/", ""), OURS_ORGANIZATION, False),
             ("execution-role-accounts", verb, "arn:aws:iam::444455556666:role/admin", OURS_ORGANIZATION, False),
-            ("execution-role-accounts", verb, "arn:aws:iam::444455556666:role/curfew-member-of-another", OURS_ORGANIZATION, False),
+            ("execution-role-accounts", verb, f"{MEMBER}-of-another", OURS_ORGANIZATION, False),
         ]
     ],
-    ("execution-role-accounts", "iam:PassRole", "arn:aws:iam::444455556666:role/curfew-member", OURS_ORGANIZATION, False),
-    ("organization-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, True),
+    ("execution-role-accounts", "iam:PassRole", MEMBER, OURS_ORGANIZATION, False),
+    ("organization-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew-organization:live", {}, True),
+    ("organization-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew-organization", {}, False),
+    ("organization-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew:live", {}, False),
     ("organization-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:billing", {}, False),
     ("organization-role", "lambda:UpdateFunctionCode", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, False),
     ("organization-role", "cloudformation:ListStackInstances", STACK_SET.format(ACCOUNT, "curfew-member"), {}, True),
@@ -164,6 +167,8 @@ OTHERS = [
     ("organization-role", "logs:GetLogEvents", f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/lambda/other:log-stream:a", {}, False),
     ("organization-schedules-role", "states:StartExecution", f"arn:aws:states:us-east-1:{ACCOUNT}:stateMachine:curfew-organization", {}, True),
     ("organization-schedules-role", "states:StartExecution", f"arn:aws:states:us-east-1:{ACCOUNT}:stateMachine:billing", {}, False),
+    ("organization-schedules-role", "sqs:SendMessage", f"arn:aws:sqs:us-east-1:{ACCOUNT}:curfew-organization-DeadLetters", {}, True),
+    ("organization-schedules-role", "sqs:SendMessage", f"arn:aws:sqs:us-east-1:{ACCOUNT}:curfew-DeadLetters", {}, False),
     ("organization-schedules-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, False),
     ("deployer", "cloudformation:DeleteStack", f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/curfew/1", {}, True),
     ("deployer", "cloudformation:DeleteStack", f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/network/1", {}, False),
@@ -204,6 +209,14 @@ OTHERS = [
     ],
     ("deployer", "lambda:PutFunctionEventInvokeConfig", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew:tick", {}, True),
     ("deployer", "lambda:PublishVersion", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, False),
+    *[
+        row
+        for verb in ("Put", "Delete")
+        for row in [
+            ("deployer", f"lambda:{verb}FunctionConcurrency", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, True),
+            ("deployer", f"lambda:{verb}FunctionConcurrency", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:billing", {}, False),
+        ]
+    ],
     ("deployer", "ec2:StopInstances", INSTANCE, OURS, False),
 ]
 CASES = [(role, *row) for role in ROLES for row in SWITCHING] + OTHERS
@@ -234,8 +247,10 @@ def policy(rendered, name: str):
 # ---- What an organization adds ----------------------------------------------------------------------------------------
 
 
-CURFEW, MEMBER = f"arn:aws:iam::{ACCOUNT}:role/curfew-ExecutionRole-1", "arn:aws:iam::444455556666:role/curfew-member"
+CURFEW = f"arn:aws:iam::{ACCOUNT}:role/curfew-ExecutionRole-1"
+ORGANIZATION = f"arn:aws:iam::{ACCOUNT}:role/organization/curfew-organization-ExecutionRole-1"
 DEPLOYER, TAGGER = f"arn:aws:iam::{ACCOUNT}:role/platform-deployer", "arn:aws:iam::444455556666:role/platform-tagger"
+ORGANIZATION_DEPLOYER = f"arn:aws:iam::{ACCOUNT}:role/organization-deployer"
 STACKSETS = "arn:aws:iam::444455556666:role/stacksets-exec-0a1b2c"
 SOMEBODY = "arn:aws:iam::444455556666:role/admin"
 FUNCTION = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew"
@@ -251,6 +266,10 @@ GUARDED = [
             (SOMEBODY, action, f"{FUNCTION}:live", {}, False),
             (CURFEW, action, FUNCTION, {}, False),
             (SOMEBODY, action, f"{FUNCTION}-of-another", {}, True),
+            (ORGANIZATION_DEPLOYER, action, f"{FUNCTION}-organization", {}, True),
+            (ORGANIZATION_DEPLOYER, action, FUNCTION, {}, False),
+            (DEPLOYER, action, f"{FUNCTION}-organization", {}, False),
+            (SOMEBODY, action, f"{FUNCTION}-organization:live", {}, False),
         ]
     ],
     (SOMEBODY, "lambda:InvokeFunction", FUNCTION, {}, True),
@@ -261,6 +280,9 @@ GUARDED = [
         for row in [
             (DEPLOYER, action, CURFEW, {}, True),
             (STACKSETS, action, MEMBER, {}, True),
+            (ORGANIZATION_DEPLOYER, action, ORGANIZATION, {}, True),
+            (DEPLOYER, action, ORGANIZATION, {}, False),
+            (DEPLOYER, action, MEMBER, {}, False),
             (SOMEBODY, action, MEMBER, {}, False),
             (SOMEBODY, action, CURFEW, {}, False),
             (SOMEBODY, action, "arn:aws:iam::444455556666:role/web", {}, True),
@@ -273,6 +295,7 @@ GUARDED = [
         for row in [
             (CURFEW, action, INSTANCE, MARK, True),
             (MEMBER, action, INSTANCE, MARK, True),
+            (ORGANIZATION, action, INSTANCE, MARK, True),
             (TAGGER, action, INSTANCE, MARK, False),
             (SOMEBODY, action, INSTANCE, MARK, False),
             (SOMEBODY, action, INSTANCE, {"aws:TagKeys": ["Name", "curfew:stopped-at"]}, False),
@@ -368,6 +391,11 @@ def test_where_the_roles_have_a_path_the_deployer_and_the_organizations_policy_m
     there = CURFEW.replace("role/", "role/platform/")
     for resource, made in ((there, "Allow"), (CURFEW, "ImplicitDeny")):
         assert evaluate(asking(DEPLOYER, "iam:CreateRole", resource, {}), [policy(tmp_path, "deployer")]).decision == made
+    # Nor do they lend themselves to the organization's, wherever these are.
+    for path in ("organization/", "platform/organization/"):
+        for name in ("organization-ExecutionRole-1", "member"):
+            its = f"arn:aws:iam::{ACCOUNT}:role/{path}curfew-{name}"
+            assert evaluate(asking(DEPLOYER, "iam:PutRolePolicy", its, {}), [policy(tmp_path, "deployer")]).decision == "Deny"
     guards = [policy(tmp_path, "scp")]
     assert evaluate(asking(SOMEBODY, "iam:PutRolePolicy", there, {}), guards).decision == "Deny"
     for who, decision in ((there, "ImplicitDeny"), (CURFEW, "Deny")):
@@ -385,6 +413,7 @@ def test_where_the_roles_have_a_path_the_deployer_and_the_organizations_policy_m
         ("events.amazonaws.com", "kms:CreateGrant", {}, False),
         ("logs.us-east-1.amazonaws.com", "kms:GenerateDataKey", "/aws/lambda/curfew", True),
         ("logs.us-east-1.amazonaws.com", "kms:Decrypt", "/aws/vendedlogs/states/curfew-organization", True),
+        ("logs.us-east-1.amazonaws.com", "kms:Decrypt", "/aws/lambda/curfew-organization", True),
         ("logs.us-east-1.amazonaws.com", "kms:Decrypt", "/aws/lambda/billing", False),
         ("logs.us-east-1.amazonaws.com", "kms:Decrypt", {}, False),
         ("logs.eu-west-1.amazonaws.com", "kms:Decrypt", "/aws/lambda/curfew", False),
