@@ -70,22 +70,22 @@ build: $(VENV)/ready ## build the function's zip as it is deployed
 check: $(VENV)/ready
 	@$(STACK_PY) render $(TARGET)/rendered
 
-package: check build $(CYCLONEDX) ## what can be installed without a compiler: zip, template, sums, licences, SBOM
+package: check build $(CYCLONEDX) ## build what installs without a compiler: zip, template, sums, licences, SBOM
 	@$(VENV)/bin/python infra/package.py $(CYCLONEDX)
 
-deploy: check $(if $(PACKAGE),,build) ## rehearse in your AWS account (PACKAGE=folder: without Rust); LIVE=yes arms it
+deploy: check $(if $(PACKAGE),,build) ## deploy to your AWS account, as a rehearsal (PACKAGE=folder: without Rust); LIVE=yes arms it
 	@$(STACK_PY) deploy
 
-pause: $(VENV)/ready ## disable the schedules, and the alarms that would miss them
+pause: $(VENV)/ready ## disable the schedules, and the alarms for missed runs
 	@$(STACK_PY) pause
 
 resume: $(VENV)/ready ## enable them again, and lift a halt
 	@$(STACK_PY) resume
 
-halt: $(VENV)/ready ## the emergency brake, which doesn't ask: no run begins any more
+halt: $(VENV)/ready ## emergency brake: at once, and without asking, no new run begins
 	@$(STACK_PY) halt
 
-promote: $(VENV)/ready ## an organization: let all accounts have the code that is deployed
+promote: $(VENV)/ready ## give all accounts of an organization the code that is deployed
 	@$(STACK_PY) promote
 
 invoke: $(VENV)/ready ## run EVENT=infra/events/stop-7pm.json now, as a dry run; LIVE=yes does it

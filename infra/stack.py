@@ -281,7 +281,7 @@ def agreements(values: dict[str, str]) -> list[str]:
         problems.append(f"Timezone: {values['Timezone']!r} can't be used with ScheduleWith 'rule'; write 'UTC', and StopAt and StartAt in UTC")
     problems += [f"{key}: {values[key]!r} is not valid; {wrong}" for key in ("StopAt", "StartAt", "WarnAt") if (wrong := bad_cron(values[key]))]
     if values["WarnAt"] != "off":
-        needs = {"Events": "nobody would hear the warning", "StopAt": "there is no stop to warn of"}
+        needs = {"Events": "nobody would get the warning", "StopAt": "there is no stop to warn of"}
         problems += [f"WarnAt: {values['WarnAt']!r}, but {key} is 'off': {why}" for key, why in needs.items() if values[key] == "off"]
     if values["Ec2Limits"] and not are_limits(values["Ec2Limits"]):
         wrong = declarations(TEMPLATE)["Ec2Limits"]["ConstraintDescription"]
