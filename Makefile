@@ -8,7 +8,7 @@ VENV        := .venv
 # Deploying: another stack is `make deploy STACK=… PARAMETERS=…`.
 export STACK      ?= curfew
 export PARAMETERS ?= infra/parameters.yaml
-export LIVE YES PACKAGE
+export LIVE YES PACKAGE TAGS BUCKET
 ARCH         = $(shell $(STACK_PY) architecture)
 STACK_PY    := $(VENV)/bin/python infra/stack.py
 SAM         := SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam
@@ -19,10 +19,10 @@ SDK_IS_COMPILED = find $(TARGET)/debug/deps -name 'libaws_sdk_ec2-*.rlib' -newer
 HOURS       := tests/hours/node_modules/.package-lock.json
 # CycloneDX's own tool, which no wheel brings: a minute and a half of compiling, once.
 CYCLONEDX   := $(TARGET)/tools/bin/cargo-cyclonedx
-TEMPLATES   := $(addprefix $(TARGET)/rendered/,curfew.yaml organization.yaml member-role.yaml)
+TEMPLATES   := $(addprefix $(TARGET)/rendered/,curfew.yaml organization.yaml member-role.yaml chat.yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench lint check build package deploy pause resume invoke logs undeploy
+.PHONY: help run test soak bench lint check build package deploy pause resume halt promote invoke logs undeploy
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,17 +72,23 @@ build: $(VENV)/ready ## build the function's zip as it is deployed
 check: $(VENV)/ready
 	@$(STACK_PY) render $(TARGET)/rendered
 
-package: check build $(CYCLONEDX) ## what can be installed without a compiler: zip, template, sums, licences, SBOM
+package: check build $(CYCLONEDX) ## build what installs without a compiler: zip, template, sums, licences, SBOM
 	@$(VENV)/bin/python infra/package.py $(CYCLONEDX)
 
-deploy: check $(if $(PACKAGE),,build) ## rehearse in your AWS account (PACKAGE=folder: without Rust); LIVE=yes arms it
+deploy: check $(if $(PACKAGE),,build) ## deploy to your AWS account, as a rehearsal (PACKAGE=folder: without Rust); LIVE=yes arms it
 	@$(STACK_PY) deploy
 
-pause: $(VENV)/ready ## disable the schedules, and the alarms that would miss them
+pause: $(VENV)/ready ## disable the schedules, and the alarms for missed runs
 	@$(STACK_PY) pause
 
-resume: $(VENV)/ready ## enable them again
+resume: $(VENV)/ready ## enable them again, and lift a halt
 	@$(STACK_PY) resume
+
+halt: $(VENV)/ready ## emergency brake: at once, and without asking, no new run begins
+	@$(STACK_PY) halt
+
+promote: $(VENV)/ready ## give all accounts of an organization the code that is deployed
+	@$(STACK_PY) promote
 
 invoke: $(VENV)/ready ## run EVENT=infra/events/stop-7pm.json now, as a dry run; LIVE=yes does it
 	@$(STACK_PY) invoke $(or $(EVENT),$(error which? EVENT=infra/events/stop-7pm.json))
@@ -91,7 +97,7 @@ logs: $(VENV)/ready ## follow the log
 	@$(SAM) logs --stack-name $(STACK) --tail
 
 undeploy: $(VENV)/ready ## remove everything that deploy created
-	@$(SAM) delete --stack-name $(STACK) $(if $(filter yes,$(YES)),--no-prompts)
+	@$(STACK_PY) undeploy
 
 # What a Rust toolchain doesn't bring, pinned, in folders of their own.
 $(VENV)/run: tests/requirements-run.txt

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use crate::deadline::Deadline;
 use crate::ec2::{Change, Class, Ec2, Error, ErrorKind, Limits, classify};
-use crate::instance::{Instance, InstanceId, Mark, Run, STOPPED_AT_TAG, State};
+use crate::instance::{Instance, InstanceId, Mark, Run, State};
 use crate::outcome::{Outcome, Reason, Settled, cut};
 use crate::plan::{Decision, Plan, Step, Task, absent};
 use crate::request::Mode;
@@ -414,8 +414,8 @@ impl<'a> Engine<'a> {
             }
             (Call::Mark { .. }, Answer::Tagged(Err(error))) => {
                 let Some(group) = self.queues.of(Step::Stop { hibernate: false }).take_held() else { return };
-                let message = format!("it could not be marked with {STOPPED_AT_TAG}: {}", error.message);
-                self.refused(group, Error { message, ..error }, true, now);
+                let error = marks::not_written(error, self.orders.role);
+                self.refused(group, error, true, now);
             }
             (Call::Switch { step, .. }, Answer::Switched(result)) => {
                 let touched = |group: &Group| if self.orders.mode == Mode::Live { group.slots.len() } else { 0 };

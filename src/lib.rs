@@ -99,6 +99,7 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
     let deadline = Deadline::of(context.deadline());
     let unwrapped = unwrap(event)?;
     let request = Request::parse(unwrapped.request, unwrapped.time, now)?;
+    let aws = aws.for_execution(&context.request_id);
     let deadline = if request.is_about_hours() { deadline.at_most(LONGEST_TICK) } else { deadline };
     if !matches!(request.regions, Regions::Named(_)) && aws.own_region().is_none() {
         return Err(Refused::one(

@@ -14,7 +14,9 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::deadline::Deadline;
-use crate::ec2::{Aws, AwsEc2, Class, DRY_RUN_IGNORED, Ec2, Error, ErrorKind, Limits, TIMEOUT, classify, may_pass};
+use crate::ec2::{
+    Aws, AwsEc2, DRY_RUN_IGNORED, Ec2, Error, ErrorKind, Limits, TIMEOUT, is_denied_by_organization, may_pass,
+};
 use crate::engine::{Orders, carry_out};
 use crate::instance::{Instance, InstanceId, Mark, Run, STOPPED_AT_TAG, State};
 use crate::outcome::{self, Outcome, Reason, SecondLook, Skip, TargetRun, Trouble, cut};
@@ -143,10 +145,6 @@ fn not_asked() -> Outcome {
 
 fn trouble(error: &Error) -> Trouble {
     Trouble { code: error.code.clone(), message: cut(&error.message), may_pass: may_pass(error) }
-}
-
-fn is_denied_by_organization(error: &Error) -> bool {
-    classify(error) == Class::Permission && error.message.contains("service control policy")
 }
 
 /// Works on every target of the request; `tell` hears of each as soon as it is done.

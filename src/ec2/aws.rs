@@ -51,7 +51,7 @@ const ATTEMPTS: u32 = 3;
 /// Calls in flight to one host, of all accounts together: with the 34 regions of today, a connection each, they stay
 /// below the 1,024 files that Lambda lets a function open.
 const CALLS_AT_ONCE: usize = 24;
-/// Characters in a session's name (STS API reference, AssumeRole).
+/// Characters in a session's name and in its source identity (STS API reference, AssumeRole).
 const MAX_SESSION_NAME: usize = 64;
 
 fn timeouts() -> TimeoutConfig {
@@ -76,6 +76,8 @@ pub struct Aws {
     config: SdkConfig,
     sts: aws_sdk_sts::Client,
     limits: Limits,
+    /// The source identity of every session, none if empty.
+    execution: String,
     /// Whose credentials these are, where they aren't the function's own.
     account: String,
     gates: Gates,
@@ -153,11 +155,18 @@ impl Aws {
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             .timeout_config(timeouts());
         let sts = aws_sdk_sts::Client::from_conf(sts.build());
-        Self { config, sts, limits, account: String::new(), gates: Gates::default() }
+        Self { config, sts, limits, execution: String::new(), account: String::new(), gates: Gates::default() }
+    }
+
+    /// Names the invocation for which roles are assumed from now on, by its request id.
+    #[must_use]
+    pub fn for_execution(self, request_id: &str) -> Self {
+        let execution = request_id.chars().filter(|c| c.is_ascii_alphanumeric() || "_+=,.@-".contains(*c));
+        Self { execution: execution.take(MAX_SESSION_NAME).collect(), ..self }
     }
 
     /// Assumes a role in another account, for an hour: longer than any invocation lives. CloudTrail shows the schedule's
-    /// name in the session's.
+    /// name in the session's, and the invocation as its source identity; where a role doesn't admit one, it does without.
     ///
     /// # Errors
     /// STS refused, or did not answer in time.
@@ -170,7 +179,15 @@ impl Aws {
     ) -> Result<Self, Error> {
         let session: String = format!("curfew-{schedule}").chars().take(MAX_SESSION_NAME).collect();
         let call = self.sts.assume_role().role_arn(role_arn).role_session_name(session);
-        let answer = deadline.call_through(&self.gates.of("sts"), || call.send()).await??;
+        // STS takes two characters at least.
+        let identity = Some(self.execution.clone()).filter(|identity| identity.len() > 1);
+        let gate = self.gates.of("sts");
+        let ask = |identity| deadline.call_through(&gate, || call.clone().set_source_identity(identity).send());
+        let named = ask(identity).await?.map_err(Error::from);
+        let answer = match named {
+            Err(error) if error.message.contains("sts:SetSourceIdentity") => ask(None).await??,
+            named => named?,
+        };
         let Some(keys) = answer.credentials() else {
             return Err(broken("STS accepted the call, but returned no credentials".to_owned()));
         };

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::ledger::{Marked, Slot};
 use super::{Call, Due, Engine, FAILED_TAGGINGS, Tidy, WRONG_LASTS};
-use crate::ec2::{Class, Error, MAX_IDS, classify, may_pass};
+use crate::ec2::{Class, Error, MAX_IDS, classify, is_denied_by_organization, may_pass};
 use crate::instance::{InstanceId, Mark, STOPPED_AT_TAG};
 use crate::outcome::{Outcome, Reason};
 
@@ -107,7 +107,18 @@ impl Engine<'_> {
 
     /// Records that an instance could not be marked.
     fn not_marked(&mut self, slot: Slot, error: &Error) {
-        let message = format!("it could not be marked with {STOPPED_AT_TAG}: {}", error.message);
-        self.settle_refused(slot, &Error { message, ..error.clone() });
+        let error = not_written(error.clone(), self.orders.role);
+        self.settle_refused(slot, &error);
     }
+}
+
+/// Says of a refusal that it was a mark's, with what helps where an organization forbids all tagging. EC2's own words
+/// come last: they end in a code that may be cut.
+pub(super) fn not_written(error: Error, role: &str) -> Error {
+    let hint = match is_denied_by_organization(&error) {
+        true => format!("; an organization's policy must leave ec2:CreateTags on instances open to {role}"),
+        false => String::new(),
+    };
+    let message = format!("it could not be marked with {STOPPED_AT_TAG}{hint}: {}", error.message);
+    Error { message, ..error }
 }

@@ -11,9 +11,7 @@ import io
 import json
 import queue
 import re
-import shutil
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -26,7 +24,7 @@ from urllib.request import Request, urlopen
 
 import boto3
 import pytest
-from conftest import ROOT, TARGET, Cloud, until
+from conftest import ROOT, TARGET, Cloud, left, until, without_stack_sets
 from jsonata import Jsonata
 from ministack.core.iam_evaluator import EvalContext, evaluate_trust_policy
 from ministack.services.stepfunctions import _register_sfn_jsonata_functions
@@ -56,7 +54,8 @@ def template(rendered, name: str = "organization") -> dict:
 
 def filled(text: dict, **parameters: str) -> str:
     """What Fn::Sub makes of a text."""
-    values = {"AWS::Partition": "aws", "AWS::AccountId": ACCOUNT, "Curfew": "curfew", "OrganizationId": "o-0a1b2c3d4e"} | parameters
+    values = {"AWS::Partition": "aws", "AWS::AccountId": ACCOUNT, "AWS::StackName": "curfew-organization", "Curfew": "curfew"}
+    values |= {"OrganizationId": "o-0a1b2c3d4e", "RolePath": "/"} | parameters
     text = text["Fn::Sub"] if isinstance(text["Fn::Sub"], str) else text["Fn::Sub"][0]
     return re.sub(r"\$\{([^}]+)\}", lambda it: values[it[1]], text)
 
@@ -226,7 +225,7 @@ def execute(organization, definition, monkeypatch):
         looks, events, waits = [], [], []
 
         def invoke(_, function_name, qualifier, body, headers, response_headers):
-            assert function_name == "curfew"
+            assert function_name == "curfew-organization:live"
             event = json.loads(body)
             (looks if event["name"] == LOOK else events).append(event)
             answer = function(event)
@@ -272,7 +271,7 @@ def test_the_accounts_that_have_the_role_are_passed_on_from_all_pages_and_no_sus
     [event] = run.events
     assert sorted(event["accounts"]) == sorted([ACCOUNT] + [it for it in MEMBERS if it not in (first, last)])
     assert event | REQUEST == event, "the request itself is passed on as it is"
-    assert event["role"] == "curfew-member"
+    assert event["role"] == "organization/curfew-member"
     assert sorted(run.looks[0]["accounts"]) == sorted(event["accounts"]), "whoever is asked is looked at before"
 
 
@@ -540,16 +539,19 @@ def test_a_tick_goes_to_all_accounts_and_is_late_after_five_minutes_as_everywher
     tick = json.loads((ROOT / "infra/events/reconcile.json").read_text())
     run = execute(tick, "Lambda.TooManyRequestsException", "complete")
     assert (run.status, run.visited.count("ListInstances"), len(run.events)) == ("SUCCEEDED", 2, 2)
-    assert (run.events[0]["max_delay_minutes"], run.events[0]["role"], len(run.events[0]["accounts"])) == (5, "curfew-member", 121)
+    assert (run.events[0]["max_delay_minutes"], run.events[0]["role"], len(run.events[0]["accounts"])) == (5, "organization/curfew-member", 121)
     target = template(rendered)["Resources"]["ReconcileSchedule"]["Properties"]["Target"]
     assert target["RetryPolicy"] == {"MaximumRetryAttempts": 0} and "DeadLetterConfig" not in target
 
 
-def test_a_tick_that_could_not_begin_rings_only_where_six_did_not(rendered):
-    """The group is what RunDropped counts."""
+def test_a_stop_or_start_that_could_not_begin_rings_and_a_tick_only_where_six_did_not(rendered):
     resources = template(rendered)["Resources"]
-    groups = {name: "GroupName" in it["Properties"] for name, it in resources.items() if it["Type"] == "AWS::Scheduler::Schedule"}
-    assert groups == {"StopSchedule": True, "StartSchedule": True, "ReconcileSchedule": False}
+    queues = {name: it["Properties"]["Target"].get("DeadLetterConfig") for name, it in resources.items() if it["Type"] == "AWS::Scheduler::Schedule"}
+    queue = {"Arn": {"Fn::GetAtt": ["DeadLetters", "Arn"]}}
+    assert queues == {"StopSchedule": queue, "StartSchedule": queue, "ReconcileSchedule": None}
+    alarm = resources["DeadLetterArrived"]["Properties"]
+    assert alarm["Dimensions"] == [{"Name": "QueueName", "Value": {"Fn::GetAtt": ["DeadLetters", "QueueName"]}}]
+    assert (alarm["MetricName"], alarm["DatapointsToAlarm"], alarm["EvaluationPeriods"]) == ("NumberOfMessagesSent", 1, 3)
 
 
 def test_every_schedule_carries_its_event_and_rehearses_until_it_is_armed(rendered):
@@ -612,11 +614,20 @@ def test_every_account_gets_the_role_of_the_policy_folder(rendered):
 
 
 def test_the_role_is_called_the_same_where_it_is_made_assumed_and_allowed(rendered, execute):
-    made = filled(template(rendered, "member-role")["Resources"]["Member"]["Properties"]["RoleName"])
+    role = template(rendered, "member-role")["Resources"]["Member"]["Properties"]
+    made = f"{filled(role['Path']).removeprefix('/')}{filled(role['RoleName'])}"
     assert execute(REQUEST, "complete").events[0]["role"] == made
     allowed = template(rendered)["Resources"]["ExecutionAccountsPolicy"]["Properties"]["PolicyDocument"]
     [statement] = json.loads(filled(allowed))["Statement"]
     assert statement["Resource"] == f"arn:aws:iam::*:role/{made}"
+
+
+def test_a_role_with_a_path_is_assumed_by_it(rendered, execute):
+    run = execute(REQUEST | {"accounts": ["self", "111122223333"]}, "complete", machine=machine(rendered, RolePath="/platform/"))
+    assert run.looks[0]["role"] == run.events[0]["role"] == "platform/organization/curfew-member"
+    allowed = template(rendered)["Resources"]["ExecutionAccountsPolicy"]["Properties"]["PolicyDocument"]
+    [statement] = json.loads(filled(allowed, RolePath="/platform/"))["Statement"]
+    assert statement["Resource"] == f"arn:aws:iam::*:role/{run.events[0]['role']}"
 
 
 @pytest.mark.parametrize(
@@ -651,34 +662,40 @@ def test_an_account_s_role_may_start_encrypted_volumes_by_yes_and_only_with_the_
 
 
 def test_the_hub_s_role_may_start_encrypted_volumes_as_the_accounts_may(rendered):
-    hub, member = template(rendered, "curfew"), template(rendered, "member-role")
-    for it in ("Encrypted", "HasKeys"):
-        assert hub["Conditions"][it] == member["Conditions"][it]
-    one, other = hub["Resources"]["ExecutionKmsPolicy"], member["Resources"]["MemberKmsPolicy"]
-    assert (one["Condition"], one["Properties"]["PolicyDocument"]) == (other["Condition"], other["Properties"]["PolicyDocument"])
+    member = template(rendered, "member-role")
+    for hub in (template(rendered, "curfew"), template(rendered)):
+        for it in ("Encrypted", "HasKeys"):
+            assert hub["Conditions"][it] == member["Conditions"][it]
+        one, other = hub["Resources"]["ExecutionKmsPolicy"], member["Resources"]["MemberKmsPolicy"]
+        assert (one["Condition"], one["Properties"]["PolicyDocument"]) == (other["Condition"], other["Properties"]["PolicyDocument"])
+        assert one["Properties"]["Roles"] == [{"Ref": "ExecutionRole"}]
     assert template(rendered)["Resources"]["MemberRoles"]["Properties"]["Parameters"][-2:] == [
         {"ParameterKey": "EncryptedVolumes", "ParameterValue": {"Ref": "EncryptedVolumes"}},
         {"ParameterKey": "KmsKeyArns", "ParameterValue": {"Fn::Join": [",", {"Ref": "KmsKeyArns"}]}},
     ]
 
 
+@pytest.mark.parametrize("action", ["sts:AssumeRole", "sts:SetSourceIdentity"])
 @pytest.mark.parametrize(
     ("account", "role", "organization", "trusted"),
     [
-        ("444455556666", "curfew-ExecutionRole-0A1B2C3D4E5F", "o-0a1b2c3d4e", True),
-        ("444455556666", "curfew-ExecutionRole-0A1B2C3D4E5F", "o-ffffffffff", False),
-        ("444455556666", "curfew-ExecutionRole-FFFFFFFFFFFF", "o-0a1b2c3d4e", False),
+        ("444455556666", "organization/curfew-organization-ExecutionRole-0A1B2C3D4E5F", "o-0a1b2c3d4e", True),
+        ("444455556666", "organization/curfew-organization-ExecutionRole-0A1B2C3D4E5F", "o-ffffffffff", False),
+        ("444455556666", "organization/curfew-organization-ExecutionRole-FFFFFFFFFFFF", "o-0a1b2c3d4e", False),
+        # The function's of Curfew's stack for that account alone, which others deploy.
+        ("444455556666", "curfew-ExecutionRole-0A1B2C3D4E5F", "o-0a1b2c3d4e", False),
+        ("444455556666", "curfew-organization-ExecutionRole-0A1B2C3D4E5F", "o-0a1b2c3d4e", False),
         ("444455556666", "admin", "o-0a1b2c3d4e", False),
-        ("999999999999", "curfew-ExecutionRole-0A1B2C3D4E5F", "o-0a1b2c3d4e", False),
+        ("999999999999", "organization/curfew-organization-ExecutionRole-0A1B2C3D4E5F", "o-0a1b2c3d4e", False),
     ],
 )
-def test_only_the_functions_own_role_from_its_own_organization_may_assume_a_member_role(rendered, account, role, organization, trusted):
+def test_only_the_functions_own_role_from_its_own_organization_may_assume_a_member_role(rendered, account, role, organization, trusted, action):
     caller = f"arn:aws:iam::{account}:role/{role}"
     asked = EvalContext(
         principal_arn=caller,
         principal_type="AssumedRole",
         principal_account=account,
-        action="sts:AssumeRole",
+        action=action,
         resource_arn="*",
         region="us-east-1",
         service_context={"aws:principalarn": caller, "aws:principalorgid": organization},
@@ -690,14 +707,14 @@ def test_only_the_functions_own_role_from_its_own_organization_may_assume_a_memb
 
 # ---- By MiniStack, deployed ---------------------------------------------------------------------------------------------
 
-# What the function's zip has in its place: a bootstrap that writes down each event and ends with the next word. The built
-# zip, TARGET/lambda/ec2-curfew/bootstrap.zip, goes in without another change here.
+# What is promoted in place of the function that was deployed: a bootstrap that writes down each event and ends with the next word.
 SCRIPTED = """#!/usr/bin/env python3
 import json, os
 from urllib.request import Request, urlopen
 
 invocation = f"http://{os.environ['AWS_LAMBDA_RUNTIME_API']}/2018-06-01/runtime/invocation"
-for word in os.environ["WORDS"].split():
+# The first is the look's.
+for word in ("complete", "Unfinished", "Unfinished", "complete"):
     with urlopen(f"{invocation}/next") as it:
         id, event = it.headers["Lambda-Runtime-Aws-Request-Id"], json.load(it)
     print(json.dumps(event), flush=True)
@@ -706,6 +723,7 @@ for word in os.environ["WORDS"].split():
     path = f"{invocation}/{id}/{'response' if done else 'error'}"
     urlopen(Request(path, json.dumps(answer).encode(), method="POST"))
 """
+IT = {"STACK": "curfew-organization"}
 
 
 def scripted() -> bytes:
@@ -717,58 +735,56 @@ def scripted() -> bytes:
     return zipped.getvalue()
 
 
-def rendered_with_accounts(folder, accounts: list[str]) -> str:
-    """MiniStack can't list who has the role: the accounts stand in the event."""
-    for part in ("infra", "policy"):
-        shutil.copytree(ROOT / part, folder / part)
-    event = folder / "infra/events/stop-7pm.json"
-    event.write_text(json.dumps(json.loads(event.read_text()) | {"accounts": accounts}))
-    subprocess.run([sys.executable, folder / "infra/stack.py", "render", folder / "rendered"], check=True)
-    text = (folder / "rendered/organization.yaml").read_text()
-    return re.sub(r"^  MemberRoles:.*?(?=^  \w)", "", text, flags=re.MULTILINE | re.DOTALL)
-
-
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory):
-    """Beside what Curfew's own stack has: the function, its role and the topic. It stops at the next minute."""
+    """By `make`, without another stack. It stops at the next minute but one."""
     cloud = Cloud(tmp_path_factory.mktemp("organization"), SFN_WAIT_SCALE="0.02")
     try:
-        role = cloud.client("iam").create_role(RoleName="curfew-ExecutionRole-1", AssumeRolePolicyDocument="{}")["Role"]
-        topic = cloud.client("sns").create_topic(Name="curfew-Alarms-1")["TopicArn"]
-        cloud.client("lambda").create_function(
-            FunctionName="curfew",
-            Runtime="provided.al2023",
-            Handler="bootstrap",
-            Role=role["Arn"],
-            Timeout=900,
-            Code={"ZipFile": scripted()},
-            # The first is the look's.
-            Environment={"Variables": {"WORDS": "complete Unfinished Unfinished complete"}},
-        )
-        at = datetime.now(timezone.utc) + timedelta(seconds=80)
+        cloud.root = without_stack_sets(tmp_path_factory.mktemp("project"), ["self", "444455556666"])
+        at = datetime.now(timezone.utc) + timedelta(seconds=130)
         parameters = {
-            "ExecutionRole": role["RoleName"],
-            "Alarms": topic,
             "OrganizationId": "o-0a1b2c3d4e",
-            "Targets": "ou-0a1b-2c3d4e5f",
+            "Targets": "ou-0a1b-2c3d4e5f,ou-0a1b-6a7b8c9d",
             "StopAt": f"cron({at.minute} {at.hour} {at.day} {at.month} ? {at.year})",
+            "Ec2Limits": {"StartInstances": {"calls": {"size": 5, "refill": 2}, "instances": {"size": 2000, "refill": 10}}},
         }
-        cloud.client("cloudformation").create_stack(
-            StackName="curfew-organization",
-            TemplateBody=rendered_with_accounts(tmp_path_factory.mktemp("project"), ["self", "444455556666"]),
-            Capabilities=["CAPABILITY_IAM"],
-            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
-        )
-        cloud.client("cloudformation").get_waiter("stack_create_complete").wait(
-            StackName="curfew-organization", WaiterConfig={"Delay": 1}
-        )
-        yield cloud, topic
+        ended = cloud.verb("deploy", parameters=parameters, **IT)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert "curfew-organization: a rehearsal" in ended.stdout
+        yield cloud
     finally:
         cloud.end()
 
 
+def live(cloud) -> str:
+    return cloud.client("lambda").get_alias(FunctionName="curfew-organization", Name="live")["FunctionVersion"]
+
+
+def test_deployed_the_function_has_ec2s_limits_as_they_were_given(deployed):
+    variables = deployed.client("lambda").get_function_configuration(FunctionName="curfew-organization")["Environment"]["Variables"]
+    limits = {"StartInstances": {"calls": {"size": 5, "refill": 2}, "instances": {"size": 2000, "refill": 10}}}
+    assert {name: json.loads(it) for name, it in variables.items()} == {"CURFEW_EC2_LIMITS": limits}
+
+
+def test_deployed_all_accounts_get_new_code_only_when_it_is_promoted(deployed, tmp_path):
+    functions = deployed.client("lambda")
+    assert live(deployed) == "1"
+    functions.update_function_code(FunctionName="curfew-organization", ZipFile=scripted())
+    assert live(deployed) == "1"
+    refused = deployed.verb("promote")
+    assert refused.returncode != 0 and refused.stderr.startswith("error: curfew-organization: has the code ")
+    assert live(deployed) == "1", "that is another than what is built here"
+    (tmp_path / "lambda/ec2-curfew").mkdir(parents=True)
+    (tmp_path / "lambda/ec2-curfew/bootstrap.zip").write_bytes(scripted())
+    for said in ("version 2 is live; before it was 1\n", "version 2 is live, as before\n"):
+        promoted = deployed.verb("promote", CARGO_TARGET_DIR=str(tmp_path))
+        assert promoted.returncode == 0, promoted.stderr
+        assert promoted.stdout.endswith(said)
+        assert live(deployed) == "2"
+
+
 def test_deployed_its_schedule_starts_it_and_it_repeats_the_function_until_it_is_done(deployed):
-    cloud, _ = deployed
+    cloud = deployed
     sfn = cloud.client("stepfunctions")
     [machine] = sfn.list_state_machines()["stateMachines"]
     assert machine["type"] == "STANDARD"
@@ -777,50 +793,46 @@ def test_deployed_its_schedule_starts_it_and_it_repeats_the_function_until_it_is
         executions = sfn.list_executions(stateMachineArn=machine["stateMachineArn"])["executions"]
         return [it for it in executions if it["status"] != "RUNNING"]
 
-    [execution] = until("the schedule has started it, and it ended", 180, ended)
+    [execution] = until("the schedule has started it, and it ended", 240, ended)
     assert execution["status"] == "SUCCEEDED"
-    look, *events = until("the function's log", 20, lambda: (them := cloud.lines("curfew")) and len(them) == 4 and them)
-    assert (look["name"], look["dry_run"], look["role"]) == (LOOK, True, "curfew-member")
+    look, *events = until("the function's log", 20, lambda: (them := cloud.lines("curfew-organization")) and len(them) == 4 and them)
+    assert (look["name"], look["dry_run"], look["role"]) == (LOOK, True, "organization/curfew-member")
     assert events[0] == events[1] == events[2]
     shipped = json.loads((ROOT / "infra/events/stop-7pm.json").read_text())
-    given = {"accounts": ["self", "444455556666"], "role": "curfew-member", "max_delay_minutes": 240, "timezone": "UTC"}
-    # A rehearsal, as nobody has said Live. MiniStack fills in no scheduled time: the execution's start it is.
+    given = {"accounts": ["self", "444455556666"], "role": "organization/curfew-member", "max_delay_minutes": 240, "timezone": "UTC"}
+    # A rehearsal, as nobody has said LIVE. MiniStack fills in no scheduled time: the execution's start it is.
     assert events[0] == shipped | given | {"dry_run": True, "scheduled_time": events[0]["scheduled_time"]}
     assert datetime.fromisoformat(events[0]["scheduled_time"]) == execution["startDate"]
 
 
 def test_deployed_what_runs_unattended_is_heard(deployed):
-    cloud, topic = deployed
-    alarms = cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]
-    assert all(it["AlarmActions"] == [topic] for it in alarms)
-    [machine] = cloud.client("stepfunctions").list_state_machines()["stateMachines"]
+    alarms = deployed.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    [topic] = deployed.client("sns").list_topics()["Topics"]
+    [queue] = deployed.client("sqs").list_queues()["QueueUrls"]
+    assert all(it["AlarmActions"] == [topic["TopicArn"]] for it in alarms)
+    [machine] = deployed.client("stepfunctions").list_state_machines()["stateMachines"]
     heard = {(it["MetricName"], *sorted(one["Value"] for one in it["Dimensions"])) for it in alarms}
     assert heard == {
         ("ExecutionsFailed", machine["stateMachineArn"]),
         ("ExecutionsTimedOut", machine["stateMachineArn"]),
-        ("InvocationDroppedCount", "curfew-organization"),
-        ("duration", "office", "stop"),
-        ("duration", "office", "start"),
+        ("NumberOfMessagesSent", queue.rpartition("/")[2]),
+        ("InvocationAttemptCount", "curfew-organization-stop"),
+        ("InvocationAttemptCount", "curfew-organization-start"),
     }
 
 
-def test_deployed_the_functions_role_may_assume_the_member_role(deployed):
-    cloud, _ = deployed
-    policy = cloud.client("iam").get_role_policy(RoleName="curfew-ExecutionRole-1", PolicyName="curfew-accounts")
-    [statement] = policy["PolicyDocument"]["Statement"]
-    assert (statement["Action"], statement["Resource"]) == ("sts:AssumeRole", "arn:aws:iam::*:role/curfew-member")
+def test_deployed_the_functions_role_may_assume_the_member_role_and_all_roles_are_out_of_a_deployers_reach(deployed):
+    iam = deployed.client("iam")
+    roles = [it for it in iam.list_roles()["Roles"] if "curfew" in it["RoleName"]]
+    assert len(roles) == 3 and {it["Path"] for it in roles} == {"/organization/"}
+    [name] = [it["RoleName"] for it in roles if "Execution" in it["RoleName"]]
+    [statement] = iam.get_role_policy(RoleName=name, PolicyName="curfew-accounts")["PolicyDocument"]["Statement"]
+    assert (statement["Action"], statement["Resource"]) == (["sts:AssumeRole", "sts:SetSourceIdentity"], "arn:aws:iam::*:role/organization/curfew-member")
     assert statement["Condition"] == {"StringEquals": {"aws:ResourceOrgID": "o-0a1b2c3d4e"}}
 
 
 def test_undeployed_nothing_of_it_is_left(deployed):
-    cloud, _ = deployed
-    cloud.client("cloudformation").delete_stack(StackName="curfew-organization")
-    cloud.client("cloudformation").get_waiter("stack_delete_complete").wait(
-        StackName="curfew-organization", WaiterConfig={"Delay": 1}
-    )
-    iam = cloud.client("iam")
-    assert iam.list_role_policies(RoleName="curfew-ExecutionRole-1")["PolicyNames"] == []
-    assert [it["RoleName"] for it in iam.list_roles()["Roles"] if it["RoleName"].startswith("curfew")] == ["curfew-ExecutionRole-1"]
-    assert cloud.client("stepfunctions").list_state_machines()["stateMachines"] == []
-    assert cloud.client("scheduler").list_schedules()["Schedules"] == []
-    assert cloud.client("cloudwatch").describe_alarms()["MetricAlarms"] == []
+    gone = deployed.verb("undeploy", **IT)
+    assert gone.returncode == 0, gone.stdout + gone.stderr
+    assert left(deployed) == {}
+    assert deployed.client("stepfunctions").list_state_machines()["stateMachines"] == []
