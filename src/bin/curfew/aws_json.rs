@@ -120,6 +120,11 @@ impl Client {
         Ok(builder.serializer(request).deserializer(read).build().invoke(input.to_string()).await?)
     }
 
+    /// Returns the region that is asked.
+    pub(crate) fn region(&self) -> &str {
+        self.region.as_ref()
+    }
+
     fn signed_by(&self, identity: SharedIdentityResolver) -> StaticRuntimePlugin {
         let mut config = Layer::new("signature");
         config.store_put(AuthSchemeOptionResolverParams::new(()));

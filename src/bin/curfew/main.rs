@@ -10,6 +10,7 @@ mod events;
 mod plan;
 mod problem;
 mod shell;
+mod takeover;
 mod terminal;
 mod week;
 
@@ -32,6 +33,7 @@ enum Command {
     Check(check::Args),
     Plan(plan::Args),
     Week(week::Args),
+    Takeover(takeover::Args),
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
 }
@@ -42,6 +44,7 @@ async fn main() -> ExitCode {
         Command::Check(args) => check::run(args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Week(args) => week::run(args).await,
+        Command::Takeover(args) => takeover::run(args).await,
         Command::Completions(args) => shell::completions(args),
         Command::Man(args) => shell::man(args),
     };
