@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
-use super::event::{Event, Holidays, Hours, Notes, literal};
+use super::event::{Event, Holidays, Hours, Notes, Texts, literal};
 use super::week::{DAY, WEEK, Want, Week, carry_on};
 use crate::problem::Problem;
 
@@ -95,7 +95,7 @@ struct Policy {
 }
 
 /// What a policy's other filters say: tags, filters of EC2's, tags that spare.
-type Selection = [BTreeMap<String, Vec<String>>; 3];
+type Selection = [BTreeMap<String, Texts>; 3];
 
 /// A policy file's policies on hours.
 #[derive(Debug, Default)]
@@ -219,7 +219,7 @@ impl Policies {
                     }
                     event.hours.insert(
                         value.to_owned(),
-                        Hours::new(vec![found.text], found.zone.name(), &event.timezone, found.start),
+                        Hours::new(Texts(vec![found.text]), found.zone.name(), &event.timezone, found.start),
                     );
                 }
                 Err((what, why)) => notes.left_out(&of, what, why),
@@ -236,10 +236,9 @@ impl Policies {
                 None => ("opt-out", "on"),
             };
             if let Ok(found) = hours(value, on, off, event.holidays.is_some()) {
-                event
-                    .hours
-                    .entry(value.to_owned())
-                    .or_insert_with(|| Hours::new(vec![found.text], found.zone.name(), &event.timezone, found.start));
+                event.hours.entry(value.to_owned()).or_insert_with(|| {
+                    Hours::new(Texts(vec![found.text]), found.zone.name(), &event.timezone, found.start)
+                });
             }
             let whom = if untagged.is_empty() { "what has no tag".to_owned() } else { shortened(&untagged) };
             notes.left_out(
@@ -393,11 +392,11 @@ fn selection(filters: &[&Value]) -> Result<Selection, (String, String)> {
         match (key.strip_prefix("tag:"), key.as_str(), matches) {
             // Of these Curfew sees to itself.
             (None, "State.Name", true) | (Some("aws:autoscaling:groupName"), _, false) => {}
-            (Some(tag), _, true) => drop(tags.insert(tag.to_owned(), values)),
-            (Some(tag), _, false) => except.entry(tag.to_owned()).or_default().extend(values),
-            (None, "VpcId", true) => drop(filters_of_ec2.insert("vpc-id".to_owned(), values)),
-            (None, "SubnetId", true) => drop(filters_of_ec2.insert("subnet-id".to_owned(), values)),
-            (None, "InstanceType", true) => drop(filters_of_ec2.insert("instance-type".to_owned(), values)),
+            (Some(tag), _, true) => drop(tags.insert(tag.to_owned(), Texts(values))),
+            (Some(tag), _, false) => except.entry(tag.to_owned()).or_default().0.extend(values),
+            (None, "VpcId", true) => drop(filters_of_ec2.insert("vpc-id".to_owned(), Texts(values))),
+            (None, "SubnetId", true) => drop(filters_of_ec2.insert("subnet-id".to_owned(), Texts(values))),
+            (None, "InstanceType", true) => drop(filters_of_ec2.insert("instance-type".to_owned(), Texts(values))),
             _ => return Err(unsaid()),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anstyle::{AnsiColor, Style};
 use chrono::Utc;
 use ec2_curfew::request::Request;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::problem::Problem;
@@ -14,11 +14,11 @@ use crate::problem::Problem;
 #[derive(Debug, Serialize)]
 pub(super) struct Event {
     action: &'static str,
-    pub(super) tags: BTreeMap<String, Vec<String>>,
+    pub(super) tags: BTreeMap<String, Texts>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) filters: BTreeMap<String, Vec<String>>,
+    pub(super) filters: BTreeMap<String, Texts>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) except_tags: BTreeMap<String, Vec<String>>,
+    pub(super) except_tags: BTreeMap<String, Texts>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) regions: Vec<String>,
     pub(super) hours_tag: String,
@@ -33,6 +33,19 @@ pub(super) struct Event {
     scheduled_time: &'static str,
 }
 
+/// Texts; one of them needs no list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Texts(pub(super) Vec<String>);
+
+impl Serialize for Texts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] => one.serialize(serializer),
+            all => all.serialize(serializer),
+        }
+    }
+}
+
 /// Holidays that are listed.
 #[derive(Debug, Serialize)]
 pub(super) struct Holidays {
@@ -43,12 +56,12 @@ pub(super) struct Holidays {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub(super) enum Hours {
-    /// One text.
-    Text(String),
-    /// Several, or one with more to say.
+    /// Nothing but texts.
+    Texts(Texts),
+    /// Texts, and more to say.
     Map {
         /// The texts.
-        open: Vec<String>,
+        open: Texts,
         #[serde(skip_serializing_if = "Option::is_none")]
         timezone: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,10 +71,10 @@ pub(super) enum Hours {
 
 impl Hours {
     /// Builds a schedule; it says its zone and that it doesn't start only where that isn't understood.
-    pub(super) fn new(mut texts: Vec<String>, zone: &str, events: &str, start: bool) -> Self {
-        match texts.len() {
-            1 if zone == events && start => Self::Text(texts.swap_remove(0)),
-            _ => Self::Map {
+    pub(super) fn new(texts: Texts, zone: &str, events: &str, start: bool) -> Self {
+        match zone == events && start {
+            true => Self::Texts(texts),
+            false => Self::Map {
                 open: texts,
                 timezone: (zone != events).then(|| zone.to_owned()),
                 start: (!start).then_some(false),
@@ -75,7 +88,7 @@ impl Event {
     pub(super) fn new(hours_tag: &str, timezone: &str) -> Self {
         Self {
             action: "reconcile",
-            tags: BTreeMap::from([(hours_tag.to_owned(), vec!["*".to_owned()])]),
+            tags: BTreeMap::from([(hours_tag.to_owned(), Texts(vec!["*".to_owned()]))]),
             filters: BTreeMap::new(),
             except_tags: BTreeMap::new(),
             regions: Vec::new(),
@@ -91,7 +104,7 @@ impl Event {
 
     /// Spares what carries the hours tag with this very value.
     pub(super) fn except(&mut self, value: &str) {
-        self.except_tags.entry(self.hours_tag.clone()).or_default().push(literal(value));
+        self.except_tags.entry(self.hours_tag.clone()).or_default().0.push(literal(value));
     }
 
     /// Writes it as a file.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
-use super::event::{Event, Hours, Notes};
+use super::event::{Event, Hours, Notes, Texts};
 use super::week::{DAY, Want, carry_on, joined, ranges, times, weekday, weekdays};
 use crate::problem::Problem;
 
@@ -106,7 +106,9 @@ impl Table {
                 event.hours.remove(name);
                 notes.left_out(name, "name", "no tag can have it as its value");
             }
-            what_is_lost(name, schedule, notes);
+            if event.hours.contains_key(name) {
+                what_is_lost(name, schedule, notes);
+            }
         }
         event.hibernate = others == 0 && !hibernating.is_empty();
         for name in hibernating.into_iter().filter(|_| others > 0) {
@@ -176,7 +178,7 @@ impl Table {
             let why = format!("it takes {} texts to say, a schedule has at most {MAX_TEXTS}", texts.len());
             return Err(("periods".to_owned(), why));
         }
-        Ok(Some(Hours::new(texts, own, zone, start)))
+        Ok(Some(Hours::new(Texts(texts), own, zone, start)))
     }
 }
 
@@ -189,11 +191,7 @@ fn what_is_lost(name: &str, schedule: &Item, notes: &mut Notes) {
         notes.lost(name, "retain_running", "what people have started before an opening is stopped at the next closing: tag it curfew:exempt, with an end or without");
     }
     if flag(schedule, "stopnewinstances") != Some(false) {
-        notes.lost(
-            name,
-            "stop_new_instances",
-            "what is launched or tagged in closed hours runs to the next closing, if it was started since the last",
-        );
+        notes.lost(name, "stop_new_instances", "what is launched in closed hours runs to the next closing");
     }
     let windows = texts(schedule, "ssmmaintenancewindow");
     if !windows.is_empty() {
