@@ -30,6 +30,7 @@ const SEARCHED_DAYS: [u64; 3] = [8, 40, 400];
 pub struct Hours {
     texts: Vec<Rules>,
     zone: Tz,
+    holidays: Holidays,
 }
 
 /// Whether hours are open at a moment, and since when.
@@ -99,7 +100,21 @@ impl Hours {
                 Err(found) => errors.push((index, BadHours::new(text, found, repair::nearest(text, holidays)))),
             }
         }
-        if errors.is_empty() { Ok(Self { texts: read, zone }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self { texts: read, zone, holidays: holidays.clone() }) } else { Err(errors) }
+    }
+
+    /// Returns the time zone in which they are written.
+    #[must_use]
+    pub fn zone(&self) -> Tz {
+        self.zone
+    }
+
+    /// Returns the public holidays from `first` to `last` that have a say in them.
+    #[must_use]
+    pub fn holidays(&self, first: NaiveDate, last: NaiveDate) -> Vec<NaiveDate> {
+        let asked = self.texts.iter().flat_map(|rules| &rules.0).any(|rule| rule.days.know_holidays());
+        let days = first.iter_days().take_while(|day| *day <= last);
+        days.filter(|day| asked && self.holidays.contains(*day)).collect()
     }
 
     /// Returns whether they are open, and since when; an edge at the moment itself counts.

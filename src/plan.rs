@@ -42,6 +42,35 @@ impl Plan {
         self.decided.iter().filter(|(_, decision)| decision.changes()).count()
     }
 
+    /// Books a plan that was made to be looked at: what it would change, unless that ends otherwise.
+    #[must_use]
+    pub fn previewed(self, end: Option<&Outcome>) -> Vec<Settled> {
+        let decided = self.decided.into_iter().map(|(instance, decision)| {
+            let task = decision.task();
+            let would_change = |task: Task| {
+                let to = if task.step == Step::Start { State::Running } else { State::Stopping };
+                end.cloned().unwrap_or_else(|| Outcome::WouldChange { from: instance.state.clone(), to })
+            };
+            let on_its_way = || Outcome::skipped(Reason::AlreadyDone);
+            let settled = decision.settled().or_else(|| task.map(would_change)).unwrap_or_else(on_its_way);
+            Settled::of(&instance, task, settled)
+        });
+        decided.chain(self.absent.into_iter().map(absent)).collect()
+    }
+
+    /// Returns the plan without regard to what earlier ticks have told of.
+    #[must_use]
+    pub fn told_anew(mut self) -> Self {
+        for (_, decision) in &mut self.decided {
+            match decision {
+                Decision::Do(task) | Decision::Await(task) => task.quiet = false,
+                Decision::Leave(skip) => skip.quiet = false,
+                Decision::Follow | Decision::Mark | Decision::Unmark(_) | Decision::Refuse { .. } => {}
+            }
+        }
+        self
+    }
+
     /// Books a plan that is not carried out: so ends what it would have changed.
     #[must_use]
     pub fn not_carried_out(self, end: &Outcome) -> Vec<Settled> {

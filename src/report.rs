@@ -47,6 +47,9 @@ pub struct Report {
     /// A quiet night that looks like a typo.
     #[serde(skip)]
     pub suspicious: bool,
+    /// It tells what a run would do, and there was none.
+    #[serde(skip)]
+    preview: bool,
 }
 
 /// How a run ended.
@@ -152,9 +155,9 @@ fn is_zero(n: &usize) -> bool {
 }
 
 impl Target {
-    /// Puts what became of a target's instances into its lists.
+    /// Puts what became of a target's instances into its lists, so many into each.
     #[must_use]
-    pub fn new(worked: &TargetRun) -> Self {
+    pub fn new(worked: &TargetRun, max_listed: usize) -> Self {
         let mut target = Self {
             account: worked.account.clone(),
             region: worked.region.clone(),
@@ -173,21 +176,29 @@ impl Target {
         for settled in worked.settled.iter().filter(|settled| !settled.is_quiet()) {
             let (id, name) = (settled.id, settled.name.as_deref().map(str::to_owned));
             let listed = match settled.outcome.clone() {
-                Outcome::Changed { from, to, message } => {
-                    list(&mut target.changed, Changed { id, name, from, to, message: message.map(Into::into) })
-                }
+                Outcome::Changed { from, to, message } => list(
+                    max_listed,
+                    &mut target.changed,
+                    Changed { id, name, from, to, message: message.map(Into::into) },
+                ),
                 Outcome::WouldChange { from, to } => {
-                    list(&mut target.would_change, Changed { id, name, from, to, message: None })
+                    list(max_listed, &mut target.would_change, Changed { id, name, from, to, message: None })
                 }
                 Outcome::Skipped(skip) => {
                     let Skip { reason, until, message, .. } = *skip;
-                    list(&mut target.skipped, Skipped { id, name, reason, until: until.map(rfc3339), message })
+                    list(
+                        max_listed,
+                        &mut target.skipped,
+                        Skipped { id, name, reason, until: until.map(rfc3339), message },
+                    )
                 }
-                Outcome::Failed { code, message } => {
-                    list(&mut target.failed, Failed { id, name, code: code.into(), message: message.into() })
-                }
+                Outcome::Failed { code, message } => list(
+                    max_listed,
+                    &mut target.failed,
+                    Failed { id, name, code: code.into(), message: message.into() },
+                ),
                 Outcome::Unfinished { reason } => {
-                    list(&mut target.unfinished, Unfinished { id, name, reason: reason.into() })
+                    list(max_listed, &mut target.unfinished, Unfinished { id, name, reason: reason.into() })
                 }
             };
             target.truncated += usize::from(!listed);
@@ -209,8 +220,24 @@ impl Report {
     /// Reports a run.
     #[must_use]
     pub fn of_run(request: &Request, run: &Run, duration: Duration) -> Self {
-        let targets: Vec<Target> = run.targets.iter().map(Target::new).collect();
-        let mut report = Self::empty(request, duration);
+        let mut report = Self::whole(request, run, Self::empty(request, duration), MAX_LISTED);
+        if request.is_about_hours() {
+            let mut excess = json_len(&report).saturating_sub(QUIET_BYTES);
+            report.drop_targets(Target::is_quiet, &mut excess);
+        }
+        report.truncate();
+        report
+    }
+
+    /// Reports what a run would do, as a dry run does, and at any length.
+    #[must_use]
+    pub fn of_preview(request: &Request, run: &Run, duration: Duration) -> Self {
+        let empty = Self { dry_run: true, preview: true, ..Self::empty(request, duration) };
+        Self::whole(request, run, empty, usize::MAX)
+    }
+
+    fn whole(request: &Request, run: &Run, mut report: Self, max_listed: usize) -> Self {
+        let targets: Vec<Target> = run.targets.iter().map(|target| Target::new(target, max_listed)).collect();
         for settled in all(run) {
             report.summary.matched += 1;
             let count = match &settled.outcome {
@@ -242,11 +269,6 @@ impl Report {
         };
         report.targets = targets;
         report.message = report.sentence(request, run);
-        if request.is_about_hours() {
-            let mut excess = json_len(&report).saturating_sub(QUIET_BYTES);
-            report.drop_targets(Target::is_quiet, &mut excess);
-        }
-        report.truncate();
         report
     }
 
@@ -283,13 +305,14 @@ impl Report {
             targets: Vec::new(),
             truncated_targets: 0,
             suspicious: false,
+            preview: false,
         }
     }
 
     /// Says it in one sentence: what changed, what was left alone and why, what went wrong.
     fn sentence(&self, request: &Request, run: &Run) -> String {
         let summary = &self.summary;
-        let dry = if self.dry_run { "dry run, " } else { "" };
+        let dry = if self.dry_run && !self.preview { "dry run, " } else { "" };
         let mut parts = Vec::new();
         if let Some(planned) = run.too_many_changes {
             let max = request.max_changes.unwrap_or_default();
@@ -515,8 +538,8 @@ fn near(look: &SecondLook) -> Option<String> {
 }
 
 /// Adds to a list, unless it is long enough.
-fn list<T>(list: &mut Vec<T>, item: T) -> bool {
-    let room = list.len() < MAX_LISTED;
+fn list<T>(max: usize, list: &mut Vec<T>, item: T) -> bool {
+    let room = list.len() < max;
     if room {
         list.push(item);
     }

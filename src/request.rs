@@ -216,6 +216,12 @@ impl Refused {
     pub fn one(problem: String) -> Self {
         Self { problems: vec![problem] }
     }
+
+    /// Returns all that is wrong, each beginning with the field's path.
+    #[must_use]
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
 }
 
 impl fmt::Display for Refused {

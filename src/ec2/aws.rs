@@ -5,6 +5,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::Builder;
@@ -14,7 +16,8 @@ use aws_sdk_ec2::config::interceptors::{
 use aws_sdk_ec2::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::config::{
-    ConfigBag, Credentials, IdentityCache, Intercept, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
+    ConfigBag, Credentials, IdentityCache, Intercept, ProvideCredentials, RuntimeComponents, SharedCredentialsProvider,
+    SharedHttpClient,
 };
 use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::describe_instances::builders::DescribeInstancesFluentBuilder;
@@ -93,6 +96,59 @@ impl Aws {
     /// Reads credentials and region from the environment, as the platform sets them.
     pub async fn from_env(limits: Limits) -> Self {
         let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http_client()).load().await;
+        Self::of(config, limits)
+    }
+
+    /// Reads credentials and region as a person's computer has them: in the environment, or in a profile. One that is named
+    /// goes before the environment, as with the AWS CLI.
+    pub async fn from_profile(profile: Option<&str>, region: Option<&str>) -> Self {
+        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http_client());
+        let region = region.map(|region| Region::new(region.to_owned()));
+        if let Some(profile) = profile {
+            let config = ProviderConfig::without_region().with_http_client(http_client()).with_region(region.clone());
+            let keys = ProfileFileCredentialsProvider::builder().profile_name(profile).configure(&config).build();
+            loader = loader.profile_name(profile).credentials_provider(keys);
+        }
+        if let Some(region) = region {
+            loader = loader.region(region);
+        }
+        Self::of(loader.load().await, Limits::default())
+    }
+
+    /// Takes these credentials instead.
+    #[must_use]
+    pub fn with_keys(self, id: &str, secret: &str, token: Option<&str>) -> Self {
+        let keys = Credentials::new(id, secret, token.map(str::to_owned), None, "given");
+        let config = self.config.into_builder().credentials_provider(SharedCredentialsProvider::new(keys)).build();
+        Self::of(config, self.limits)
+    }
+
+    /// Takes this region for its own.
+    #[must_use]
+    pub fn in_region(self, region: &str) -> Self {
+        Self::of(self.config.into_builder().region(Region::new(region.to_owned())).build(), self.limits)
+    }
+
+    /// Finds credentials, before anything is asked with them.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub async fn find_credentials(&self) -> Result<(), String> {
+        let Some(provider) = self.config.credentials_provider() else { return Err("no credentials".to_owned()) };
+        provider.provide_credentials().await.map(drop).map_err(|error| chain(&error))
+    }
+
+    /// Asks STS who comes with these credentials: an ARN.
+    ///
+    /// # Errors
+    /// STS refused, or did not answer in time.
+    pub async fn caller(&self, deadline: Deadline) -> Result<String, Error> {
+        let call = self.sts.get_caller_identity();
+        let answer = deadline.call_through(&self.gates.of("sts"), || call.send()).await??;
+        answer.arn().map(str::to_owned).ok_or_else(|| broken("STS said yes, and not to whom".to_owned()))
+    }
+
+    fn of(config: SdkConfig, limits: Limits) -> Self {
         let sts = aws_sdk_sts::config::Builder::from(&config)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             .timeout_config(timeouts());

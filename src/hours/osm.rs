@@ -73,6 +73,13 @@ impl Holidays {
         self.country.is_none() && self.add.is_empty()
     }
 
+    /// Whether a day is one of them.
+    #[must_use]
+    pub fn contains(&self, day: NaiveDate) -> bool {
+        let of_country = || self.country.is_some_and(|country| country.holidays().get_public().contains(day));
+        !self.except.contains(&day) && (self.add.contains(&day) || of_country())
+    }
+
     fn context(&self) -> Context {
         let of_country = self.country.map(Country::holidays).unwrap_or_default();
         if self.add.is_empty() && self.except.is_empty() {
@@ -104,6 +111,12 @@ impl Days {
             // One day's schedule: the crate's searches over time have no bound.
             Self::Some(hours) => !hours.schedule_at(day).is_empty(),
         }
+    }
+
+    /// Whether public holidays have a say in it.
+    pub(super) fn know_holidays(&self) -> bool {
+        let Self::Some(hours) = self else { return false };
+        hours.get_expression().rules.iter().any(has_holidays)
     }
 
     /// Whether there are some in each year, whatever the year.

@@ -163,6 +163,11 @@ impl Schedules {
         Some(Schedule { hours, start })
     }
 
+    /// Returns those that have names, in the names' order.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &Schedule)> {
+        self.named.iter().map(|(name, schedule)| (name.as_str(), &**schedule))
+    }
+
     /// Finds what a tag's value means, and whether it is open.
     ///
     /// # Errors

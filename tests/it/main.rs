@@ -7,6 +7,7 @@ mod world;
 mod accounts;
 mod capacity;
 mod cargo_lambda;
+mod cli;
 mod deadline;
 mod guards;
 mod hours;

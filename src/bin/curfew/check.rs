@@ -3,23 +3,106 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chrono::Utc;
+use anstyle::AnsiColor;
+use chrono::{DateTime, NaiveDate, Utc};
+use ec2_curfew::hours::read::Schedule;
+use serde_json::Value;
 
+use crate::events::EventFile;
 use crate::problem::Problem;
-use crate::{events, terminal};
+use crate::terminal::{self, Cell, FAINT, HEADING, Row};
+use crate::{events, words};
 
-/// Read events as the function does: say what they mean, or what is wrong with them
+/// Edges of each schedule that are shown.
+const EDGES: usize = 5;
+
+/// Say what events mean, or what is wrong with them
+///
+/// Reads events as the function does, and asks nobody.
+///
+/// Ends with 0 if all are good; with 1 if one can't be read; with 2 if the function
+/// would refuse one.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// Event files; - is standard input
     #[arg(required = true, value_name = "EVENT.json")]
     events: Vec<PathBuf>,
 }
 
-/// Checks events.
+/// Checks events, each whatever is wrong with the others.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
-    for file in events::read_all(&args.events, Utc::now())? {
-        terminal::print(&format!("{}: {}\n", file.name, file.request.selection))?;
+    let (now, mut end) = (Utc::now(), 0);
+    for (nth, path) in args.events.iter().enumerate() {
+        if nth > 0 {
+            terminal::print("\n")?;
+        }
+        match events::read(path, now) {
+            Ok(event) => terminal::print(&shown(&event, now))?,
+            Err(problem) => end = end.max(problem.tell()),
+        }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::from(end))
+}
+
+fn shown(event: &EventFile, now: DateTime<Utc>) -> String {
+    let good = AnsiColor::Green.on_default().bold();
+    let request = &event.request;
+    let mut text = format!("{HEADING}{}{HEADING:#}: {good}good{good:#}, {}\n", event.name, request.action.as_str());
+    let heading = |text: &str| Cell::new(text).styled(FAINT);
+    let parts = [("name", request.name.clone())].into_iter().chain(words::parts(request));
+    let rows: Vec<Row<2>> = parts.map(|(part, said)| [heading(part), Cell::new(said)].into()).collect();
+    text.push_str(&terminal::table(&rows, 2, terminal::width()));
+    for (name, schedule) in request.schedules.named() {
+        let written = event.written.get("hours").and_then(|hours| hours.get(name));
+        let name = Cell::new(name).styled(HEADING);
+        text.push_str(&format!(
+            "\n  {name}  {}  {FAINT}{}{FAINT:#}\n",
+            Cell::new(texts(written)),
+            schedule.hours.zone()
+        ));
+        text.push_str(&terminal::table(&edges(schedule, now), 4, terminal::width()));
+    }
+    text
+}
+
+/// Writes a schedule's hours as they are written.
+fn texts(written: Option<&Value>) -> String {
+    match written {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(texts)) => texts.iter().map(|text| texts_or(text)).collect::<Vec<_>>().join(", or "),
+        Some(Value::Object(fields)) => texts(fields.get("open")),
+        _ => String::new(),
+    }
+}
+
+fn texts_or(text: &Value) -> String {
+    text.as_str().unwrap_or_default().to_owned()
+}
+
+/// Lists since when a schedule is open or closed, its next edges, and the holidays on the way there.
+fn edges(schedule: &Schedule, now: DateTime<Utc>) -> Vec<Row<3>> {
+    let (hours, zone) = (&schedule.hours, schedule.hours.zone());
+    let (open, closed) = (AnsiColor::Green.on_default(), AnsiColor::Red.on_default());
+    let day = |moment: DateTime<Utc>| moment.with_timezone(&zone).date_naive();
+    let state = hours.state_at(now);
+    let (word, style) = if state.open { ("open", open) } else { ("closed", closed) };
+    let since = state.edge.map(|edge| format!("since {}", words::moment(edge, zone)));
+    let since = since.unwrap_or_else(|| "since over 400 days".to_owned());
+    let row = |word: &str, style, when: String, note: &str| {
+        Row::from([Cell::new(word).styled(style), Cell::new(when), Cell::new(note)])
+    };
+    let mut rows = vec![(day(now), row(word, style, since, ""))];
+    let mut at = now;
+    for _ in 0..EDGES {
+        let Some(edge) = hours.next_edge(at) else { break };
+        at = edge.at;
+        let (word, style) = if edge.opens { ("opens", open) } else { ("closes", closed) };
+        let note = if edge.opens && !schedule.start { "starts nothing" } else { "" };
+        rows.push((day(at), row(word, style, words::moment(at, zone), note)));
+    }
+    let named = |date: &NaiveDate| (*date, row("holiday", FAINT, date.format("%a %-d %b").to_string(), ""));
+    rows.extend(hours.holidays(day(now), day(at)).iter().map(named));
+    rows.sort_by_key(|(day, _)| *day);
+    rows.into_iter().map(|(_, row)| row).collect()
 }

@@ -1,39 +1,60 @@
 //! Event files: what the function would read of them.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use ec2_curfew::event::{Event, unwrap};
 use ec2_curfew::request::Request;
+use serde_json::{Map, Value};
 
 use crate::problem::Problem;
+use crate::{source, terminal};
 
 /// An event, and the request that it is.
+#[derive(Debug)]
 pub(crate) struct EventFile {
     /// The file's name, as it was given.
     pub(crate) name: String,
     /// What the function makes of it.
     pub(crate) request: Request,
+    /// The request as it is written.
+    pub(crate) written: Map<String, Value>,
 }
 
 /// Reads an event from a file, or from standard input where its name is `-`.
 ///
 /// # Errors
-/// The file can't be read, or the function would refuse the event; that is shown line by line.
+/// The file can't be read, or the function would refuse the event; then it is shown line by line.
 pub(crate) fn read(path: &Path, now: DateTime<Utc>) -> Result<EventFile, Problem> {
     let name = if is_stdin(path) { "<stdin>".to_owned() } else { path.display().to_string() };
-    let bytes = bytes(path).map_err(|error| Problem::new(format!("can't read {name}: {error}")))?;
-    let request = unwrap(Event::read(&bytes)).and_then(|it| Request::parse(it.request, it.time, now));
-    match request {
-        Ok(request) => Ok(EventFile { name, request }),
-        Err(refused) => Err(Problem::refused(format!("{name}: {refused}\n"))),
+    let bytes = bytes(path).map_err(|error| unreadable(&name, path, &error))?;
+    let read = unwrap(Event::read(&bytes)).and_then(|it| {
+        let written = it.request.clone();
+        Request::parse(it.request, it.time, now).map(|request| (request, written))
+    });
+    match read {
+        Ok((request, written)) => Ok(EventFile { name, request, written }),
+        Err(refused) => {
+            let text = String::from_utf8_lossy(&bytes);
+            let text = text.trim_start_matches('\u{feff}');
+            Err(Problem::refused(source::show(&name, text, &refused, terminal::width())))
+        }
     }
 }
 
 /// Reads several; the first problem of any ends it.
 pub(crate) fn read_all(paths: &[PathBuf], now: DateTime<Utc>) -> Result<Vec<EventFile>, Problem> {
     paths.iter().map(|path| read(path, now)).collect()
+}
+
+fn unreadable(name: &str, path: &Path, error: &std::io::Error) -> Problem {
+    let events = "the shipped ones are in infra/events, such as infra/events/stop-7pm.json";
+    match error.kind() {
+        ErrorKind::NotFound => Problem::new(format!("there is no file {name}")).help(events),
+        _ if path.is_dir() => Problem::new(format!("{name} is a directory")).help("name an event file in it"),
+        _ => Problem::new(format!("can't read {name}: {error}")),
+    }
 }
 
 fn is_stdin(path: &Path) -> bool {

@@ -10,9 +10,11 @@ mod events;
 mod plan;
 mod problem;
 mod shell;
+mod source;
 mod takeover;
 mod terminal;
 mod week;
+mod words;
 
 use std::process::ExitCode;
 
@@ -20,7 +22,7 @@ use clap::{Parser, Subcommand};
 
 /// See what Curfew would switch off and on, and when, before it does.
 ///
-/// It only looks: it never stops, starts or tags an instance, not even as a dry run.
+/// It only looks: it never stops, starts or tags anything, not even as a dry run.
 #[derive(Parser)]
 #[command(name = "curfew", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
@@ -48,5 +50,5 @@ async fn main() -> ExitCode {
         Command::Completions(args) => shell::completions(args),
         Command::Man(args) => shell::man(args),
     };
-    done.unwrap_or_else(|problem| problem.tell())
+    done.unwrap_or_else(|problem| problem.tell().into())
 }

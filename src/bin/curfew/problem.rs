@@ -1,7 +1,5 @@
 //! What keeps a command from its answer, and what to do about it.
 
-use std::process::ExitCode;
-
 use anstyle::{AnsiColor, Style};
 
 /// Something went wrong: told on standard error, and the command ends.
@@ -15,7 +13,7 @@ pub(crate) struct Problem {
 impl Problem {
     /// Builds one that says what is wrong.
     pub(crate) fn new(what: impl AsRef<str>) -> Self {
-        let error = AnsiColor::Red.on_default().bold();
+        let error = AnsiColor::BrightRed.on_default().bold();
         let bold = Style::new().bold();
         Self { text: format!("{error}error{error:#}{bold}: {}{bold:#}\n", what.as_ref()), code: 1 }
     }
@@ -25,18 +23,25 @@ impl Problem {
         Self { text: shown, code: 2 }
     }
 
+    /// Adds what somebody said of it.
+    pub(crate) fn note(self, said: impl AsRef<str>) -> Self {
+        self.line("note", AnsiColor::BrightGreen, said.as_ref())
+    }
+
     /// Adds what to do about it.
-    pub(crate) fn help(mut self, fix: impl AsRef<str>) -> Self {
-        let help = AnsiColor::Cyan.on_default().bold();
-        for line in fix.as_ref().lines() {
-            self.text.push_str(&format!("{help}help{help:#}: {line}\n"));
-        }
-        self
+    pub(crate) fn help(self, fix: impl AsRef<str>) -> Self {
+        self.line("help", AnsiColor::BrightCyan, fix.as_ref())
     }
 
     /// Tells it, and returns how the command ends: 1, or 2 where an event was refused.
-    pub(crate) fn tell(&self) -> ExitCode {
+    pub(crate) fn tell(&self) -> u8 {
         anstream::eprint!("{}", self.text);
-        ExitCode::from(self.code)
+        self.code
+    }
+
+    fn line(mut self, label: &str, color: AnsiColor, text: &str) -> Self {
+        let style = color.on_default().bold();
+        self.text.push_str(&format!("{style}{label}{style:#}: {text}\n"));
+        self
     }
 }

@@ -120,10 +120,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
         From::InstanceScheduler(args) => from_scheduler(args).await,
         From::Custodian(args) => from_custodian(args).await,
     };
-    done.or_else(|problem| {
+    // One is for differences.
+    Ok(done.unwrap_or_else(|problem| {
         problem.tell();
-        Ok(ExitCode::from(2))
-    })
+        ExitCode::from(2)
+    }))
 }
 
 async fn from_scheduler(args: SchedulerArgs) -> Result<ExitCode, Problem> {
@@ -165,7 +166,7 @@ async fn from_custodian(args: CustodianArgs) -> Result<ExitCode, Problem> {
         Some(path) => instances_of(&read_json(path)?).ok_or_else(|| {
             Problem::new(format!("{} is not what `aws ec2 describe-instances` prints", path.display()))
         })?,
-        None => look_at_tags(&args.account.open().await?).await?,
+        None => look_at_tags(&args.account.open(None).await?).await?,
     };
     let event = policies.event(args.tag.as_deref(), &instances, &mut notes)?;
     finish(&args.out, &args.account, &event, &notes, CUSTODIAN_SETTLES).await
@@ -185,7 +186,7 @@ async fn finish(
     }
     let request = event.request()?;
     if out.shadow {
-        return shadow::compare(&request, &account.open().await?, settling, out.json).await;
+        return shadow::compare(&request, &account.open(None).await?, settling, out.json).await;
     }
     match &out.output {
         None => terminal::print(&event.write()?)?,
@@ -215,7 +216,7 @@ fn read_json(path: &Path) -> Result<Value, Problem> {
 
 /// Reads the whole table.
 async fn scan(args: &SchedulerArgs, table: &mut Table) -> Result<(), Problem> {
-    let access = args.account.open().await?;
+    let access = args.account.open(None).await?;
     let dynamodb = Client::new(access.aws.config(), DYNAMODB, None)
         .map_err(|error| refused("DynamoDB can't be asked", &error, "dynamodb:Scan"))?;
     let _progress = terminal::spinner("reading the configuration table");
@@ -303,6 +304,12 @@ fn instances_of(answer: &Value) -> Option<Vec<Tagged>> {
         Some(Tagged { id: instance["InstanceId"].as_str()?.to_owned(), tags: tags.collect::<BTreeMap<_, _>>() })
     };
     Some(alive.filter_map(tagged).collect())
+}
+
+/// Writes a text of others without what would move the cursor or colour the terminal.
+fn shown(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
+    text.chars().map(plain).collect()
 }
 
 fn region(access: &Access) -> Result<String, Problem> {

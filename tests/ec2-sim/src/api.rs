@@ -8,7 +8,7 @@ use crate::describe::Describe;
 use crate::fault::Refusal;
 use crate::machine::Machine;
 use crate::place::Place;
-use crate::sts::Assumed;
+use crate::sts::{Assumed, Caller};
 use crate::switching::Lags;
 
 /// EC2's bound on resources in one call.
@@ -55,6 +55,7 @@ pub(crate) enum Answer {
     Tagged,
     Regions(Vec<String>),
     Assumed(Assumed),
+    Caller(Caller),
 }
 
 pub(crate) struct Change {

@@ -138,16 +138,21 @@ pub(crate) fn role_account(params: &BTreeMap<String, String>) -> &str {
 }
 
 impl Cloud {
+    /// GetCallerIdentity, which everybody may call.
+    pub(crate) fn caller_identity(&self, credentials: &Credentials) -> Result<Caller, Refusal> {
+        self.sessions.caller(credentials).ok_or_else(|| {
+            let message = "The security token included in the request is invalid.";
+            Refusal::new("InvalidClientTokenId", message).with_status(403)
+        })
+    }
+
     /// AssumeRole.
     pub(crate) fn assume_role(
         &mut self,
         credentials: &Credentials,
         params: &BTreeMap<String, String>,
     ) -> Result<Assumed, Refusal> {
-        let Some(caller) = self.sessions.caller(credentials) else {
-            let message = "The security token included in the request is invalid.";
-            return Err(Refusal::new("InvalidClientTokenId", message).with_status(403));
-        };
+        let caller = self.caller_identity(credentials)?;
         let role_arn = required(params, "RoleArn", "roleArn")?;
         let name = required(params, "RoleSessionName", "roleSessionName")?;
         let may_stand = |letter: char| letter.is_ascii_alphanumeric() || "_+=,.@-".contains(letter);

@@ -8,6 +8,7 @@ use ec2_curfew::request::Request;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use super::shown;
 use crate::problem::Problem;
 
 /// The event of a reconcile, in the order in which people read it.
@@ -186,7 +187,8 @@ impl Notes {
                     few if few.len() <= 4 => few.join(", "),
                     many => format!("{} and {} more", many[..3].join(", "), many.len() - 3),
                 };
-                text.push_str(&format!("  {bold}{}{bold:#} ({of})\n      {}\n", note.what, note.why));
+                let (what, of, why) = (shown(&note.what), shown(&of), shown(&note.why));
+                text.push_str(&format!("  {bold}{what}{bold:#} ({of})\n      {why}\n"));
             }
         }
         text

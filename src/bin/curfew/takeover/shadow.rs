@@ -154,13 +154,13 @@ impl Comparison {
         text.push('\n');
         let (bad, bold) = (AnsiColor::Red.on_default().bold(), Style::new().bold());
         for it in &self.differences {
-            let name = it.name.as_ref().map_or_else(String::new, |name| format!("{name} "));
+            let name = it.name.as_ref().map_or_else(String::new, |name| super::shown(name) + " ");
             let since = it.since.as_ref().map_or_else(String::new, |since| format!(" since {since}"));
             let (hours, would) = match it.open {
                 true => ("open", "started by its hours: it is off, and was not started when they opened"),
                 false => ("closed", "stopped by its hours: it is on, and was on when they closed"),
             };
-            let Difference { id, region, tag: value, .. } = it;
+            let (id, region, value) = (&it.id, &it.region, super::shown(&it.tag));
             text.push_str(&format!(
                 "{bad}!{bad:#} {bold}{name}{bold:#}{id} in {region}, {tag}={value}, {hours}{since}\n    would be {would}\n"
             ));
