@@ -154,6 +154,9 @@ async fn from_custodian(args: CustodianArgs) -> Result<ExitCode, Problem> {
     let (mut policies, mut notes) = (Policies::default(), Notes::default());
     for path in &args.files {
         let text = read(path)?;
+        if text.trim().is_empty() {
+            return Err(Problem::new(format!("{} is empty", path.display())));
+        }
         let file = yaml::read(&text).and_then(|file| policies.add(&file, &mut notes));
         file.map_err(|why| Problem::new(format!("{} is no policy file of Cloud Custodian: {why}", path.display())))?;
     }

@@ -19,7 +19,7 @@ const FROM: &str = "2027-01-01T00:00:00Z";
 const TO: &str = "2029-01-01T00:00:00Z";
 const SKIPPED: [&str; 2] = ["2027-05-31", "2027-12-24"];
 /// Values of tags, with their zones.
-const VALUES: [(&str, Tz); 12] = {
+const VALUES: [(&str, Tz); 13] = {
     use chrono_tz::{America::*, Asia::*, Australia::*, Europe::*};
     [
         ("on", New_York),
@@ -34,6 +34,7 @@ const VALUES: [(&str, Tz); 12] = {
         ("tz=europe/london", London),
         ("off=(M-U,2);on=(M-U,9);tz=europe/berlin", Berlin),
         ("'off=(M-U,19);on=(M-F,7)'", New_York),
+        ("on=(M-U,7)", New_York),
     ]
 };
 
@@ -42,17 +43,21 @@ const ON_AGAIN: &str = "it says \"on\" in open hours: what people have stopped s
 const OFF_AGAIN: &str = "it says \"off\" in closed hours: what people have started since is stopped";
 const REPEATED: &str = "it acts in both of the hours that clocks repeat, ours in the later";
 const SKIPPED_HOUR: &str = "it does nothing at an hour that clocks skip, ours acts when they change";
-const SKIPPED_DAY: &str = "on a day that it skips it closes nothing: what opened the day before runs on, where ours closes";
+const SKIPPED_DAY: &str =
+    "on a day that it skips it closes nothing: what opened the day before runs on, where ours closes";
 const NOT_SKIPPED: &str = "hours longer than a day know no skipped days";
 
 #[tokio::test]
 async fn tags_switch_at_the_quarter_hours_that_custodians_own_filters_say() {
-    let instances: Vec<Value> =
-        VALUES.iter().enumerate().map(|(n, (value, _))| instance(&format!("i-{n:08x}"), &[("Downtime", value)])).collect();
-    let folder = Folder::new();
-    let instances = folder.write("instances.json", &json!({"Reservations": [{"Instances": instances}]}).to_string());
-    let told = curfew(["takeover", "custodian", &file("offhours.yml"), "--instances", &instances]).await;
-    let Value::Object(fields) = told.event() else { panic!("no object") };
+    let instances: Vec<Value> = VALUES
+        .iter()
+        .enumerate()
+        .map(|(n, (value, _))| instance(&format!("i-{n:08x}"), &[("Downtime", value)]))
+        .collect();
+    let desk = Desk::new().await;
+    desk.file("instances.json", &json!({"Reservations": [{"Instances": instances}]}).to_string());
+    let said = desk.run(&["takeover", "custodian", &file("offhours.yml"), "--instances", "instances.json"]).await;
+    let Value::Object(fields) = event_of(&said) else { panic!("no object") };
     let (from, to): (DateTime<Utc>, DateTime<Utc>) = (FROM.parse().unwrap(), TO.parse().unwrap());
     let request = Request::parse(fields, None, from).unwrap();
 
@@ -72,7 +77,9 @@ async fn tags_switch_at_the_quarter_hours_that_custodians_own_filters_say() {
         for edge in ours.symmetric_difference(&theirs) {
             match why(hours, *zone, *edge, ours.contains(edge)) {
                 Some(why) => *differences.entry(why).or_default() += 1,
-                None => unexplained.push(format!("{value}: {} opens: {}, ours: {}", edge.0, edge.1, ours.contains(edge))),
+                None => {
+                    unexplained.push(format!("{value}: {} opens: {}, ours: {}", edge.0, edge.1, ours.contains(edge)))
+                }
             }
         }
     }
@@ -88,10 +95,11 @@ fn why(hours: &Hours, zone: Tz, (moment, opens): (DateTime<Utc>, bool), is_ours:
     let local = |ahead: i64| (moment + TimeDelta::hours(ahead)).with_timezone(&zone);
     let is_open = hours.state_at(moment - TimeDelta::seconds(1)).open;
     let on_skipped = |date: NaiveDate| SKIPPED.contains(&date.to_string().as_str());
-    let lasts_days = || {
-        let closing = |opening| hours.next_edge(opening).filter(|edge| !edge.opens);
-        opens && closing(moment).is_some_and(|edge| edge.at - moment > TimeDelta::days(1)) || !opens && !hours.state_at(moment - TimeDelta::days(1)).edge.is_none_or(|edge| moment - edge < TimeDelta::days(1))
+    let span = match opens {
+        true => hours.next_edge(moment).map(|closing| closing.at - moment),
+        false => hours.state_at(moment - TimeDelta::seconds(1)).edge.map(|opening| moment - opening),
     };
+    let lasts_days = || span.is_some_and(|span| span > TimeDelta::days(1));
     match (is_ours, opens) {
         (false, _) if local(0).hour() == local(1).hour() => Some(REPEATED),
         (false, true) if is_open => Some(ON_AGAIN),

@@ -222,7 +222,11 @@ impl Policies {
                         Hours::new(Texts(vec![found.text]), found.zone.name(), &event.timezone, found.start),
                     );
                 }
-                Err((what, why)) => notes.left_out(&of, what, why),
+                Err((what, why)) => {
+                    notes.left_out(&of, what, why);
+                    // Nothing to warn of every five minutes.
+                    event.except(value);
+                }
             }
         }
         if !empty.is_empty() {
@@ -441,7 +445,7 @@ fn key(tag: &str, instances: &[Tagged], notes: &mut Notes) -> String {
         notes.left_out(
             key,
             format!("tag {key}"),
-            format!("an event has one tag, {most}, and its case counts: tag {} with that", shortened(ids)),
+            format!("an event has one tag, {most}, and its case counts: give it to {}", shortened(ids)),
         );
     }
     most.to_owned()
