@@ -73,9 +73,11 @@ async fn tags_switch_at_the_quarter_hours_that_custodians_own_filters_say() {
         let first = next(&(from - TimeDelta::seconds(1), false));
         let ours: BTreeSet<_> = std::iter::successors(first, next).take_while(|edge| edge.0 < to).collect();
         assert!(ours.len() > 100 && theirs.len() > 100, "{value}");
+        let mut pairs = ours.iter().zip(ours.iter().skip(1));
+        let lasts_days = pairs.any(|(from, to)| from.1 && to.0 - from.0 > TimeDelta::days(1));
         *differences.entry(ALIKE).or_default() += ours.intersection(&theirs).count();
         for edge in ours.symmetric_difference(&theirs) {
-            match why(hours, *zone, *edge, ours.contains(edge)) {
+            match why(hours, *zone, lasts_days, *edge, ours.contains(edge)) {
                 Some(why) => *differences.entry(why).or_default() += 1,
                 None => {
                     unexplained.push(format!("{value}: {} opens: {}, ours: {}", edge.0, edge.1, ours.contains(edge)))
@@ -90,23 +92,24 @@ async fn tags_switch_at_the_quarter_hours_that_custodians_own_filters_say() {
     assert_eq!(seen, [ALIKE, ON_AGAIN, OFF_AGAIN, REPEATED, SKIPPED_HOUR, SKIPPED_DAY, NOT_SKIPPED].into());
 }
 
-/// Says why only one of both has an edge.
-fn why(hours: &Hours, zone: Tz, (moment, opens): (DateTime<Utc>, bool), is_ours: bool) -> Option<&'static str> {
+/// Says why only one of both has an edge, of hours that last longer than a day at times or don't.
+fn why(
+    hours: &Hours,
+    zone: Tz,
+    lasts_days: bool,
+    (moment, opens): (DateTime<Utc>, bool),
+    is_ours: bool,
+) -> Option<&'static str> {
     let local = |ahead: i64| (moment + TimeDelta::hours(ahead)).with_timezone(&zone);
     let is_open = hours.state_at(moment - TimeDelta::seconds(1)).open;
     let on_skipped = |date: NaiveDate| SKIPPED.contains(&date.to_string().as_str());
-    let span = match opens {
-        true => hours.next_edge(moment).map(|closing| closing.at - moment),
-        false => hours.state_at(moment - TimeDelta::seconds(1)).edge.map(|opening| moment - opening),
-    };
-    let lasts_days = || span.is_some_and(|span| span > TimeDelta::days(1));
     match (is_ours, opens) {
         (false, _) if local(0).hour() == local(1).hour() => Some(REPEATED),
         (false, true) if is_open => Some(ON_AGAIN),
         (false, false) if !is_open => Some(OFF_AGAIN),
         (false, _) => None,
         (true, _) if (local(-1).hour() + 2) % 24 == local(0).hour() => Some(SKIPPED_HOUR),
-        (true, _) if on_skipped(local(0).date_naive()) && lasts_days() => Some(NOT_SKIPPED),
+        (true, _) if on_skipped(local(0).date_naive()) && lasts_days => Some(NOT_SKIPPED),
         (true, false) if on_skipped(local(0).date_naive()) => Some(SKIPPED_DAY),
         (true, _) => None,
     }
