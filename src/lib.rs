@@ -13,6 +13,8 @@
 //!   AWS SDK; `ec2/refusal.rs` is the only table of what EC2's codes mean.
 //! - **What happened** is an [`outcome`], which the engine and the report share; [`telemetry`] turns it into log lines and metrics.
 //!
+//! The tool `curfew` (`bin/curfew/`) goes the same way as far as the plan, by [`targets::preview`], and says it to a terminal.
+//!
 //! # Where do I add …
 //!
 //! - **a field of the request?** `FIELDS` and the parsing in `request.rs`, the table in README.md, a malformed example in
@@ -25,6 +27,7 @@
 //! - **a field of the report?** `report.rs`, and infra/README.md, "The report". Of a log line or a metric: `telemetry.rs`, and
 //!   "The log" there.
 //! - **an action?** `Action` in `request.rs`; the compiler then names every `match` that must know it.
+//! - **a command of the tool?** A module of `bin/curfew/`, with its `Args` and `run`; `main.rs` there lists them.
 //! - **a test, a fault, a seed?** tests/README.md.
 
 pub mod deadline;

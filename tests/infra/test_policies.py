@@ -91,6 +91,12 @@ OTHERS = [
     ("organization-schedules-role", "states:StartExecution", f"arn:aws:states:us-east-1:{ACCOUNT}:stateMachine:curfew-organization", {}, True),
     ("organization-schedules-role", "states:StartExecution", f"arn:aws:states:us-east-1:{ACCOUNT}:stateMachine:billing", {}, False),
     ("organization-schedules-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, False),
+    *[("read-only", action, "*", {}, True) for action in ("ec2:DescribeInstances", "ec2:DescribeRegions")],
+    *[
+        ("read-only", action, INSTANCE, OURS | MARK, False)
+        for action in ("ec2:StopInstances", "ec2:StartInstances", "ec2:CreateTags", "ec2:DeleteTags", "ec2:GetConsoleOutput")
+    ],
+    ("read-only", "sts:AssumeRole", "arn:aws:iam::444455556666:role/curfew-member", {}, False),
     ("deployer", "cloudformation:DeleteStack", f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/curfew/1", {}, True),
     ("deployer", "cloudformation:DeleteStack", f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/network/1", {}, False),
     ("deployer", "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/curfew-ExecutionRole-1", {"iam:PassedToService": "lambda.amazonaws.com"}, True),

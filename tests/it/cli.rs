@@ -105,6 +105,18 @@ impl Drop for Desk {
     }
 }
 
+#[test]
+fn the_function_has_nothing_of_the_tools_in_it() {
+    let holds = |binary: &str, word: &str| {
+        let bytes = std::fs::read(binary).unwrap();
+        bytes.windows(word.len()).any(|window| window == word.as_bytes())
+    };
+    for word in ["clap_builder", "indicatif", "annotate_snippets", "jsonc_parser"] {
+        assert!(holds(env!("CARGO_BIN_EXE_curfew"), word), "{word} is not in the tool");
+        assert!(!holds(env!("CARGO_BIN_EXE_ec2-curfew"), word), "{word} is in the function");
+    }
+}
+
 /// One of each kind that people ask about.
 fn an_office(sim: &Sim) {
     for n in 1..=3 {
@@ -205,6 +217,34 @@ async fn nothing_but_looks_goes_out_whatever_the_event_asks_for() {
     // `with_input` has held each of them to the list.
     asked.extend(desk.sim.calls().into_iter().map(|call| call.action));
     assert_eq!(asked, names(["DescribeInstances", "DescribeRegions", "GetCallerIdentity"]));
+    // GetCallerIdentity needs no permission.
+    let policy: Value = serde_json::from_str(include_str!("../../policy/read-only.json")).unwrap();
+    let allowed = &policy["Statement"][0]["Action"];
+    assert_eq!(allowed, &json!(["ec2:DescribeInstances", "ec2:DescribeRegions"]));
+}
+
+#[tokio::test]
+async fn what_ticks_have_told_of_before_is_told_anew() {
+    let mut world = World::new().await;
+    world.sim.add(ours("lab").tag("curfew:hours", "lab"));
+    world.sim.add(ours("late").tag("curfew:hours", "lab").tag("curfew:exempt", "true"));
+    world.sim.add(ours("always").tag("curfew:hours", "24/7"));
+    // Closed for two hours.
+    let at = |hours| (Utc::now() - TimeDelta::hours(hours)).format("%H:%M").to_string();
+    let event = json!({
+        "action": "reconcile", "tags": {"curfew": "yes"}, "hours": {"lab": format!("Mo-Su {}-{}", at(5), at(2))}
+    });
+    let told = world.invoke(with(event.clone(), json!({"dry_run": true}))).await;
+    assert_eq!((told.names("would_change"), told.names("skipped")), (names([]), names([])), "a tick is quiet by now");
+
+    let mut desk = Desk::new().await;
+    desk.env.insert("AWS_ENDPOINT_URL".to_owned(), world.sim.url());
+    let said = desk.plan(&event, &[]).await;
+    for name in ["lab", "late"] {
+        assert!(said.out.lines().any(|line| line.contains(&format!("  {name} "))), "{name}: {}", said.out);
+    }
+    let end = "curfew: would stop 1 of 3; left 1 alone (1 exempt)\nNot listed: 1 as_scheduled\n";
+    assert!(said.out.ends_with(end), "{}", said.out);
 }
 
 #[tokio::test]
