@@ -28,7 +28,7 @@ use crate::aws_json::{Client, DYNAMODB};
 use crate::problem::Problem;
 use crate::terminal;
 
-/// Both are asked to act every five minutes or so, and EC2 takes a minute to switch.
+/// It acts every five minutes, and EC2 takes a minute or two to switch.
 const SCHEDULER_SETTLES: TimeDelta = TimeDelta::minutes(12);
 /// Its policies run once an hour, at any minute of it.
 const CUSTODIAN_SETTLES: TimeDelta = TimeDelta::minutes(72);

@@ -257,10 +257,9 @@ impl Policies {
 
 /// Writes the first few ids, and counts the rest.
 fn shortened(ids: &[&str]) -> String {
-    match ids {
-        [all @ ..] if all.len() <= 3 => all.join(", "),
-        [first, second, rest @ ..] => format!("{first}, {second} and {} more", rest.len()),
-        _ => String::new(),
+    match ids.len() {
+        0..=3 => ids.join(", "),
+        many => format!("{} and {} more", ids[..2].join(", "), many - 2),
     }
 }
 
