@@ -183,6 +183,22 @@ async fn what_is_no_configuration_is_answered_in_words_that_help() {
     assert_snapshot!("no_configuration", answers.join("\n"));
 }
 
+#[tokio::test]
+async fn its_help_fits_a_narrow_terminal_and_says_how_it_ends() {
+    let desk = Desk::new().await;
+    let help = desk.run(&["takeover", "--help"]).await.out;
+    assert!(help.contains("Exit status: 0,"), "{help}");
+    for of in [
+        &["takeover", "--help"][..],
+        &["takeover", "instance-scheduler", "--help"],
+        &["takeover", "custodian", "--help"],
+    ] {
+        let help = desk.run(of).await.out;
+        let wide = help.lines().find(|line| line.chars().count() > 80);
+        assert_eq!(wide, None, "{of:?}");
+    }
+}
+
 // ---- Cloud Custodian ----
 
 /// A policy file like Custodian's documentation has, with one thing changed.
