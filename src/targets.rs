@@ -92,7 +92,7 @@ impl Target {
             Ok(plan) => Self { plan, ..self },
             // Whoever asks for every region means those that the organization allows.
             Err(error) if every_region && is_denied_by_organization(&error) => {
-                let note = Some(format!("passed over, a service control policy denies it ({})", error.code));
+                let note = Some(format!("skipped, a service control policy denies it ({})", error.code));
                 Self { denied: Some(error), worked: TargetRun { note, ..self.worked }, ..self }
             }
             Err(error) => self.failed(&error),
@@ -137,7 +137,7 @@ pub struct Moment {
 
 /// What becomes of the other targets when one's EC2 has ignored DryRun.
 fn not_asked() -> Outcome {
-    let message = "not asked for: in another region or account EC2 did what it was only asked about".into();
+    let message = "not tried: in another region or account, EC2 carried out a dry run".into();
     Outcome::Failed { code: DRY_RUN_IGNORED.into(), message }
 }
 
@@ -371,7 +371,7 @@ async fn reach(request: &Request, aws: &Aws, home: &Home, account: &Account, pla
             let ec2 = aws.ec2(&own_region);
             match patiently(planning, || ec2.regions(planning)).await {
                 Ok(regions) if regions.is_empty() => {
-                    let message = "EC2 lists no region that is enabled for this account".to_owned();
+                    let message = "EC2 lists no region as enabled for this account".to_owned();
                     let kind = ErrorKind::Refused { status: 200 };
                     return vec![target(own_region).failed(&Error { code: "NoRegions".to_owned(), message, kind })];
                 }
@@ -382,6 +382,48 @@ async fn reach(request: &Request, aws: &Aws, home: &Home, account: &Account, pla
     };
     let way = |region: &str| Some((aws.ec2(region), Instant::now()));
     regions.into_iter().map(|region| Target { way: way(&region), ..target(region) }).collect()
+}
+
+/// What EC2 shows in an account and region.
+#[derive(Debug)]
+pub struct Look {
+    /// The account.
+    pub account: String,
+    /// The region.
+    pub region: String,
+    /// What the request selects there, whatever its state; or why nobody knows.
+    pub found: Result<Vec<Instance>, Trouble>,
+}
+
+/// Looks at all that the request selects, in every target, and leaves it at that.
+pub async fn look(request: &Request, aws: &Aws, home: &Home, until: Deadline) -> Vec<Look> {
+    let accounts = accounts(request, home);
+    let reached = accounts.iter().map(|account| reach(request, aws, home, account, until));
+    let targets = join_all(reached).await.into_iter().flatten();
+    let looks = targets.map(|Target { way, worked, .. }| async move {
+        let found = match (way, worked.error) {
+            (_, Some(trouble)) => Err(trouble),
+            (None, None) => Ok(Vec::new()),
+            (Some((ec2, _)), None) => instances(&ec2, request, until).await.map_err(|error| trouble(&error)),
+        };
+        Look { account: worked.account, region: worked.region, found }
+    });
+    join_all(looks).await
+}
+
+async fn instances<E: Ec2>(ec2: &E, request: &Request, until: Deadline) -> Result<Vec<Instance>, Error> {
+    // Nothing is decided yet.
+    let selected = |instance: Instance| {
+        let is_ours = is_selected(request, &instance) && !instance.state.is_gone();
+        is_ours.then_some(Found::Planned(instance, Decision::Follow, None))
+    };
+    let states = states(Action::Reconcile { hibernate: false });
+    let mut found = Vec::new();
+    for filters in request.calls(states) {
+        found.extend(patiently(until, || ec2.matching(&filters, tags_first(request, selected), until)).await?);
+    }
+    let plan = plan_of_found(ec2, request, until, found, selected).await?;
+    Ok(plan.decided.into_iter().map(|(instance, _)| instance).collect())
 }
 
 /// What a look found of one instance.

@@ -32,5 +32,6 @@ mod takeover;
 mod throttling;
 mod told;
 mod transient;
+mod week;
 mod weeks;
 mod wrappings;
