@@ -18,22 +18,22 @@ const LOOKS: [&str; 4] = ["AssumeRole", "DescribeInstances", "DescribeRegions", 
 
 /// What a command said, and how it ended.
 #[derive(Debug)]
-struct Said {
-    out: String,
-    err: String,
-    code: i32,
+pub(crate) struct Said {
+    pub(crate) out: String,
+    pub(crate) err: String,
+    pub(crate) code: i32,
 }
 
 /// A person at a terminal: an AWS account, a home, an environment.
-struct Desk {
-    sim: Sim,
+pub(crate) struct Desk {
+    pub(crate) sim: Sim,
     /// With an empty home directory and a `PATH` of its own in it.
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     env: BTreeMap<String, String>,
 }
 
 impl Desk {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let sim = Sim::start().await;
         let name = sim.url().replace(|c: char| !c.is_ascii_alphanumeric(), "");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("curfew-{}-{name}", std::process::id()));
@@ -50,17 +50,17 @@ impl Desk {
         Self { sim, folder, env: env.map(|(name, value)| (name.to_owned(), value)).into() }
     }
 
-    fn env(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    fn without(mut self, name: &str) -> Self {
+    pub(crate) fn without(mut self, name: &str) -> Self {
         self.env.remove(name);
         self
     }
 
-    fn file(&self, name: &str, text: &str) {
+    pub(crate) fn file(&self, name: &str, text: &str) {
         std::fs::create_dir_all(self.folder.join(name).parent().unwrap()).unwrap();
         std::fs::write(self.folder.join(name), text).unwrap();
     }
@@ -73,7 +73,7 @@ impl Desk {
     }
 
     /// Runs a command with this on its standard input.
-    async fn with_input(&self, args: &[&str], input: &str) -> Said {
+    pub(crate) async fn with_input(&self, args: &[&str], input: &str) -> Said {
         let mut child = self.command(args).spawn().unwrap();
         // Who doesn't read it closes it.
         drop(child.stdin.take().unwrap().write_all(input.as_bytes()).await);
@@ -89,7 +89,7 @@ impl Desk {
         Said { out: text(output.stdout), err: text(output.stderr), code: output.status.code().unwrap() }
     }
 
-    async fn run(&self, args: &[&str]) -> Said {
+    pub(crate) async fn run(&self, args: &[&str]) -> Said {
         self.with_input(args, "").await
     }
 
@@ -654,7 +654,7 @@ async fn help_the_manual_and_completions_know_every_command() {
     assert_eq!(desk.run(&["man", "plans"]).await.code, 1);
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = desk.run(&["completions", shell]).await;
-        for command in ["check", "plan"] {
+        for command in ["check", "plan", "takeover"] {
             assert!(script.out.contains(command) && script.code == 0, "{shell}: {command}");
             assert!(manual.contains(command), "{command} in the manual");
         }

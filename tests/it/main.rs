@@ -28,6 +28,7 @@ mod second_run;
 mod seeds;
 mod soup;
 mod starts;
+mod takeover;
 mod throttling;
 mod told;
 mod transient;
