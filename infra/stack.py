@@ -1,18 +1,27 @@
 """What the Makefile's deployment commands do beyond calling a tool.
 
-    stack.py deploy | pause | resume | invoke EVENT | render FOLDER | architecture
+    stack.py deploy | pause | resume | halt | promote | invoke EVENT | undeploy | render FOLDER | architecture
 
-Parameters are read from infra/parameters.yaml (set PARAMETERS for another file, STACK for another stack). Commands that change
-something show what they will do and ask first; YES=yes in the environment answers for you. What is known to be wrong is
-refused before AWS is called.
+Parameters are read from infra/parameters.yaml (set PARAMETERS for another file, STACK for another stack). A stack whose name
+ends in -organization is one of infra/organization.yaml; what pauses, resumes or halts a stack does so to its organization's, too.
+PACKAGE is a folder whose function is deployed instead of the one built here; TAGS is what `deploy` puts on the stack and
+everything in it, like 'team=platform "owner=Jane Doe"'; BUCKET is where the zip goes instead of SAM's own bucket. Commands that
+change something show what they will do and ask first, except halt, which is for emergencies; YES=yes in the environment answers
+for you. What is known to be wrong is refused before AWS is called.
 """
 
+import base64
+import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
+import uuid
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from zoneinfo import available_timezones
 
@@ -24,8 +33,16 @@ from samcli.yamlhelper import yaml_parse
 ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = ROOT / os.environ.get("PARAMETERS", "infra/parameters.yaml")
 TEMPLATE = ROOT / "infra/template.yaml"
+ORGANIZATION_TEMPLATE = ROOT / "infra/organization.yaml"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+BUILT = TARGET / "lambda/ec2-curfew/bootstrap.zip"
 STACK = os.environ.get("STACK", "curfew")
+CURFEW = STACK.removesuffix("-organization")
+ORGANIZATION = f"{CURFEW}-organization"
+# What a verb is about: a stack and its organization's, or that one alone.
+MEANT = [CURFEW, ORGANIZATION] if STACK == CURFEW else [ORGANIZATION]
+# Remembers what the template reserves while a function is halted.
+RESERVE_TAG = "curfew:concurrency"
 SCHEDULED_TIME = "<aws.scheduler.scheduled-time>"
 # What each schedule carries.
 EVENTS = {
@@ -36,10 +53,12 @@ EVENTS = {
 }
 # Characters of a rule's input, bytes of a schedule's (quotas of EventBridge, and of EventBridge Scheduler).
 RULE_HOLDS, SCHEDULER_HOLDS = 8192, 256 * 1024
+# Minutes after which a warning is none any more, and characters of a request's name.
+WARNING_HOLDS, NAME_HOLDS = 20, 64
 
 
-# Whether it is armed or paused is up to a person, and must not change with a file.
-BY_HAND = {"Live": "`make deploy LIVE=yes`", "Paused": "`make pause`"}
+# Whether it is armed or paused is up to a person, and must not change with a file; nor what it is called.
+BY_HAND = {"Live": "`make deploy LIVE=yes`", "Paused": "`make pause`", "Curfew": "`make deploy STACK=…`"}
 
 
 class Wrong(Exception):
@@ -59,39 +78,83 @@ def render_all(folder: Path) -> None:
     values = parameters()
     (folder / "policy").mkdir(parents=True, exist_ok=True)
     (folder / "curfew.yaml").write_text(render(TEMPLATE, values))
-    for template in ("organization.yaml", "member-role.yaml"):
+    for template in (ORGANIZATION_TEMPLATE.name, "member-role.yaml", "chat.yaml"):
         (folder / template).write_text(render(ROOT / "infra" / template, values))
     key, _, value = values["ManagedTag"].partition("=")
     account = {
         "AWS::Partition": "aws",
         "AWS::Region": "us-east-1",
+        "AWS::URLSuffix": "amazonaws.com",
         "AWS::AccountId": "111122223333",
-        "AWS::StackName": STACK,
+        "AWS::StackName": CURFEW,
         "TagKey": key,
         "TagValue": value,
         "KmsKeys": "arn:aws:kms:us-east-1:111122223333:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f",
-        "DeadLetters.Arn": f"arn:aws:sqs:us-east-1:111122223333:{STACK}-DeadLetters",
-        "Function.Arn": f"arn:aws:lambda:us-east-1:111122223333:function:{STACK}",
-        "Curfew": STACK,
+        "DeadLetters.Arn": f"arn:aws:sqs:us-east-1:111122223333:{CURFEW}-DeadLetters",
+        "Function.Arn": f"arn:aws:lambda:us-east-1:111122223333:function:{CURFEW}",
+        "Curfew": CURFEW,
         "CurfewAccount": "444455556666",
-        "ExecutionRole": f"{STACK}-ExecutionRole-0A1B2C3D4E5F",
+        "ExecutionRole": f"{ORGANIZATION}-ExecutionRole-0A1B2C3D4E5F",
         "OrganizationId": "o-0a1b2c3d4e",
-        "StateMachine": f"arn:aws:states:us-east-1:111122223333:stateMachine:{STACK}-organization",
+        "RolePath": values["RolePath"],
+        "ExecutionRolePath": f"{values['RolePath']}organization/",
+        "Bus": "arn:aws:events:us-east-1:111122223333:event-bus/default",
+        "DataKeyArn": "arn:aws:kms:us-east-1:111122223333:key/4e5f6a7b-4e5f-6a7b-8c9d-4e5f6a7b8c9d",
+        "Bucket": "example-artifacts",
+        "Boundary": "arn:aws:iam::111122223333:policy/platform/boundary",
+        "Deployer": "platform-deployer",
+        "OrganizationDeployer": "organization-deployer",
+        "Tagger": "platform-tagger",
+        "StateMachine": f"arn:aws:states:us-east-1:111122223333:stateMachine:{ORGANIZATION}",
     }
-    for policy in sorted((ROOT / "policy").glob("*.json")):
-        filled = re.sub(r"\$\{([^}]+)\}", lambda it: account[it[1]], policy.read_text())
-        (folder / "policy" / policy.name).write_text(filled)
+    defaults = {key: str(it["Default"]) for key, it in declarations(ORGANIZATION_TEMPLATE).items() if "Default" in it}
+    organization = defaults | account | {
+        "AWS::StackName": ORGANIZATION,
+        "DeadLetters.Arn": f"arn:aws:sqs:us-east-1:111122223333:{ORGANIZATION}-DeadLetters",
+        "Targets": "ou-0a1b-2c3d4e5f",
+    }
+
+    def filled(path: Path) -> str:
+        its = organization if path.name.startswith("organization") else account
+        return re.sub(r"\$\{([^}]+)\}", lambda it: its[it[1]], path.read_text())
+
+    policies = {it.name: filled(it) for it in sorted((ROOT / "policy").glob("*.json"))}
+    for name, policy in policies.items():
+        (folder / "policy" / name).write_text(policy)
+    (folder / "objects.json").write_text(compact(objects(policies, filled(ROOT / "infra/organization.asl.json"))))
+
+
+def objects(policies: dict[str, str], machine: str) -> dict:
+    """A template that nobody deploys: in ours, policies and state machine are texts, which no linter looks into."""
+    kinds = {
+        "-trust.json": ("AWS::IAM::Role", "AssumeRolePolicyDocument", {}),
+        "-key-policy.json": ("AWS::KMS::Key", "KeyPolicy", {}),
+        # Not in IAM's language.
+        "tag-policy.json": ("AWS::Organizations::Policy", "Content", {"Name": "curfew", "Type": "TAG_POLICY"}),
+        # A service control policy, too, which is looked into only as one of these.
+        "": ("AWS::IAM::ManagedPolicy", "PolicyDocument", {}),
+    }
+    resources = {}
+    for name, policy in policies.items():
+        kind, key, others = next(it for end, it in kinds.items() if name.endswith(end))
+        resources[re.sub(r"\W", "", name.title())] = {"Type": kind, "Properties": {key: json.loads(policy)} | others}
+    properties = {"RoleArn": "arn:aws:iam::111122223333:role/curfew", "Definition": json.loads(machine)}
+    resources["StateMachine"] = {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}
+    return {"AWSTemplateFormatVersion": "2010-09-09", "Resources": resources}
 
 
 def insertion(what: str, values: dict[str, str]) -> str | int:
     if what.startswith("name of "):
         return read_json(what.removeprefix("name of ")).get("name", "curfew")
     if what.startswith("delay of "):
-        return max(delay(path) for path in what.removeprefix("delay of ").split(" and "))
+        return max(delay(request(path)) for path in what.removeprefix("delay of ").split(" and "))
     if what.startswith("silence of "):
         return silence(values[what.removeprefix("silence of ")])
     if what.startswith("value of "):
         return values[what.removeprefix("value of ")]
+    if what == "function":
+        # From where the template is written to.
+        return os.path.relpath(function(values["Architecture"]), TARGET)
     if what.endswith(".yaml"):
         return render(ROOT / what, values)
     if what.startswith("infra/events/"):
@@ -99,9 +162,23 @@ def insertion(what: str, values: dict[str, str]) -> str | int:
     return compact(read_json(what))
 
 
+def request(path: str) -> dict:
+    """What a file of infra/events asks for; with " as a warning" behind its name, what it would do if it came now."""
+    path, _, warning = path.partition(" as a ")
+    it = read_json(path)
+    if not warning:
+        return it
+    # Under its own name it would count as a run of the stop's, which an alarm misses.
+    name = f"{it.get('name', 'curfew')}-warning"
+    if len(name) > NAME_HOLDS:
+        raise Wrong(f"{path}: name: {it['name']!r} leaves no room for \"-warning\"; write {NAME_HOLDS - len('-warning')} characters at most")
+    return it | {"name": name, "max_delay_minutes": WARNING_HOLDS}
+
+
 def event(path: str, by_rule: bool) -> str:
     """The event as a schedule carries it, for CloudFormation's Fn::Sub to fill in."""
-    it = read_json(path)
+    it = request(path)
+    path, _, warning = path.partition(" as a ")
     action = Path(path).stem.partition("-")[0]
     if it.get("action") != action:
         raise Wrong(f'{path}: action: expected "{action}", found {json.dumps(it.get("action"))}')
@@ -110,13 +187,12 @@ def event(path: str, by_rule: bool) -> str:
     it = {"timezone": "${Timezone}"} | it
     if it.pop("dry_run", False):
         raise Wrong(f"{path}: dry_run: leave it out; a deployment rehearses anyway until LIVE=yes")
-    text = compact(it | {"dry_run": "@dry_run"}).replace('"@dry_run"', "${DryRun}")
+    text = compact(it | {"dry_run": "@dry_run"}).replace('"@dry_run"', "true" if warning else "${DryRun}")
     return text.replace(f'"{SCHEDULED_TIME}"', "<time>") if by_rule else text
 
 
-def delay(path: str) -> int:
+def delay(it: dict) -> int:
     """Seconds after which the event does nothing any more; Lambda and Scheduler keep none longer than six hours."""
-    it = read_json(path)
     minutes = it.get("max_delay_minutes", {"stop": 60, "reconcile": 5}.get(it.get("action"), 240))
     return min(max(minutes * 60, 60), 6 * 3600)
 
@@ -148,28 +224,39 @@ def compact(it: dict) -> str:
 
 
 def parameters() -> dict[str, str]:
-    """Those of infra/parameters.yaml, held against the template's constraints."""
+    """Those of infra/parameters.yaml, held against the templates' constraints. One file may serve both stacks."""
     try:
         given = yaml_parse(PARAMETERS.read_text()) or {}
     except Exception as error:
         raise Wrong(f"{PARAMETERS}: {error}") from error
-    declared = yaml_parse(TEMPLATE.read_text())["Parameters"]
-    values = {key: it["Default"] for key, it in declared.items()}
-    values |= {"Live": os.environ.get("LIVE") or "no"} | {key: text(it) for key, it in given.items()}
+    declared = declarations(ORGANIZATION_TEMPLATE) | declarations(TEMPLATE)
+    values = {key: str(it["Default"]) for key, it in declared.items() if "Default" in it}
+    values |= {"Live": os.environ.get("LIVE") or "no"} | {key: text(it, declared.get(key, {})) for key, it in given.items()}
     problems = [problem for key, value in values.items() for problem in check(key, value, declared)]
     problems += [f"{key}: can't be set in a file; use {how}" for key, how in BY_HAND.items() if key in given]
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,49}", STACK):
-        problems.append(f"STACK: {STACK!r} is not valid; begin with a letter, then use letters, digits and dashes, 50 characters at most")
+    if STACK == ORGANIZATION:
+        missing = [key for key in declarations(ORGANIZATION_TEMPLATE) if key not in values]
+        problems += [f"{key}: missing; {declared[key]['ConstraintDescription']}" for key in missing]
+    # A role's name holds 64: with a longer one, CloudFormation would shorten it, and policy/deployer.json not know it again.
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,35}", CURFEW):
+        problems.append(f"STACK: {STACK!r} is not valid; begin with a letter, then use letters, digits and dashes, 36 characters at most")
     if not problems:
         problems = agreements(values)
     if problems:
         raise Wrong("; ".join(problems))
-    return values
+    return values | {"Curfew": CURFEW}
 
 
-def text(it: object) -> str:
-    # YAML reads a bare yes and off as true and false.
-    return {True: "yes", False: "off", None: ""}.get(it, it) if isinstance(it, bool | None) else str(it)
+def declarations(template: Path) -> dict[str, dict]:
+    return yaml_parse(template.read_text())["Parameters"]
+
+
+def text(it: object, declared: dict) -> str:
+    if isinstance(it, dict):
+        return compact(it)
+    # YAML reads a bare yes as true, and off and no as false.
+    no = "no" if "no" in declared.get("AllowedValues", []) else "off"
+    return {True: "yes", False: no, None: ""}.get(it, it) if isinstance(it, bool | None) else str(it)
 
 
 def check(key: str, value: str, declared: dict) -> list[str]:
@@ -177,7 +264,12 @@ def check(key: str, value: str, declared: dict) -> list[str]:
         return [f"{key}: unknown parameter; the template has {', '.join(declared)}"]
     it = declared[key]
     parts = value.split(",") if it["Type"] == "CommaDelimitedList" else [value]
-    fits = value in it["AllowedValues"] if "AllowedValues" in it else all(re.search(it["AllowedPattern"], part) for part in parts)
+    if "AllowedValues" in it:
+        fits = value in it["AllowedValues"]
+    elif it["Type"] == "Number":
+        fits = value.isdecimal() and it["MinValue"] <= int(value) <= it.get("MaxValue", int(value))
+    else:
+        fits = all(re.search(it["AllowedPattern"], part) for part in parts)
     return [] if fits else [f"{key}: {value!r} is not valid; {it['ConstraintDescription']}"]
 
 
@@ -188,7 +280,13 @@ def agreements(values: dict[str, str]) -> list[str]:
         problems.append(f"Timezone: {values['Timezone']!r} is not an IANA time zone; write one like 'Europe/Berlin'")
     if values["ScheduleWith"] == "rule" and values["Timezone"] != "UTC":
         problems.append(f"Timezone: {values['Timezone']!r} can't be used with ScheduleWith 'rule'; write 'UTC', and StopAt and StartAt in UTC")
-    problems += [f"{key}: {values[key]!r} is not valid; {wrong}" for key in ("StopAt", "StartAt", "SnapshotsAt") if (wrong := bad_cron(values[key]))]
+    problems += [f"{key}: {values[key]!r} is not valid; {wrong}" for key in ("StopAt", "StartAt", "WarnAt", "SnapshotsAt") if (wrong := bad_cron(values[key]))]
+    if values["WarnAt"] != "off":
+        needs = {"Events": "nobody would get the warning", "StopAt": "there is no stop to warn of"}
+        problems += [f"WarnAt: {values['WarnAt']!r}, but {key} is 'off': {why}" for key, why in needs.items() if values[key] == "off"]
+    if values["Ec2Limits"] and not are_limits(values["Ec2Limits"]):
+        wrong = declarations(TEMPLATE)["Ec2Limits"]["ConstraintDescription"]
+        problems.append(f"Ec2Limits: {values['Ec2Limits']!r} is not valid; {wrong}")
     key, _, value = values["ManagedTag"].partition("=")
     for path in EVENTS.values():
         if read_json(path).get("tags", {}).get(key) != value:
@@ -205,7 +303,7 @@ def agreements(values: dict[str, str]) -> list[str]:
 def oversized(values: dict[str, str]) -> list[str]:
     """Events that have no room where they go."""
     problems = []
-    for key, path in EVENTS.items():
+    for key, path in (EVENTS | ({} if values["WarnAt"] == "off" else {"WarnAt": f"{EVENTS['StopAt']} as a warning"})).items():
         by_rule = values["ScheduleWith"] == "rule" and values[key] != "off"
         text = event(path, by_rule).replace("${Timezone}", values["Timezone"]).replace("${DryRun}", "false")
         if by_rule and len(text) > RULE_HOLDS:
@@ -214,6 +312,18 @@ def oversized(values: dict[str, str]) -> list[str]:
         elif (size := len(text.encode())) > SCHEDULER_HOLDS:
             problems.append(f"{path}: {size:,} bytes, but a schedule's input holds only {SCHEDULER_HOLDS:,}; write fewer hours")
     return problems
+
+
+def are_limits(text: str) -> bool:
+    """Whether the function can begin with them: it reads them as strictly."""
+    try:
+        limits = json.loads(text)
+        rates = [rate for action in limits.values() for rate in (action.pop("calls"), action.pop("instances"), *action.values())]
+        return set(limits) <= {"StartInstances", "StopInstances"} and all(
+            set(rate) == {"size", "refill"} and rate["size"] >= 1 and rate["refill"] > 0 for rate in rates
+        ) and not any(limits.values())
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return False
 
 
 def bad_cron(cron: str) -> str | None:
@@ -254,22 +364,98 @@ def warn_without_bin(values: dict[str, str]) -> None:
 
 def deploy() -> None:
     values = parameters()
-    template = TARGET / "curfew.yaml"
-    template.write_text(render(TEMPLATE, values))
-    built = architecture_of(TARGET / "lambda/ec2-curfew/bootstrap.zip")
+    source = ORGANIZATION_TEMPLATE if STACK == ORGANIZATION else TEMPLATE
+    template = TARGET / f"{STACK}.yaml"
+    template.write_text(render(source, values))
+    built = architecture_of(function(values["Architecture"]))
     if built != values["Architecture"]:
         raise Wrong(f"Architecture: {values['Architecture']!r}, but the function is built for {built}; run `make build`")
-    print(f"{STACK}: {what_changes(values['Live'])}")
+    now = deployed(STACK)
+    if now.get("Live") == "yes" and not os.environ.get("LIVE"):
+        if answered():
+            raise Wrong(f"{STACK}: is ARMED, and YES=yes doesn't say whether it stays so; add LIVE=yes to keep it armed, LIVE=no to disarm it")
+        ask(f"{STACK}: is ARMED; disarm it? (LIVE=yes keeps it armed)")
+    print(f"{STACK}: {what_changes(values, now)}")
+    was_halted = bool(now and halted(STACK))
     # A stack that is paused stays so.
-    overrides = [f'{key}="{value}"' for key, value in values.items() if key != "Paused"]
-    command = ["deploy", "--template-file", template, "--stack-name", STACK, "--resolve-s3", "--s3-prefix", STACK]
-    command += ["--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset"]
-    command += ["--no-confirm-changeset" if answered() else "--confirm-changeset"]
-    sam = Path(sys.executable).with_name("sam")
+    overrides = [f"{key}={quoted(values[key])}" for key in declarations(source) if key != "Paused"]
+    # One option for all: of several, SAM takes the last.
+    tags = [f'"{key}"="{value}"' for key, value in stack_tags().items()]
+    sam(
+        *["deploy", "--template-file", template, "--stack-name", STACK, "--s3-prefix", STACK],
+        *(["--s3-bucket", bucket] if (bucket := os.environ.get("BUCKET")) else ["--resolve-s3"]),
+        *(["--tags", *tags] if tags else []),
+        *["--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset"],
+        *["--no-confirm-changeset" if answered() else "--confirm-changeset"],
+        *["--parameter-overrides", *overrides],
+    )
+    # So does one that is halted, whatever CloudFormation makes of a reserve that it didn't set.
+    for name in [name for name, reserve in reserves(STACK).items() if reserve != 0] if was_halted else []:
+        reserve_nothing(name)
+    tell()
+
+
+def quoted(value: str) -> str:
+    """The value as SAM reads it."""
+    return '"' + value.replace('"', '\\"') + '"'
+
+
+def sam(*arguments: object) -> None:
+    command = [Path(sys.executable).with_name("sam"), *arguments]
     # SAM's telemetry is nobody's business.
-    ended = subprocess.run([sam, *command, "--parameter-overrides", *overrides], env=os.environ | {"SAM_CLI_TELEMETRY": "0"})
-    if ended.returncode:
-        raise Wrong("deployment failed; see sam's output above")
+    if subprocess.run(command, env=os.environ | {"SAM_CLI_TELEMETRY": "0"}).returncode:
+        raise Wrong(f"sam {arguments[0]} failed; see its output above")
+
+
+def function(architecture: str) -> Path:
+    """Returns the zip to deploy: what was built here, or PACKAGE's, once every file there is what SHA256SUMS says."""
+    if not os.environ.get("PACKAGE"):
+        return BUILT
+    folder = Path(os.environ["PACKAGE"]).resolve()
+    zipped = f"curfew-{version()}-{architecture}.zip"
+    again = "download the package again and unpack it, or build it with `make package`"
+    try:
+        sums = {name: digest for digest, name in map(str.split, (folder / "SHA256SUMS").read_text().splitlines())}
+    except OSError as error:
+        raise Wrong(f"PACKAGE: {folder / 'SHA256SUMS'}: {error.strerror}; {again}") from error
+    except ValueError as error:
+        raise Wrong(f"PACKAGE: {folder / 'SHA256SUMS'}: expected a sum and a name on every line; {again}") from error
+    problems = [problem for name, digest in sums.items() if (problem := altered(folder / name, digest))]
+    if problems:
+        raise Wrong(f"PACKAGE: {'; '.join(problems)}; {again}")
+    if zipped not in sums:
+        found = ", ".join(name for name in sums if name.endswith(".zip")) or "no zip"
+        raise Wrong(f"PACKAGE: {folder} has {found}, but this checkout and Architecture {architecture!r} ask for {zipped}")
+    return folder / zipped
+
+
+def altered(path: Path, expected: str) -> str | None:
+    """What is wrong with a file of a package."""
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return None if found == expected else f"{path}: its SHA-256 is {found}, but SHA256SUMS says {expected}"
+
+
+def version() -> str:
+    return tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+
+
+def stack_tags() -> dict[str, str]:
+    """Those of TAGS; without it, those that the stack has: SAM would take them off."""
+    given = os.environ.get("TAGS", "")
+    if not given:
+        return {it["Key"]: it["Value"] for it in described(STACK).get("Tags", [])}
+    try:
+        pairs = [it.partition("=") for it in shlex.split(given)]
+    except ValueError as error:
+        raise Wrong(f"TAGS: {given!r}: {error}") from error
+    for key, equals, value in pairs:
+        # What CloudFormation takes.
+        if not (equals and re.fullmatch(r"(?!aws:)[\w .:/=+@-]{1,128}", key) and re.fullmatch(r"[\w .:/=+@-]{1,256}", value)):
+            raise Wrong(f"TAGS: {key + equals + value!r} is not valid; write key=value, like 'team=platform \"owner=Jane Doe\"'")
+    return {key: value for key, _, value in pairs}
 
 
 def architecture_of(built: Path) -> str:
@@ -282,9 +468,9 @@ def architecture_of(built: Path) -> str:
     return {0x3E: "x86_64", 0xB7: "arm64"}.get(machine, f"machine {machine}")
 
 
-def what_changes(live: str) -> str:
-    becomes = "ARMED: it will stop and start instances" if live == "yes" else "a rehearsal: nothing will be stopped or started"
-    now = deployed()
+def what_changes(values: dict[str, str], now: dict[str, str]) -> str:
+    deletes = ", mark snapshots and delete them" if STACK != ORGANIZATION and values["SnapshotsAt"] != "off" else ""
+    becomes = f"ARMED: it will stop and start instances{deletes}" if values["Live"] == "yes" else "a rehearsal: nothing will be stopped or started"
     if not now:
         return becomes
     was = "armed" if now.get("Live") == "yes" else "a rehearsal"
@@ -292,37 +478,184 @@ def what_changes(live: str) -> str:
     return f"{becomes} (was {was}{paused})"
 
 
-def deployed() -> dict[str, str]:
+def deployed(stack: str) -> dict[str, str]:
     """The parameters of the stack as it stands, none if there is no stack."""
+    return {it["ParameterKey"]: it["ParameterValue"] for it in described(stack).get("Parameters", [])}
+
+
+def described(stack: str) -> dict:
+    """The stack as it stands, empty if there is none."""
     try:
-        stack = boto3.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
+        it = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
     except ClientError as error:
         if "does not exist" in str(error):
             return {}
         raise
-    return {it["ParameterKey"]: it["ParameterValue"] for it in stack.get("Parameters", [])}
+    # Its first deployment was shown and declined.
+    return {} if it["StackStatus"] == "REVIEW_IN_PROGRESS" else it
 
 
-def switch(paused: str) -> None:
-    """Pauses or resumes as the stack is deployed: nothing else of it changes."""
+def standing() -> dict[str, dict[str, str]]:
+    """The stacks that are meant, with their parameters."""
+    them = {stack: now for stack in MEANT if (now := deployed(stack))}
+    if not them:
+        raise Wrong(f"{STACK}: no such stack in {boto3.client('cloudformation').meta.region_name}")
+    return them
+
+
+def tell() -> None:
+    """Says what each of both stacks is: nobody shall take one that runs for one that doesn't."""
+    for stack in (CURFEW, ORGANIZATION):
+        if now := deployed(stack):
+            print(f"{stack}: {what_is(stack, now)}")
+
+
+def what_is(stack: str, now: dict[str, str]) -> str:
+    it = "armed" if now.get("Live") == "yes" else "a rehearsal"
+    if now.get("Paused") == "yes":
+        it += ", paused; `make resume` ends it"
+    elif all(now.get(key, "off") == "off" for key in EVENTS):
+        it += ", without a schedule"
+    else:
+        it += ", its schedules are on"
+    if not (names := halted(stack)):
+        return it
+    whose = "no run" if names == list(reserves(stack)) else f"no run of {names[0]}"
+    return f"{it}; HALTED: {whose} begins until `make resume`"
+
+
+def pause() -> None:
+    switch("yes", standing())
+    print("A run that has begun goes on, with its retries; `make halt` lets none of these begin.")
+
+
+def resume() -> None:
+    them = standing()
+    lifted = [name for stack in them for name in halted(stack)]
+    switch("no", them, lifted)
+
+
+def switch(paused: str, stacks: dict[str, dict[str, str]], lifted: Sequence[str] = ()) -> None:
+    """Pauses or resumes stacks as they are deployed: nothing else of them changes."""
+    change = [stack for stack, now in stacks.items() if now.get("Paused", "no") != paused]
+    what = [f"{'disable' if paused == 'yes' else 'enable'} the schedules of {' and '.join(change)}"] * bool(change)
+    what += [f"let {' and '.join(lifted)} run again"] * bool(lifted)
+    if what:
+        ask(f"{' and '.join(what)}?")
+    failed = []
+    for stack in stacks:
+        try:
+            for name in functions_of(stack):
+                if name in lifted:
+                    reserve_again(name)
+            if stack in change:
+                set_paused(stack, stacks[stack], paused)
+        except (Wrong, ClientError, BotoCoreError) as error:
+            failed.append(f"{stack}: NOT {'paused' if paused == 'yes' else 'resumed'}: {error}")
+    tell()
+    if failed:
+        raise Wrong("; ".join(failed))
+
+
+def set_paused(stack: str, now: dict[str, str], paused: str) -> None:
+    """By a change set, as SAM deploys too: an update of a template with a transform would need leave of its own."""
+    if "Paused" not in now:
+        raise Wrong("deployed by a version that can't be; `make halt` stops it, `make deploy` makes it pausable")
     cloud = boto3.client("cloudformation")
-    now = deployed()
-    if not now:
-        raise Wrong(f"{STACK}: no such stack in {cloud.meta.region_name}")
-    if now.get("Paused") == paused:
-        print(f"{STACK}: already {'paused' if paused == 'yes' else 'running'}")
-        return
-    ask(f"{STACK}: {'disable' if paused == 'yes' else 'enable'} the schedules?")
+    change = {"StackName": stack, "ChangeSetName": f"{'pause' if paused == 'yes' else 'resume'}-{uuid.uuid4()}"}
     kept = [{"ParameterKey": key, "UsePreviousValue": True} for key in now if key != "Paused"]
-    cloud.update_stack(
-        StackName=STACK,
+    cloud.create_change_set(
+        **change,
         UsePreviousTemplate=True,
         Parameters=[*kept, {"ParameterKey": "Paused", "ParameterValue": paused}],
-        # The second for SAM's transform: only a change set goes without.
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
-    cloud.get_waiter("stack_update_complete").wait(StackName=STACK, WaiterConfig={"Delay": 5})
-    print(f"{STACK}: {'paused; run `make resume` to end it' if paused == 'yes' else 'running'}")
+    cloud.get_waiter("change_set_create_complete").wait(**change, WaiterConfig={"Delay": 2})
+    cloud.execute_change_set(**change)
+    cloud.get_waiter("stack_update_complete").wait(StackName=stack, WaiterConfig={"Delay": 5})
+
+
+def halt() -> None:
+    """At once, and without CloudFormation."""
+    failed, found = [], False
+    for name in [name for stack in MEANT for name in functions_of(stack)]:
+        try:
+            reserve_nothing(name)
+            found = True
+            print(f"{name}: HALTED; a run that has begun goes on for a quarter of an hour at most, no other begins until `make resume`")
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ResourceNotFoundException":
+                failed.append(f"{name}: NOT halted: {error}")
+    if failed:
+        raise Wrong("; ".join(failed))
+    if not found:
+        raise Wrong(f"{STACK}: no such function in {boto3.client('lambda').meta.region_name}")
+
+
+def functions_of(stack: str) -> list[str]:
+    """The names of its functions; there is one for snapshots only if SnapshotsAt is set."""
+    return [stack] if stack == ORGANIZATION else [stack, f"{stack}-snapshots"]
+
+
+def reserves(stack: str) -> dict[str, int | None]:
+    """What is reserved for each of its functions that exist."""
+    functions, them = boto3.client("lambda"), {}
+    for name in functions_of(stack):
+        try:
+            them[name] = functions.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
+        except functions.exceptions.ResourceNotFoundException:
+            continue
+    return them
+
+
+def halted(stack: str) -> list[str]:
+    """Those of its functions that are halted."""
+    return [name for name, reserve in reserves(stack).items() if reserve == 0]
+
+
+def reserve_nothing(name: str) -> None:
+    functions = boto3.client("lambda")
+    reserve = functions.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
+    functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+    if reserve:
+        arn = functions.get_function_configuration(FunctionName=name)["FunctionArn"]
+        functions.tag_resource(Resource=arn, Tags={RESERVE_TAG: str(reserve)})
+
+
+def reserve_again(name: str) -> None:
+    """What was reserved before, if anything was."""
+    functions = boto3.client("lambda")
+    function = functions.get_function(FunctionName=name)
+    if reserve := function.get("Tags", {}).get(RESERVE_TAG):
+        functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=int(reserve))
+        functions.untag_resource(Resource=function["Configuration"]["FunctionArn"], TagKeys=[RESERVE_TAG])
+    else:
+        functions.delete_function_concurrency(FunctionName=name)
+
+
+def promote() -> None:
+    """Moves what runs in all accounts to what is deployed."""
+    functions = boto3.client("lambda")
+    now = functions.get_function_configuration(FunctionName=ORGANIZATION)
+    meant = function(now["Architectures"][0])
+    if meant.exists() and now["CodeSha256"] != (built := base64.b64encode(hashlib.sha256(meant.read_bytes()).digest()).decode()):
+        raise Wrong(f"{ORGANIZATION}: has the code {now['CodeSha256']}, but {meant} is {built}; deploy that first, or say by PACKAGE= which is meant")
+    live = functions.get_alias(FunctionName=ORGANIZATION, Name="live")["FunctionVersion"]
+    ask(f"{ORGANIZATION}: let all accounts have the code {now['CodeSha256']}, deployed {now['LastModified']}, in place of version {live}?")
+    # Lambda refuses it if somebody has deployed another meanwhile, and gives the last one again if nothing is new.
+    version = functions.publish_version(FunctionName=ORGANIZATION, CodeSha256=now["CodeSha256"], RevisionId=now["RevisionId"])["Version"]
+    functions.update_alias(FunctionName=ORGANIZATION, Name="live", FunctionVersion=version)
+    print(f"{ORGANIZATION}: version {version} is live" + (", as before" if version == live else f"; before it was {live}"))
+
+
+def undeploy() -> None:
+    """Removes the one stack that is named."""
+    bucket = os.environ.get("BUCKET")
+    sam(
+        *["delete", "--stack-name", STACK, *["--no-prompts"] * answered()],
+        *(["--s3-bucket", bucket, "--s3-prefix", STACK] if bucket else []),
+    )
+    tell()
 
 
 def invoke(path: str) -> None:
@@ -365,9 +698,15 @@ def main(arguments: list[str]) -> int:
             case ["deploy"]:
                 deploy()
             case ["pause"]:
-                switch("yes")
+                pause()
             case ["resume"]:
-                switch("no")
+                resume()
+            case ["halt"]:
+                halt()
+            case ["promote"]:
+                promote()
+            case ["undeploy"]:
+                undeploy()
             case ["invoke", path]:
                 invoke(path)
             case ["architecture"]:

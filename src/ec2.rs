@@ -22,7 +22,7 @@ mod page;
 mod refusal;
 
 pub use aws::{Aws, AwsEc2};
-pub use refusal::{Class, Fall, classify, fall, may_pass};
+pub use refusal::{Class, Fall, classify, fall, is_denied_by_organization, may_pass};
 
 /// EC2 in one account and region.
 ///

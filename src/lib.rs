@@ -1,7 +1,7 @@
 //! Curfew switches EC2 instances off when nobody needs them, and on again before people come to work.
 //!
-//! An event takes one way through: [`event`] → [`request`] → [`plan`] → [`engine`] → [`report`], the middle part of it once per
-//! account and region ([`targets`]).
+//! An event takes one way through: [`event`] → [`request`] → [`plan`] → [`engine`] → [`report`], the middle part of it once
+//! per account and region ([`targets`]).
 //!
 //! - **The middle is pure.** [`request`], [`select`], [`instance`], [`hours`], [`plan`], [`outcome`] and [`report`] know no SDK,
 //!   no environment and no clock; what they need of these is passed as an argument. A test below enforces it.
@@ -13,6 +13,8 @@
 //! - **EC2** is behind [`ec2`], a port of five verbs in our own types. Its adapter, `ec2/aws.rs`, is the only file that names the
 //!   AWS SDK; `ec2/refusal.rs` is the only table of what EC2's codes mean.
 //! - **What happened** is an [`outcome`], which the engine and the report share; [`telemetry`] turns it into log lines and metrics.
+//!
+//! The tool `curfew` (`bin/curfew/`) goes the same way as far as the plan, by [`targets::preview`], and says it to a terminal.
 //!
 //! # Where do I add …
 //!
@@ -27,6 +29,7 @@
 //!   "The log" there.
 //! - **an action?** `Action` in `request.rs`; the compiler then names every `match` that must know it.
 //! - **a reason to keep a snapshot?** `Reason` in `outcome.rs`, `snapshots/rule.rs`, infra/README.md, "Snapshots".
+//! - **a command of the tool?** A module of `bin/curfew/`, with its `Args` and `run`; `main.rs` there lists them.
 //! - **a test, a fault, a seed?** tests/README.md.
 
 pub mod deadline;
@@ -99,9 +102,11 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
     let deadline = Deadline::of(context.deadline());
     let unwrapped = unwrap(event)?;
     if request::snapshots::is_meant(&unwrapped.request) {
-        return delete_snapshots(unwrapped, &context, &aws, (begun, now), deadline).await;
+        return delete_snapshots(unwrapped, &context, aws.for_execution(&context.request_id), (begun, now), deadline)
+            .await;
     }
     let request = Request::parse(unwrapped.request, unwrapped.time, now)?;
+    let aws = aws.for_execution(&context.request_id);
     let deadline = if request.is_about_hours() { deadline.at_most(LONGEST_TICK) } else { deadline };
     check_regions(&request.regions, &aws)?;
     let (as_of, late) = as_of(request.scheduled_time, now);
@@ -127,19 +132,19 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
 async fn delete_snapshots(
     unwrapped: Unwrapped,
     context: &Context,
-    aws: &Aws,
+    aws: Aws,
     (begun, now): (Instant, DateTime<Utc>),
     deadline: Deadline,
 ) -> Result<Report, Failure> {
     let request = request::snapshots::Request::parse(unwrapped.request, unwrapped.time, now)?;
-    check_regions(&request.regions, aws)?;
+    check_regions(&request.regions, &aws)?;
     let (as_of, late) = as_of(request.scheduled_time, now);
     let report = if late > request.max_delay {
         Report::of_stale_snapshots(&request, late, begun.elapsed())
     } else {
         let home = Home::of(&context.invoked_function_arn);
         let tell = |worked: &snapshots::TargetRun| telemetry::log_snapshots(&request, worked);
-        let run = snapshots::run(&request, aws, &home, deadline, as_of, now, tell).await;
+        let run = snapshots::run(&request, &aws, &home, deadline, as_of, now, tell).await;
         Report::of_snapshots(&request, &run, begun.elapsed())
     };
     telemetry::log_metrics(&report);
@@ -181,7 +186,7 @@ where
     F: Future<Output = Result<Report, Failure>> + Send + 'static,
 {
     tokio::spawn(pipeline).await.unwrap_or_else(|error| {
-        Err(Failure { error_type: "Internal", message: format!("a defect in Curfew, please report it: {error}") })
+        Err(Failure { error_type: "Internal", message: format!("a bug in Curfew, please report it: {error}") })
     })
 }
 

@@ -1,6 +1,6 @@
-//! What happened, as data, and its one sentence.
+//! Pure: what happened, as data and in one sentence.
 //!
-//! Must not know how it came about, nor how it is told. Its fields and names are a contract.
+//! Must not know how it came about, or where it goes. Its fields and names are a contract.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,9 +18,9 @@ mod snapshots;
 /// Bytes of the answer and of its log line: a CloudWatch event and a Step Functions state hold 256 KB, and the
 /// caller's own wrapping needs room.
 const MAX_BYTES: usize = 195_000;
-/// Bytes of a tick's report beyond which targets about which nothing is to be told are only counted: there are 288 a day.
+/// Bytes of a tick's report beyond which targets without news are only counted: there are 288 ticks a day.
 const QUIET_BYTES: usize = 850;
-/// Entries of a target's list: more than ever fit into the bytes.
+/// Entries in a target's list: more than would ever fit.
 const MAX_LISTED: usize = 4000;
 /// Instances that the sentence names; the lists have the rest.
 const NAMED: usize = 3;
@@ -29,7 +29,7 @@ const MAX_QUOTED_ERROR: usize = 200;
 /// Characters of a selection that the sentence quotes.
 const MAX_QUOTED_SELECTION: usize = 300;
 
-/// The report: the answer of a run that left nothing undone, and a log line of every run.
+/// The report: what a run that left nothing undone returns, and what every run logs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "infra/README.md, \"The report\", describes every field")]
 pub struct Report {
@@ -46,9 +46,12 @@ pub struct Report {
     pub targets: Vec<Target>,
     #[serde(skip_serializing_if = "is_zero")]
     pub truncated_targets: usize,
-    /// A quiet night that looks like a typo.
+    /// Nothing matched, which may be a typo.
     #[serde(skip)]
     pub suspicious: bool,
+    /// It tells what a run would do, and there was none.
+    #[serde(skip)]
+    preview: bool,
 }
 
 /// How a run ended.
@@ -57,9 +60,9 @@ pub struct Report {
 pub enum Verdict {
     /// Nothing that should have changed is left.
     Complete,
-    /// EC2 said no to something.
+    /// EC2 refused something.
     Incomplete,
-    /// Something is left that a retry may do, whatever else EC2 said no to.
+    /// Something is left that a retry may do, whatever else EC2 refused.
     Unfinished,
     /// Too late to begin: nothing was changed.
     Stale,
@@ -67,7 +70,7 @@ pub enum Verdict {
     TooManyChanges,
 }
 
-/// How many instances ended how; the first is the sum of the others.
+/// How many instances had which outcome; the first field is the sum of the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Summary {
@@ -111,7 +114,7 @@ pub struct Target {
     pub truncated: usize,
 }
 
-/// Why a whole account and region could not be worked on.
+/// Why a whole account and region failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "EC2's words")]
 pub struct TargetError {
@@ -119,7 +122,7 @@ pub struct TargetError {
     pub message: String,
 }
 
-/// An instance, or a snapshot, to which EC2 said no.
+/// An instance, or a snapshot, that EC2 refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "EC2's words")]
 pub struct Failed {
@@ -129,7 +132,7 @@ pub struct Failed {
     pub message: String,
 }
 
-/// An instance that a retry may do.
+/// An instance that a retry may switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Unfinished {
@@ -189,9 +192,9 @@ impl Target {
         }
     }
 
-    /// Puts what became of a target's instances into its lists.
+    /// Sorts the outcomes of a target's instances into its lists, at most `max_listed` into each.
     #[must_use]
-    pub fn new(worked: &TargetRun) -> Self {
+    pub fn new(worked: &TargetRun, max_listed: usize) -> Self {
         let mut target = Self::empty(&worked.account, &worked.region, worked.error.as_ref(), worked.note.as_ref());
         let change = |settled: &Settled, from: &State, to: &State, message: Option<Box<str>>| Changed {
             id: settled.id.as_str().into(),
@@ -206,18 +209,26 @@ impl Target {
             let (id, name) = (settled.id.as_str().into(), settled.name.as_deref().map(str::to_owned));
             let listed = match settled.outcome.clone() {
                 Outcome::Changed { from, to, message } => {
-                    list(&mut target.changed, change(settled, &from, &to, message))
+                    list(max_listed, &mut target.changed, change(settled, &from, &to, message))
                 }
-                Outcome::WouldChange { from, to } => list(&mut target.would_change, change(settled, &from, &to, None)),
+                Outcome::WouldChange { from, to } => {
+                    list(max_listed, &mut target.would_change, change(settled, &from, &to, None))
+                }
                 Outcome::Skipped(skip) => {
                     let Skip { reason, until, message, .. } = *skip;
-                    list(&mut target.skipped, Skipped { id, name, reason, until: until.map(rfc3339), message })
+                    list(
+                        max_listed,
+                        &mut target.skipped,
+                        Skipped { id, name, reason, until: until.map(rfc3339), message },
+                    )
                 }
-                Outcome::Failed { code, message } => {
-                    list(&mut target.failed, Failed { id, name, code: code.into(), message: message.into() })
-                }
+                Outcome::Failed { code, message } => list(
+                    max_listed,
+                    &mut target.failed,
+                    Failed { id, name, code: code.into(), message: message.into() },
+                ),
                 Outcome::Unfinished { reason } => {
-                    list(&mut target.unfinished, Unfinished { id, name, reason: reason.into() })
+                    list(max_listed, &mut target.unfinished, Unfinished { id, name, reason: reason.into() })
                 }
             };
             target.truncated += usize::from(!listed);
@@ -239,8 +250,24 @@ impl Report {
     /// Reports a run.
     #[must_use]
     pub fn of_run(request: &Request, run: &Run, duration: Duration) -> Self {
-        let targets: Vec<Target> = run.targets.iter().map(Target::new).collect();
-        let mut report = Self::empty(request, duration);
+        let mut report = Self::whole(request, run, Self::empty(request, duration), MAX_LISTED);
+        if request.is_about_hours() {
+            let mut excess = json_len(&report).saturating_sub(QUIET_BYTES);
+            report.drop_targets(Target::is_quiet, &mut excess);
+        }
+        report.truncate();
+        report
+    }
+
+    /// Reports what a run would do, as a dry run does, and at any length.
+    #[must_use]
+    pub fn of_preview(request: &Request, run: &Run, duration: Duration) -> Self {
+        let empty = Self { dry_run: true, preview: true, ..Self::empty(request, duration) };
+        Self::whole(request, run, empty, usize::MAX)
+    }
+
+    fn whole(request: &Request, run: &Run, mut report: Self, max_listed: usize) -> Self {
+        let targets: Vec<Target> = run.targets.iter().map(|target| Target::new(target, max_listed)).collect();
         for settled in all(run) {
             report.summary.matched += 1;
             let count = match &settled.outcome {
@@ -272,11 +299,6 @@ impl Report {
         };
         report.targets = targets;
         report.message = report.sentence(request, run);
-        if request.is_about_hours() {
-            let mut excess = json_len(&report).saturating_sub(QUIET_BYTES);
-            report.drop_targets(Target::is_quiet, &mut excess);
-        }
-        report.truncate();
         report
     }
 
@@ -291,7 +313,7 @@ impl Report {
             request.name,
             request.action.past(),
             request.scheduled_by,
-            // What is longer never reads as equal.
+            // So that a longer delay never reads as an equal one.
             duration_in_words(late.max(request.max_delay + Duration::from_secs(60))),
             duration_in_words(request.max_delay),
         );
@@ -313,13 +335,14 @@ impl Report {
             targets: Vec::new(),
             truncated_targets: 0,
             suspicious: false,
+            preview: false,
         }
     }
 
     /// Says it in one sentence: what changed, what was left alone and why, what went wrong.
     fn sentence(&self, request: &Request, run: &Run) -> String {
         let summary = &self.summary;
-        let dry = if self.dry_run { "dry run, " } else { "" };
+        let dry = if self.dry_run && !self.preview { "dry run, " } else { "" };
         let mut parts = Vec::new();
         if let Some(planned) = run.too_many_changes {
             let max = request.max_changes.unwrap_or_default();
@@ -384,7 +407,7 @@ impl Report {
             1 => target.region.clone(),
             _ => format!("{} {}", target.account, target.region),
         };
-        // Those that failed alike are told of together.
+        // Targets that failed alike are named together.
         let mut errors: Vec<(&TargetError, Vec<&Target>)> = Vec::new();
         for target in &self.targets {
             let Some(error) = &target.error else { continue };
@@ -421,7 +444,7 @@ impl Report {
         self.targets = kept;
     }
 
-    /// Says what helps against what stood in the way of whole targets, where that can be guessed.
+    /// Returns a hint for whole targets that failed, where one can be guessed.
     fn hint(&self, error: &TargetError, targets: &[&Target]) -> &'static str {
         let others_worked = self.targets.iter().any(|other| {
             other.error.is_none()
@@ -545,7 +568,7 @@ fn nothing_matched(request: &Request, run: &Run, look: &Result<SecondLook, Troub
     }
 }
 
-/// Says which values the tags have instead, the commonest first.
+/// Says which values the tags have instead, the most common first.
 fn near(look: &SecondLook) -> Option<String> {
     let mut values: Vec<(&String, &usize)> = look.near.iter().collect();
     values.sort_by_key(|(tags, count)| (std::cmp::Reverse(**count), *tags));
@@ -559,8 +582,8 @@ fn near(look: &SecondLook) -> Option<String> {
 }
 
 /// Adds to a list, unless it is long enough.
-fn list<T>(list: &mut Vec<T>, item: T) -> bool {
-    let room = list.len() < MAX_LISTED;
+fn list<T>(max: usize, list: &mut Vec<T>, item: T) -> bool {
+    let room = list.len() < max;
     if room {
         list.push(item);
     }

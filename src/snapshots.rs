@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 
 use crate::deadline::Deadline;
-use crate::ec2::{Aws, AwsEc2, DRY_RUN_IGNORED};
+use crate::ec2::{Aws, AwsEc2, DRY_RUN_IGNORED, is_denied_by_organization};
 use crate::outcome::{Reason, Skip, Trouble};
 use crate::request::Mode;
 use crate::request::snapshots::Request;
-use crate::targets::{Home, accounts_once, all_passed_over, is_denied_by_organization, passed_over, trouble, ways};
+use crate::targets::{Home, accounts_once, all_passed_over, passed_over, trouble, ways};
 
 mod act;
 pub mod rule;

@@ -14,13 +14,15 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::deadline::Deadline;
-use crate::ec2::{Aws, AwsEc2, Class, DRY_RUN_IGNORED, Ec2, Error, ErrorKind, Limits, TIMEOUT, classify, may_pass};
+use crate::ec2::{
+    Aws, AwsEc2, DRY_RUN_IGNORED, Ec2, Error, ErrorKind, Limits, TIMEOUT, is_denied_by_organization, may_pass,
+};
 use crate::engine::{Orders, carry_out};
 use crate::instance::{Instance, InstanceId, Mark, Run, STOPPED_AT_TAG, State};
 use crate::outcome::{self, Outcome, Reason, SecondLook, Skip, TargetRun, Trouble, cut};
 use crate::plan::{Decision, Plan, consider, decide_again, is_selected, plan_of, stale_mark, states};
 use crate::request::{Account, Action, Mode, Regions, Request};
-use crate::select::MAX_FILTER_VALUES;
+use crate::select::{Filters, MAX_FILTER_VALUES};
 
 /// Pauses before EC2 is asked again for its instances; the SDK has repeated each call before.
 const PAUSES: [Duration; 6] = [
@@ -134,23 +136,18 @@ pub struct Moment {
 
 /// What becomes of the other targets when one's EC2 has ignored DryRun.
 fn not_asked() -> Outcome {
-    let message = "not asked for: in another region or account EC2 did what it was only asked about".into();
+    let message = "not tried: in another region or account, EC2 carried out a dry run".into();
     Outcome::Failed { code: DRY_RUN_IGNORED.into(), message }
 }
 
 /// What is noted of a region that an organization's policy denies.
 pub(crate) fn passed_over(error: &Error) -> String {
-    format!("passed over, a service control policy denies it ({})", error.code)
+    format!("skipped, a service control policy denies it ({})", error.code)
 }
 
 /// Sums up what stands in the way of a target.
 pub(crate) fn trouble(error: &Error) -> Trouble {
     Trouble { code: error.code.clone(), message: cut(&error.message), may_pass: may_pass(error) }
-}
-
-/// Whether an organization's policy says no.
-pub(crate) fn is_denied_by_organization(error: &Error) -> bool {
-    classify(error) == Class::Permission && error.message.contains("service control policy")
 }
 
 /// Works on every target of the request; `tell` hears of each as soon as it is done.
@@ -162,23 +159,8 @@ pub async fn run(
     moment: Moment,
     tell: impl Fn(&TargetRun),
 ) -> outcome::Run {
-    // One that doesn't answer at all must leave the others time to be worked on.
-    let planning = deadline.first_half();
-    let accounts = accounts_once(&request.accounts, home);
-    let planned = accounts.iter().map(|account| plan_account(request, aws, home, account, planning, moment.as_of));
-    let mut targets: Vec<Target> = join_all(planned).await.into_iter().flatten().collect();
-    all_denied_is_an_error(&mut targets);
-
-    let mut second_look = None;
-    if targets.iter().all(|target| target.plan.matched() == 0 && target.worked.error.is_none()) {
-        match look_at_every_state(request, &mut targets, deadline, moment.as_of).await {
-            // The first look missed them: complete needs proof.
-            Ok(_) if targets.iter().any(|target| target.plan.matched() > 0) => {}
-            look => second_look = Some(look.map_err(|error| trouble(&error))),
-        }
-    }
-    let changes: usize = targets.iter().map(|target| target.plan.changes()).sum();
-    let too_many_changes = request.max_changes.filter(|max| changes as u64 > *max).map(|_| changes);
+    let Planned { mut targets, too_many_changes, second_look } =
+        plan_all(request, aws, home, deadline, moment.as_of).await;
     let limits = aws.limits();
     let mut halted = false;
     let first = match request.mode {
@@ -209,6 +191,115 @@ pub async fn run(
     .await;
     let targets = targets.into_iter().map(|target| target.worked).collect();
     outcome::Run { targets, too_many_changes, second_look }
+}
+
+/// What a run would do, and what it would do it to.
+#[derive(Debug, Default)]
+pub struct Preview {
+    /// What would become of each instance, if EC2 let us.
+    pub run: outcome::Run,
+    /// The instances that EC2 showed, target by target, with the decision about each.
+    pub decided: Vec<Vec<(Instance, Decision)>>,
+}
+
+/// Plans every target of the request, and leaves it at that: EC2 is asked for what is there, and for nothing else.
+///
+/// What earlier ticks have told of is told of too.
+pub async fn preview(request: &Request, aws: &Aws, home: &Home, deadline: Deadline, as_of: DateTime<Utc>) -> Preview {
+    let planned = plan_all(request, aws, home, deadline, as_of).await;
+    let too_many = planned.too_many_changes.map(|_| Outcome::Unfinished { reason: "too_many_changes".into() });
+    let mut preview = Preview::default();
+    for target in planned.targets {
+        let plan = target.plan.told_anew();
+        preview.decided.push(plan.decided.clone());
+        let settled = plan.previewed(too_many.as_ref());
+        preview.run.targets.push(TargetRun { settled, ..target.worked });
+    }
+    preview.run.too_many_changes = planned.too_many_changes;
+    preview.run.second_look = planned.second_look;
+    preview
+}
+
+/// What a look for one instance found in an account and region.
+#[derive(Debug)]
+pub struct Sighting {
+    /// The account.
+    pub account: String,
+    /// The region.
+    pub region: String,
+    /// The instance as EC2 shows it, if it is there, and the names of the request's filters that keep it out; or why
+    /// nobody knows.
+    pub found: Result<Option<(Instance, Vec<String>)>, Trouble>,
+}
+
+/// Looks for one instance in every target of the request, whether the request selects it or not.
+pub async fn find(request: &Request, aws: &Aws, home: &Home, deadline: Deadline, id: InstanceId) -> Vec<Sighting> {
+    let accounts = accounts_once(&request.accounts, home);
+    let reached = accounts.iter().map(|account| reach(request, aws, home, account, deadline));
+    let targets = join_all(reached).await.into_iter().flatten();
+    let looks = targets.map(|Target { way, worked, .. }| async move {
+        let found = match (way, worked.error) {
+            (_, Some(trouble)) => Err(trouble),
+            (None, None) => Ok(None),
+            (Some((ec2, _)), None) => sight(&ec2, request, deadline, id).await.map_err(|error| trouble(&error)),
+        };
+        Sighting { account: worked.account, region: worked.region, found }
+    });
+    join_all(looks).await
+}
+
+/// Looks at an instance; then, as only EC2 can judge most filters, once for each of the request's.
+async fn sight(
+    ec2: &AwsEc2,
+    request: &Request,
+    until: Deadline,
+    id: InstanceId,
+) -> Result<Option<(Instance, Vec<String>)>, Error> {
+    let by_id = ("instance-id".to_owned(), vec![id.to_string()]);
+    let look = async |filter: Option<(String, Vec<String>)>| {
+        let filters: Filters = [by_id.clone()].into_iter().chain(filter).collect();
+        patiently(until, || ec2.matching(&filters, Some, until)).await.map(|mut found| found.pop())
+    };
+    let Some(mut instance) = look(None).await? else { return Ok(None) };
+    // An answer is only known to show tags where a filter names one.
+    if let Some(tagged) = look(Some(("tag-key".to_owned(), vec!["*".to_owned()]))).await? {
+        instance = tagged;
+    }
+    let mut keep_out = Vec::new();
+    for (name, values) in &request.selection.filters {
+        if look(Some((name.clone(), values.clone()))).await?.is_none() {
+            keep_out.push(name.clone());
+        }
+    }
+    Ok(Some((instance, keep_out)))
+}
+
+/// Every target with its plan, before any is carried out.
+struct Planned {
+    targets: Vec<Target>,
+    too_many_changes: Option<usize>,
+    second_look: Option<Result<SecondLook, Trouble>>,
+}
+
+async fn plan_all(request: &Request, aws: &Aws, home: &Home, deadline: Deadline, as_of: DateTime<Utc>) -> Planned {
+    // One that doesn't answer at all must leave the others time to be worked on.
+    let planning = deadline.first_half();
+    let accounts = accounts_once(&request.accounts, home);
+    let planned = accounts.iter().map(|account| plan_account(request, aws, home, account, planning, as_of));
+    let mut targets: Vec<Target> = join_all(planned).await.into_iter().flatten().collect();
+    all_denied_is_an_error(&mut targets);
+
+    let mut second_look = None;
+    if targets.iter().all(|target| target.plan.matched() == 0 && target.worked.error.is_none()) {
+        match look_at_every_state(request, &mut targets, deadline, as_of).await {
+            // The first look missed them: complete needs proof.
+            Ok(_) if targets.iter().any(|target| target.plan.matched() > 0) => {}
+            look => second_look = Some(look.map_err(|error| trouble(&error))),
+        }
+    }
+    let changes: usize = targets.iter().map(|target| target.plan.changes()).sum();
+    let too_many_changes = request.max_changes.filter(|max| changes as u64 > *max).map(|_| changes);
+    Planned { targets, too_many_changes, second_look }
 }
 
 /// Lists the accounts to work in, each once: the function's own may be named by its id too.
@@ -247,7 +338,7 @@ impl Account {
     }
 }
 
-/// Plans every region of an account; what goes wrong belongs to the account and region that was asked.
+/// Plans every region of an account.
 async fn plan_account(
     request: &Request,
     aws: &Aws,
@@ -257,23 +348,31 @@ async fn plan_account(
     as_of: DateTime<Utc>,
 ) -> Vec<Target> {
     let every_region = request.regions == Regions::All;
-    let ways = ways(account, &request.regions, &request.name, aws, home, planning).await;
-    join_all(ways.into_iter().map(|(region, way)| {
-        let target = Target::new(account, home, region);
-        async move {
-            let ec2 = match way {
-                Ok(ec2) => ec2,
-                Err(error) => return target.failed(&error),
-            };
-            let seen = Instant::now();
-            let planned = select(&ec2, request, planning, as_of).await;
-            Target { way: Some((ec2, seen)), ..target }.planned(planned, every_region)
-        }
+    let targets = reach(request, aws, home, account, planning).await;
+    join_all(targets.into_iter().map(|target| async move {
+        let Some((ec2, _)) = &target.way else { return target };
+        let seen = Instant::now();
+        let planned = select(ec2, request, planning, as_of).await;
+        let way = target.way.map(|(ec2, _)| (ec2, seen));
+        Target { way, ..target }.planned(planned, every_region)
     }))
     .await
 }
 
-/// Opens the way to every region of an account that is named; or says for which there is none.
+/// Finds the way to every region of an account; what goes wrong belongs to the account and region that was asked.
+async fn reach(request: &Request, aws: &Aws, home: &Home, account: &Account, planning: Deadline) -> Vec<Target> {
+    let ways = ways(account, &request.regions, &request.name, aws, home, planning).await;
+    let target = |(region, way)| {
+        let target = Target::new(account, home, region);
+        match way {
+            Ok(ec2) => Target { way: Some((ec2, Instant::now())), ..target },
+            Err(error) => target.failed(&error),
+        }
+    };
+    ways.into_iter().map(target).collect()
+}
+
+/// Finds the way to every region of an account, or why there is none.
 pub(crate) async fn ways(
     account: &Account,
     regions: &Regions,
@@ -307,7 +406,7 @@ pub(crate) async fn ways(
             let ec2 = aws.ec2(&own_region);
             match patiently(planning, || ec2.regions(planning)).await {
                 Ok(regions) if regions.is_empty() => {
-                    let message = "EC2 lists no region that is enabled for this account".to_owned();
+                    let message = "EC2 lists no region as enabled for this account".to_owned();
                     let kind = ErrorKind::Refused { status: 200 };
                     return vec![(own_region, Err(Error { code: "NoRegions".to_owned(), message, kind }))];
                 }
@@ -317,6 +416,48 @@ pub(crate) async fn ways(
         }
     };
     regions.into_iter().map(|region| (region.clone(), Ok(aws.ec2(&region)))).collect()
+}
+
+/// What EC2 shows in an account and region.
+#[derive(Debug)]
+pub struct Look {
+    /// The account.
+    pub account: String,
+    /// The region.
+    pub region: String,
+    /// What the request selects there, whatever its state; or why nobody knows.
+    pub found: Result<Vec<Instance>, Trouble>,
+}
+
+/// Looks at all that the request selects, in every target, and leaves it at that.
+pub async fn look(request: &Request, aws: &Aws, home: &Home, until: Deadline) -> Vec<Look> {
+    let accounts = accounts_once(&request.accounts, home);
+    let reached = accounts.iter().map(|account| reach(request, aws, home, account, until));
+    let targets = join_all(reached).await.into_iter().flatten();
+    let looks = targets.map(|Target { way, worked, .. }| async move {
+        let found = match (way, worked.error) {
+            (_, Some(trouble)) => Err(trouble),
+            (None, None) => Ok(Vec::new()),
+            (Some((ec2, _)), None) => instances(&ec2, request, until).await.map_err(|error| trouble(&error)),
+        };
+        Look { account: worked.account, region: worked.region, found }
+    });
+    join_all(looks).await
+}
+
+async fn instances<E: Ec2>(ec2: &E, request: &Request, until: Deadline) -> Result<Vec<Instance>, Error> {
+    // Nothing is decided yet.
+    let selected = |instance: Instance| {
+        let is_ours = is_selected(request, &instance) && !instance.state.is_gone();
+        is_ours.then_some(Found::Planned(instance, Decision::Follow, None))
+    };
+    let states = states(Action::Reconcile { hibernate: false });
+    let mut found = Vec::new();
+    for filters in request.calls(states) {
+        found.extend(patiently(until, || ec2.matching(&filters, tags_first(request, selected), until)).await?);
+    }
+    let plan = plan_of_found(ec2, request, until, found, selected).await?;
+    Ok(plan.decided.into_iter().map(|(instance, _)| instance).collect())
 }
 
 /// What a look found of one instance.

@@ -5,6 +5,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::Builder;
@@ -14,7 +16,8 @@ use aws_sdk_ec2::config::interceptors::{
 use aws_sdk_ec2::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::config::{
-    ConfigBag, Credentials, IdentityCache, Intercept, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
+    ConfigBag, Credentials, IdentityCache, Intercept, ProvideCredentials, RuntimeComponents, SharedCredentialsProvider,
+    SharedHttpClient,
 };
 use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::describe_instances::builders::DescribeInstancesFluentBuilder;
@@ -50,7 +53,7 @@ const ATTEMPTS: u32 = 3;
 /// Calls in flight to one host, of all accounts together: with the 34 regions of today, a connection each, they stay
 /// below the 1,024 files that Lambda lets a function open.
 const CALLS_AT_ONCE: usize = 24;
-/// Characters in a session's name (STS API reference, AssumeRole).
+/// Characters in a session's name and in its source identity (STS API reference, AssumeRole).
 const MAX_SESSION_NAME: usize = 64;
 
 fn timeouts() -> TimeoutConfig {
@@ -75,6 +78,8 @@ pub struct Aws {
     config: SdkConfig,
     sts: aws_sdk_sts::Client,
     limits: Limits,
+    /// The source identity of every session, none if empty.
+    execution: String,
     /// Whose credentials these are, where they aren't the function's own.
     account: String,
     gates: Gates,
@@ -95,15 +100,75 @@ impl Aws {
     /// Reads credentials and region from the environment, as the platform sets them.
     pub async fn from_env(limits: Limits) -> Self {
         let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http_client()).load().await;
+        Self::of(config, limits)
+    }
+
+    /// Reads credentials and region as a person's computer has them: in the environment, or in a profile. One that is named
+    /// goes before the environment, as with the AWS CLI.
+    pub async fn from_profile(profile: Option<&str>, region: Option<&str>) -> Self {
+        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http_client());
+        let region = region.map(|region| Region::new(region.to_owned()));
+        if let Some(profile) = profile {
+            let config = ProviderConfig::without_region().with_http_client(http_client()).with_region(region.clone());
+            let keys = ProfileFileCredentialsProvider::builder().profile_name(profile).configure(&config).build();
+            loader = loader.profile_name(profile).credentials_provider(keys);
+        }
+        if let Some(region) = region {
+            loader = loader.region(region);
+        }
+        Self::of(loader.load().await, Limits::default())
+    }
+
+    /// Takes these credentials instead.
+    #[must_use]
+    pub fn with_keys(self, id: &str, secret: &str, token: Option<&str>) -> Self {
+        let keys = Credentials::new(id, secret, token.map(str::to_owned), None, "given");
+        let config = self.config.into_builder().credentials_provider(SharedCredentialsProvider::new(keys)).build();
+        Self::of(config, self.limits)
+    }
+
+    /// Takes this region for its own.
+    #[must_use]
+    pub fn in_region(self, region: &str) -> Self {
+        Self::of(self.config.into_builder().region(Region::new(region.to_owned())).build(), self.limits)
+    }
+
+    /// Finds credentials, before anything is asked with them.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub async fn find_credentials(&self) -> Result<(), String> {
+        let Some(provider) = self.config.credentials_provider() else { return Err("no credentials".to_owned()) };
+        provider.provide_credentials().await.map(drop).map_err(|error| chain(&error))
+    }
+
+    /// Asks STS who comes with these credentials: an ARN.
+    ///
+    /// # Errors
+    /// STS refused, or did not answer in time.
+    pub async fn caller(&self, deadline: Deadline) -> Result<String, Error> {
+        let call = self.sts.get_caller_identity();
+        let answer = deadline.call_through(&self.gates.of("sts"), || call.send()).await??;
+        answer.arn().map(str::to_owned).ok_or_else(|| broken("STS said yes, and not to whom".to_owned()))
+    }
+
+    fn of(config: SdkConfig, limits: Limits) -> Self {
         let sts = aws_sdk_sts::config::Builder::from(&config)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             .timeout_config(timeouts());
         let sts = aws_sdk_sts::Client::from_conf(sts.build());
-        Self { config, sts, limits, account: String::new(), gates: Gates::default() }
+        Self { config, sts, limits, execution: String::new(), account: String::new(), gates: Gates::default() }
+    }
+
+    /// Names the invocation for which roles are assumed from now on, by its request id.
+    #[must_use]
+    pub fn for_execution(self, request_id: &str) -> Self {
+        let execution = request_id.chars().filter(|c| c.is_ascii_alphanumeric() || "_+=,.@-".contains(*c));
+        Self { execution: execution.take(MAX_SESSION_NAME).collect(), ..self }
     }
 
     /// Assumes a role in another account, for an hour: longer than any invocation lives. CloudTrail shows the schedule's
-    /// name in the session's.
+    /// name in the session's, and the invocation as its source identity; where a role doesn't admit one, it does without.
     ///
     /// # Errors
     /// STS refused, or did not answer in time.
@@ -116,9 +181,17 @@ impl Aws {
     ) -> Result<Self, Error> {
         let session: String = format!("curfew-{schedule}").chars().take(MAX_SESSION_NAME).collect();
         let call = self.sts.assume_role().role_arn(role_arn).role_session_name(session);
-        let answer = deadline.call_through(&self.gates.of("sts"), || call.send()).await??;
+        // STS takes two characters at least.
+        let identity = Some(self.execution.clone()).filter(|identity| identity.len() > 1);
+        let gate = self.gates.of("sts");
+        let ask = |identity| deadline.call_through(&gate, || call.clone().set_source_identity(identity).send());
+        let named = ask(identity).await?.map_err(Error::from);
+        let answer = match named {
+            Err(error) if error.message.contains("sts:SetSourceIdentity") => ask(None).await??,
+            named => named?,
+        };
         let Some(keys) = answer.credentials() else {
-            return Err(broken("STS said yes, and gave no credentials".to_owned()));
+            return Err(broken("STS accepted the call, but returned no credentials".to_owned()));
         };
         let keys = Credentials::new(
             keys.access_key_id(),
@@ -143,6 +216,12 @@ impl Aws {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Returns how AWS is reached, for services other than EC2.
+    #[must_use]
+    pub fn config(&self) -> &SdkConfig {
+        &self.config
     }
 
     /// Opens EC2 in a region.
@@ -225,7 +304,7 @@ impl Ec2 for AwsEc2 {
             // A short page, even an empty one, is not the last: only the token tells.
             match page.next_token {
                 None => return Ok(kept),
-                same if same == next_token => return Err(broken("EC2 gave the same NextToken twice".to_owned())),
+                same if same == next_token => return Err(broken("EC2 returned the same NextToken twice".to_owned())),
                 next => next_token = next,
             }
         }
@@ -492,7 +571,7 @@ fn checked<T: Default>(answer: Result<T, Error>, ids: &[String], mode: Mode) -> 
         (Mode::DryRun, Ok(_)) => Err(Error {
             code: DRY_RUN_IGNORED.to_owned(),
             message: format!(
-                "asked with DryRun, EC2 answered as if it had done it, to {}; is this EC2 a double that knows no DryRun?",
+                "called with DryRun, EC2 answered as if it had done it, to {}; is this an emulator that ignores DryRun?",
                 ids.join(", ")
             ),
             kind: ErrorKind::Refused { status: 200 },
@@ -591,7 +670,7 @@ impl From<TooLate> for Error {
     fn from(TooLate: TooLate) -> Self {
         Self {
             code: "Deadline".to_owned(),
-            message: "the invocation's time is over".to_owned(),
+            message: "the invocation ran out of time".to_owned(),
             kind: ErrorKind::TooLate,
         }
     }

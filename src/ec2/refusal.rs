@@ -100,6 +100,13 @@ pub fn may_pass(error: &Error) -> bool {
     }
 }
 
+/// Whether an organization's policy forbids what was asked, in EC2's words "with an explicit deny in a service control
+/// policy" or "because no service control policy allows" it.
+#[must_use]
+pub fn is_denied_by_organization(error: &Error) -> bool {
+    classify(error) == Class::Permission && error.message.contains("service control policy")
+}
+
 /// Why a start that EC2 accepted did not come to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fall {

@@ -20,7 +20,7 @@ use crate::wording::nearest;
 
 /// Characters of a text: as many as a tag's value holds.
 pub(super) const MAX_CHARS: usize = 256;
-/// Rules of a text: more are no longer read by people, and each costs every evaluation.
+/// Rules in a text: people can't follow more, and each costs time at every evaluation.
 pub(super) const MAX_RULES: usize = 24;
 /// Days by which a date may be moved: the crate looks for it in the years before and after.
 const MAX_OFFSET: i16 = 365;
@@ -47,7 +47,7 @@ impl Holidays {
         let by_case = || Country::ALL.iter().find(|country| country.iso_code().eq_ignore_ascii_case(code));
         match Country::ALL.iter().find(|country| country.iso_code() == code) {
             Some(country) => Ok(Self { country: Some(*country), ..Self::default() }),
-            // Half the world writes it so.
+            // Half the world writes it this way.
             None if code == "UK" => Err(Some("GB")),
             None => Err(by_case().or_else(by_name).or_else(by_slip).map(|country| country.iso_code())),
         }
@@ -71,6 +71,13 @@ impl Holidays {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.country.is_none() && self.add.is_empty()
+    }
+
+    /// Whether a day is one of them.
+    #[must_use]
+    pub fn contains(&self, day: NaiveDate) -> bool {
+        let of_country = || self.country.is_some_and(|country| country.holidays().get_public().contains(day));
+        !self.except.contains(&day) && (self.add.contains(&day) || of_country())
     }
 
     fn context(&self) -> Context {
@@ -106,6 +113,20 @@ impl Days {
         }
     }
 
+    /// Returns those that they would be if no day were a holiday.
+    pub(super) fn without_holidays(&self) -> Self {
+        match self {
+            Self::All => Self::All,
+            Self::Some(hours) => Self::Some(hours.clone().with_context(Context::default())),
+        }
+    }
+
+    /// Whether public holidays have a say in it.
+    pub(super) fn know_holidays(&self) -> bool {
+        let Self::Some(hours) = self else { return false };
+        hours.get_expression().rules.iter().any(has_holidays)
+    }
+
     /// Whether there are some in each year, whatever the year.
     pub(super) fn recur_yearly(&self) -> bool {
         let Self::Some(hours) = self else { return true };
@@ -129,7 +150,7 @@ impl Days {
     }
 }
 
-/// Writes a text as the grammar wants it, where what is meant is beyond doubt.
+/// Writes a text as the grammar wants it, where there is no doubt what is meant.
 pub(super) fn tidy(text: &str) -> String {
     let dash = |c: char| matches!(c, '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{fe58}' | '\u{fe63}' | '\u{ff0d}');
     let plain: String = text.chars().map(|c| if dash(c) { '-' } else { c }).collect();
@@ -184,7 +205,8 @@ pub(super) fn read(text: &str, holidays: &Holidays) -> Result<Rules, Found> {
         }
         holidays_last(rules, &written)?;
     }
-    // A rule about every day leaves nothing of those before it: opening_hours.js takes it for an addition, and so may people.
+    // A rule about every day leaves nothing of those before it: opening_hours.js takes it for an addition, and so may
+    // people.
     let again = rules.iter().skip(1).position(|rule| rule.day_selector.is_empty() && rule.kind == RuleKind::Open);
     if let Some(again) = again {
         return Err(Fault::EveryDayAgain.at(written[again + 1]));
@@ -217,7 +239,7 @@ fn foreign(text: &str) -> Result<(), Found> {
     Ok(())
 }
 
-/// Says from where on a text can't be read.
+/// Says where a text stops being readable.
 fn unreadable(text: &str, error: &Error) -> Found {
     let error = match error {
         Error::Syntax(error) => error,

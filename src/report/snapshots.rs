@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serializer;
 
-use super::{Changed, Failed, Report, Skipped, Storage, Summary, Target, Unfinished, Verdict, list};
+use super::{Changed, Failed, MAX_LISTED, Report, Skipped, Storage, Summary, Target, Unfinished, Verdict, list};
 use crate::instance::rfc3339;
 use crate::outcome::Skip;
 use crate::request::Mode;
@@ -55,13 +55,15 @@ fn listed(worked: &TargetRun) -> Target {
             Changed { id: id.clone(), name: name.clone(), from, to, reason: Some(VOLUME_GONE), until, message: None }
         };
         let listed = match settled.outcome.clone() {
-            Outcome::Changed(it) => list(&mut target.changed, change(it)),
-            Outcome::WouldChange(it) => list(&mut target.would_change, change(it)),
+            Outcome::Changed(it) => list(MAX_LISTED, &mut target.changed, change(it)),
+            Outcome::WouldChange(it) => list(MAX_LISTED, &mut target.would_change, change(it)),
             Outcome::Skipped(Skip { reason, until, message, .. }) => {
-                list(&mut target.skipped, Skipped { id, name, reason, until: until.map(rfc3339), message })
+                list(MAX_LISTED, &mut target.skipped, Skipped { id, name, reason, until: until.map(rfc3339), message })
             }
-            Outcome::Failed { code, message } => list(&mut target.failed, Failed { id, name, code, message }),
-            Outcome::Unfinished { reason } => list(&mut target.unfinished, Unfinished { id, name, reason }),
+            Outcome::Failed { code, message } => {
+                list(MAX_LISTED, &mut target.failed, Failed { id, name, code, message })
+            }
+            Outcome::Unfinished { reason } => list(MAX_LISTED, &mut target.unfinished, Unfinished { id, name, reason }),
         };
         target.truncated += usize::from(!listed);
     }
@@ -137,6 +139,7 @@ impl Report {
             name: request.name.clone(),
             action: ACTION,
             dry_run: request.mode == Mode::DryRun,
+            preview: false,
             scheduled_time: request.scheduled_time.map(rfc3339),
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             version: env!("CARGO_PKG_VERSION"),

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -41,6 +42,7 @@ class Cloud:
     def __init__(self, folder: Path, **env: str):
         port = free_port()
         self.folder = folder
+        self.root = ROOT
         self.url = f"http://127.0.0.1:{port}"
         self.env = os.environ | {
             "AWS_ENDPOINT_URL": self.url,
@@ -82,8 +84,8 @@ class Cloud:
         path.write_text(yaml.safe_dump({"Architecture": os.uname().machine.replace("aarch64", "arm64")} | (parameters or {})))
         return subprocess.run(
             ["make", "--silent", "--old-file=build", verb, f"PARAMETERS={path}", *arguments],
-            cwd=ROOT,
-            env=self.env | {"AWS_DEFAULT_REGION": region} | env,
+            cwd=self.root,
+            env=self.env | {"AWS_DEFAULT_REGION": region, "CARGO_TARGET_DIR": str(TARGET)} | env,
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
@@ -101,6 +103,42 @@ class Cloud:
 
     def reports(self, stack: str, region: str = "us-east-1") -> list[dict]:
         return [line for line in self.lines(stack, region) if "outcome" in line]
+
+
+def left(cloud: Cloud, region: str = "us-east-1") -> dict[str, list]:
+    """What somebody who looks through the account finds."""
+    of = lambda service: cloud.client(service, region)  # noqa: E731
+    buckets = [it["Name"] for it in of("s3").list_buckets()["Buckets"]]
+    found = {
+        "functions": of("lambda").list_functions()["Functions"],
+        "schedules": of("scheduler").list_schedules()["Schedules"],
+        "rules": of("events").list_rules()["Rules"],
+        "roles": [it for it in of("iam").list_roles()["Roles"] if it["RoleName"].startswith("curfew")],
+        "queues": of("sqs").list_queues().get("QueueUrls", []),
+        "topics": of("sns").list_topics()["Topics"],
+        "alarms": of("cloudwatch").describe_alarms()["MetricAlarms"],
+        "dashboards": of("cloudwatch").list_dashboards()["DashboardEntries"],
+        "logs": of("logs").describe_log_groups()["logGroups"],
+        "zips": [it["Key"] for bucket in buckets for it in of("s3").list_objects_v2(Bucket=bucket).get("Contents", [])],
+    }
+    return {what: them for what, them in found.items() if them}
+
+
+def without_stack_sets(folder: Path, accounts: list[str]) -> Path:
+    """The project as MiniStack can deploy it, which knows no StackSets; as whoever gives the role to some units only has it, the
+    accounts stand in the event."""
+    for part in ("infra", "policy"):
+        shutil.copytree(ROOT / part, folder / part)
+    (folder / "tests").mkdir()
+    for it in ("Makefile", *(str(it.relative_to(ROOT)) for it in (ROOT / "tests").glob("requirements*.txt"))):
+        shutil.copy2(ROOT / it, folder / it)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    event = folder / "infra/events/stop-7pm.json"
+    event.write_text(json.dumps(json.loads(event.read_text()) | {"accounts": accounts}))
+    template = folder / "infra/organization.yaml"
+    text = re.sub(r"^  MemberRoles:.*?(?=^  \w)", "", template.read_text(), flags=re.MULTILINE | re.DOTALL)
+    template.write_text(text)
+    return folder
 
 
 @pytest.fixture(scope="session")

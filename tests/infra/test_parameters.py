@@ -9,11 +9,17 @@ import sys
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
+import cfnlint
 import pytest
 import yaml
 from conftest import ROOT
+from samcli.yamlhelper import yaml_parse
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
 
+WARN = "cron(30 18 ? * * *)"
 WRONG = [
     ("Timezone", {"Timezone": "Mars/Base"}),
     ("Timezone", {"Timezone": ""}),
@@ -45,10 +51,35 @@ WRONG = [
     ("SnapshotsAt", {"SnapshotsAt": "cron(0 3 * * *)"}),
     ("SnapshotsAt", {"SnapshotsAt": ""}),
     ("SnapshotsAt", {"SnapshotsAt": "cron(0 24 ? * * *)"}),
+    ("WarnAt", {"WarnAt": "cron(30 18 ? * *)", "Events": "yes"}),
+    ("WarnAt", {"WarnAt": "cron(30 24 ? * * *)", "Events": "yes"}),
+    ("WarnAt", {"WarnAt": WARN}),
+    ("WarnAt", {"WarnAt": WARN, "Events": "yes", "StopAt": "off"}),
+    ("Events", {"Events": "default"}),
+    ("Events", {"Events": "arn:aws:events:us-east-1:111122223333:rule/office"}),
+    ("LogDays", {"LogDays": "91"}),
+    ("LogDays", {"LogDays": "0"}),
+    ("DataKeyArn", {"DataKeyArn": "alias/platform"}),
+    ("PermissionsBoundary", {"PermissionsBoundary": "arn:aws:iam::111122223333:policy/boundary"}),
+    ("RolePath", {"RolePath": "platform/"}),
+    ("RolePath", {"RolePath": "/platform"}),
+    ("RolePath", {"RolePath": ""}),
+    ("RolePath", {"RolePath": "/organization/"}),
+    ("RolePath", {"RolePath": "/platform/organization/"}),
     ("ScheduleWith", {"ScheduleWith": "cron"}),
     ("Architecture", {"Architecture": "arm"}),
     ("Email", {"Email": "platform"}),
     ("KmsKeyArns", {"KmsKeyArns": "alias/ebs"}),
+    ("EncryptedVolumes", {"EncryptedVolumes": "perhaps"}),
+    ("Ec2Limits", {"Ec2Limits": "2000"}),
+    ("Ec2Limits", {"Ec2Limits": "{StartInstances}"}),
+    ("Ec2Limits", {"Ec2Limits": '{"StartInstances": {"instances": {"size": 2000, "refill": 10}}}'}),
+    ("Ec2Limits", {"Ec2Limits": '{"RunInstances": {"calls": {"size": 5, "refill": 2}, "instances": {"size": 5, "refill": 2}}}'}),
+    ("Ec2Limits", {"Ec2Limits": '{"StartInstances": {"calls": {"size": 5, "refill": 0}, "instances": {"size": 5, "refill": 2}}}'}),
+    ("OrganizationId", {"OrganizationId": "0a1b2c3d4e"}),
+    ("Targets", {"Targets": "all"}),
+    ("MostUnreachable", {"MostUnreachable": "-1"}),
+    ("RolloutTolerance", {"RolloutTolerance": "101"}),
     ("Live", {"Live": "perhaps"}),
     ("Live", {"Live": "yes"}),
     ("Paused", {"Paused": "yes"}),
@@ -64,6 +95,16 @@ OURS_ALONE = [
     {"StopAt": "cron(60 19 ? * * *)"},
     {"StopAt": "cron(0 24 ? * * *)"},
     {"SnapshotsAt": "cron(0 24 ? * * *)"},
+    {"WarnAt": "cron(30 24 ? * * *)", "Events": "yes"},
+    {"Ec2Limits": "{StartInstances}"},
+    {"Ec2Limits": '{"StartInstances": {"instances": {"size": 2000, "refill": 10}}}'},
+    {"Ec2Limits": '{"RunInstances": {"calls": {"size": 5, "refill": 2}, "instances": {"size": 5, "refill": 2}}}'},
+    {"Ec2Limits": '{"StartInstances": {"calls": {"size": 5, "refill": 0}, "instances": {"size": 5, "refill": 2}}}'},
+    # The organization's template's.
+    {"OrganizationId": "0a1b2c3d4e"},
+    {"Targets": "all"},
+    {"MostUnreachable": "-1"},
+    {"RolloutTolerance": "101"},
     {"Live": "yes"},
     {"Paused": "yes"},
     {"StoppAt": "off"},
@@ -112,8 +153,15 @@ def test_the_template_refuses_it_too(cloud, rendered, name, parameters):
     assert name in str(refused.value)
 
 
-def test_a_stack_name_that_is_too_long_for_what_is_named_after_it_is_refused(tmp_path):
-    ended = render(tmp_path, "", STACK="c" * 51)
+LONGEST = "c" * 36
+
+
+def test_a_stack_name_so_long_that_its_roles_would_be_called_otherwise_is_refused(tmp_path, rendered):
+    """A role's name holds 64, of which CloudFormation takes two dashes and up to 13 characters; what is longer it shortens."""
+    roles = [name for name, it in resources(rendered).items() if it["Type"] == "AWS::IAM::Role"]
+    assert max(len(f"{LONGEST}-{role}-") for role in roles) + 13 <= 64
+    assert render(tmp_path, "", STACK=LONGEST).returncode == 0
+    ended = render(tmp_path, "", STACK=f"{LONGEST}c")
     assert ended.returncode == 1 and ended.stderr.startswith("error: STACK: ")
 
 
@@ -147,8 +195,26 @@ def test_ticks_may_come_more_often_and_at_other_minutes(tmp_path, cron):
     assert ended.returncode == 0, ended.stderr
 
 
-def test_yaml_reads_off_as_false_and_we_as_off(tmp_path):
-    assert render(tmp_path, "StartAt: off\n").returncode == 0
+LIMITS = {"StartInstances": {"calls": {"size": 5, "refill": 2}, "instances": {"size": 2000, "refill": 10}}}
+
+
+@pytest.mark.parametrize("limits", [LIMITS, json.dumps(LIMITS), {}, ""], ids=str)
+def test_limits_may_be_written_as_yaml_or_as_json(tmp_path, limits):
+    ended = render(tmp_path, yaml.safe_dump({"Ec2Limits": limits}))
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_an_organizations_stack_needs_its_own_parameters_and_a_single_one_does_not_mind_them(tmp_path):
+    ended = render(tmp_path, "", STACK="curfew-organization")
+    assert ended.stderr.startswith("error: OrganizationId: missing; write it like ") and "Targets: missing; " in ended.stderr
+    for stack in ("curfew", "curfew-organization"):
+        ended = render(tmp_path, "OrganizationId: o-0a1b2c3d4e\nTargets: r-0a1b\n", STACK=stack)
+        assert ended.returncode == 0, ended.stderr
+
+
+def test_yaml_reads_off_and_no_as_false_and_we_as_what_was_written(tmp_path):
+    ended = render(tmp_path, "StartAt: off\nEncryptedVolumes: no\n")
+    assert ended.returncode == 0, ended.stderr
 
 
 def shipped(event: str) -> dict:
@@ -178,6 +244,33 @@ def test_the_shipped_schedules_are_missed_after_a_day_and_after_a_weekend(render
     them = resources(rendered)
     hours = {name: them[name]["Properties"]["EvaluationPeriods"] for name in ("NoStop", "NoStart")}
     assert hours == {"NoStop": 26, "NoStart": 74}
+
+
+@pytest.mark.parametrize(("cron", "hours"), [("cron(0 19 ? * * *)", 26), ("cron(0 19 ? * MON-FRI *)", 74)])
+def test_an_organizations_schedules_are_missed_as_soon_each_by_what_scheduler_counts_of_it_alone(tmp_path, cron, hours):
+    """What the function tells is of one name for two stacks."""
+    assert render(tmp_path, yaml.safe_dump({"StopAt": cron, "StartAt": cron})).returncode == 0
+    them = resources(tmp_path, "organization.yaml")
+    for name in ("Stop", "Start"):
+        alarm, schedule = them[f"No{name}"], them[f"{name}Schedule"]["Properties"]
+        assert alarm["Condition"] == f"{name}Runs"
+        alarm = alarm["Properties"]
+        assert (alarm["Namespace"], alarm["MetricName"], alarm["Statistic"]) == ("AWS/Scheduler", "InvocationAttemptCount", "Sum")
+        assert alarm["Dimensions"] == [{"Name": "ScheduleGroup", "Value": schedule["GroupName"]}]
+        assert alarm["EvaluationPeriods"] == hours and alarm["TreatMissingData"] == "breaching"
+    groups = [it["Properties"]["GroupName"] for it in them.values() if it["Type"] == "AWS::Scheduler::Schedule"]
+    assert len(groups) == len(set(groups)) == 3
+
+
+@pytest.fixture(params=["curfew.yaml", "organization.yaml"])
+def every_alarm(request, rendered) -> list[dict]:
+    return [it["Properties"] for it in resources(rendered, request.param).values() if it["Type"] == "AWS::CloudWatch::Alarm"]
+
+
+def test_no_alarm_looks_back_farther_than_cloudwatch_does(every_alarm):
+    """PutMetricAlarm, "EvaluationPeriods": seven days, where a period is an hour or longer; a day, where it is shorter."""
+    for it in every_alarm:
+        assert it["Period"] * it["EvaluationPeriods"] <= 86400 * (7 if it["Period"] >= 3600 else 1), it["AlarmName"]
 
 
 @pytest.fixture(params=["curfew.yaml", "organization.yaml"])
@@ -211,8 +304,136 @@ def test_only_the_alarm_that_misses_ticks_goes_when_they_are_paused(rendered):
     them = resources(rendered)
     conditions = {name: them[name]["Condition"] for name in ("HoursNotKept", "HoursNotReadable", "NoReconcile")}
     assert conditions == {"HoursNotKept": "Reconciles", "HoursNotReadable": "Reconciles", "NoReconcile": "ReconcileRuns"}
-    for it in ("ReconcileSchedule", "ReconcileRule"):
-        assert them[it]["Properties"]["State"] == ["Runs", "ENABLED", "DISABLED"]
+
+
+@pytest.mark.parametrize("name", ["curfew.yaml", "organization.yaml"])
+def test_every_schedule_can_be_paused_and_then_is_missed_by_nobody(rendered, name):
+    them = resources(rendered, name)
+    schedules = [it["Properties"] for it in them.values() if it["Type"] in ("AWS::Scheduler::Schedule", "AWS::Events::Rule")]
+    states = {tuple(it["State"]) for it in schedules}
+    # A warning is for what runs and is armed.
+    assert states - {("WarnRuns", "ENABLED", "DISABLED")} == {("Runs", "ENABLED", "DISABLED")}
+    assert template(rendered, name)["Conditions"].get("WarnRuns", ["Armed", "Runs"]) == ["Armed", "Runs"]
+    missing = {it["Condition"] for it in them.values() if it["Properties"].get("TreatMissingData") == "breaching"}
+    assert missing == {"StopRuns", "StartRuns", "ReconcileRuns"}
+
+
+@pytest.mark.parametrize("name", ["curfew.yaml", "organization.yaml"])
+def test_what_a_stack_says_of_itself_is_of_its_own_schedules_and_by_its_own_name(rendered, name):
+    _, filled = resources(rendered, name)["Dashboard"]["Properties"]["DashboardBody"]
+    assert filled["Title"] == [
+        "Scheduled",
+        [
+            "Runs",
+            ["Armed", "${AWS::StackName} is armed", "${AWS::StackName} rehearses: it stops and starts nothing"],
+            "${AWS::StackName} is paused: its schedules are off",
+        ],
+        "${AWS::StackName} has no schedules: it runs by hand only",
+    ]
+    condition, [runs, [armed, *_], _], _ = template(rendered, name)["Outputs"]["Mode"]["Value"]
+    assert (condition, runs, armed) == ("Scheduled", "Runs", "Armed")
+
+
+# The bus that Events names, with the short forms as lists.
+BUS = ["OnDefaultBus", "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/default", "Events"]
+
+
+def test_a_bus_hears_of_every_run_and_the_queue_that_raises_the_alarm_still_gets_what_failed(rendered):
+    them = resources(rendered)
+    config = them["FunctionEventInvokeConfig"]["Properties"]
+    assert (config["FunctionName"], config["Qualifier"]) == ("Function", "$LATEST")
+    assert config["DestinationConfig"] == {
+        "OnSuccess": ["HasEvents", {"Destination": BUS}, "AWS::NoValue"],
+        "OnFailure": {"Destination": ["HasEvents", BUS, "DeadLetters.Arn"]},
+    }
+    # Lambda feeds both: "in addition to or instead of a dead-letter queue" (API reference, PutFunctionEventInvokeConfig).
+    assert them["Function"]["Properties"]["DeadLetterQueue"]["TargetArn"] == ["HasEvents", "DeadLetters.Arn", "AWS::NoValue"]
+    allowed = them["ExecutionRole"]["Properties"]["Policies"]
+    assert allowed[0] == "HasEvents" and allowed[1][0]["PolicyDocument"][1] == {"Bus": BUS}
+    assert them["ReportNotHeard"]["Properties"]["MetricName"] == "DestinationDeliveryFailures"
+
+
+def test_sam_makes_of_it_what_lambda_is_to_have(rendered, monkeypatch):
+    """SAM reads the queue's two properties, and would write an EventInvokeConfig of its own beside ours."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    text = (rendered / "curfew.yaml").read_text().replace("lambda/ec2-curfew/bootstrap.zip", "s3://bucket/bootstrap.zip")
+    made = Translator({}, Parser()).translate(yaml_parse(text), {})["Resources"]
+    queue = {"Fn::If": ["HasEvents", {"Fn::GetAtt": ["DeadLetters", "Arn"]}, {"Ref": "AWS::NoValue"}]}
+    assert made["Function"]["Properties"]["DeadLetterConfig"] == {"TargetArn": queue}
+    configs = {name: it["Properties"]["Qualifier"] for name, it in made.items() if it["Type"] == "AWS::Lambda::EventInvokeConfig"}
+    assert configs == {"FunctionEventInvokeConfig": "$LATEST", "TickIsNotRepeated": "tick"}
+
+
+def test_a_warning_is_a_stop_that_can_only_be_rehearsed_under_a_name_of_its_own(rendered):
+    them = resources(rendered)
+    stop = shipped("stop-7pm.json")
+    meant = stop | {"name": f"{stop['name']}-warning", "max_delay_minutes": 20, "dry_run": True, "timezone": "${Timezone}"}
+    [rule] = them["WarnRule"]["Properties"]["Targets"]
+    for text in (them["WarnSchedule"]["Properties"]["Target"]["Input"], rule["InputTransformer"]["InputTemplate"]):
+        assert json.loads(text.replace(":<time>", ':"<aws.scheduler.scheduled-time>"')) == meant
+    assert rule["InputTransformer"]["InputTemplate"].count("<time>") == 1
+    # Not one of those whose runs an alarm misses or finds late.
+    names = {it["Value"] for alarm in them.values() for it in alarm["Properties"].get("Dimensions", []) if it["Name"] == "name"}
+    assert names == {stop["name"]}
+    for it in (them["WarnSchedule"]["Properties"]["Target"], rule):
+        assert (it["Arn"], it["RetryPolicy"]["MaximumEventAgeInSeconds"]) == ("Function.Arn", 1200)
+    for it in ("WarnSchedule", "WarnRule"):
+        assert them[it]["Properties"]["State"] == ["WarnRuns", "ENABLED", "DISABLED"]
+    conditions = template(rendered)["Conditions"]
+    assert conditions["WarnRuns"] == ["Armed", "Runs"], "nobody is warned of what is only rehearsed"
+    assert template(rendered)["Parameters"]["WarnAt"]["Default"] == "off"
+
+
+def test_a_name_that_leaves_no_room_for_a_warning_is_refused(rendering):
+    ended = rendering({"stop-7pm.json": shipped("stop-7pm.json") | {"name": "n" * 57}})
+    assert ended.stderr.startswith("error: infra/events/stop-7pm.json: name: ") and "56 characters at most" in ended.stderr
+    assert rendering({"stop-7pm.json": shipped("stop-7pm.json") | {"name": "n" * 56}}).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["curfew.yaml", "organization.yaml", "member-role.yaml"])
+def test_every_role_has_the_boundary_and_the_path_that_are_asked_for(rendered, name):
+    roles = {key: it["Properties"] for key, it in resources(rendered, name).items() if it["Type"] == "AWS::IAM::Role"}
+    assert roles
+    for role in roles.values():
+        assert role["Path"] == ("RolePath" if name == "curfew.yaml" else "${RolePath}organization/")
+        boundary = "arn:${AWS::Partition}:iam::${AWS::AccountId}:policy/${PermissionsBoundary}"
+        assert role["PermissionsBoundary"] == ["IsBounded", boundary, "AWS::NoValue"]
+
+
+def test_log_queue_and_topic_have_the_key_that_is_asked_for_and_logs_are_kept_as_long(rendered):
+    them = resources(rendered)
+    key = ["HasDataKey", "DataKeyArn", "AWS::NoValue"]
+    assert (them["Log"]["Properties"]["KmsKeyId"], them["Alarms"]["Properties"]["KmsMasterKeyId"]) == (key, key)
+    queue = them["DeadLetters"]["Properties"]
+    # SQS takes one kind of encryption, not both.
+    assert (queue["KmsMasterKeyId"], queue["SqsManagedSseEnabled"]) == (key, ["HasDataKey", False, True])
+    assert them["Log"]["Properties"]["RetentionInDays"] == "LogDays"
+    organization = resources(rendered, "organization.yaml")
+    for log in ("Log", "FunctionLog"):
+        it = organization[log]["Properties"]
+        assert (it["KmsKeyId"], it["RetentionInDays"]) == (key, "LogDays")
+    for it in ("DeadLetters", "Alarms", "DataKeyPolicy"):
+        ours, its = them[it]["Properties"], organization[it]["Properties"]
+        assert {name: ours[name] for name in ours if name != "Roles"} == {name: its[name] for name in its if name != "Roles"}
+    # Its function sends nothing to the queue.
+    assert organization["DataKeyPolicy"]["Properties"]["Roles"] == ["SchedulesRole"]
+
+
+def test_log_days_are_those_that_cloudwatch_logs_knows(rendered):
+    schemas = Path(cfnlint.__file__).parent / "data/schemas"
+    of_logs = json.loads((schemas / "providers/us-east-1.json").read_text())["AWS::Logs::LogGroup"]
+    known = json.loads((schemas / f"resources/{of_logs}.json").read_text())["properties"]["RetentionInDays"]["enum"]
+    for name in ("curfew.yaml", "organization.yaml"):
+        assert template(rendered, name)["Parameters"]["LogDays"]["AllowedValues"] == [str(it) for it in known]
+
+
+def test_the_organizations_stack_is_offered_what_curfews_own_stack_has(tmp_path):
+    given = {"PermissionsBoundary": "platform/boundary", "LogDays": 30, "DataKeyArn": "arn:aws:kms:us-east-1:111122223333:key/0a1b"}
+    given["RolePath"] = "/platform/"
+    ended = render(tmp_path, yaml.safe_dump(given))
+    assert ended.returncode == 0, ended.stderr
+    parameters = template(tmp_path, "organization.yaml")["Parameters"]
+    assert {key: parameters[key]["Default"] for key in given} == {key: str(it) for key, it in given.items()}
 
 
 def test_a_tick_is_repeated_by_nobody_and_leaves_no_dead_letter(rendered):
@@ -224,10 +445,12 @@ def test_a_tick_is_repeated_by_nobody_and_leaves_no_dead_letter(rendered):
         assert target["RetryPolicy"] == {"MaximumRetryAttempts": 0} and "DeadLetterConfig" not in target
     alias, config = them["Tick"]["Properties"], them["TickIsNotRepeated"]["Properties"]
     assert (alias["FunctionName"], alias["FunctionVersion"]) == ("Function", "$LATEST")
+    told = config.pop("DestinationConfig")
     assert config == {"FunctionName": "Function", "Qualifier": alias["Name"], "MaximumEventAgeInSeconds": 300, "MaximumRetryAttempts": 0}
+    assert told == ["HasEvents", {"OnSuccess": {"Destination": BUS}, "OnFailure": {"Destination": BUS}}, "AWS::NoValue"]
     assert them["ReconcileRuleMayInvoke"]["Properties"]["FunctionName"] == "Tick"
     # Stops and starts keep their retries.
-    assert them["Function"]["Properties"]["EventInvokeConfig"]["MaximumRetryAttempts"] == 2
+    assert them["FunctionEventInvokeConfig"]["Properties"]["MaximumRetryAttempts"] == 2
 
 
 @pytest.mark.parametrize("name", ["curfew.yaml", "organization.yaml"])
@@ -247,8 +470,8 @@ def test_snapshots_are_off_until_somebody_wants_them(rendered):
     it = template(rendered)
     assert it["Parameters"]["SnapshotsAt"]["Default"] == "off"
     theirs = {name: them.get("Condition") for name, them in it["Resources"].items() if "Snapshots" in name}
-    assert len(theirs) == 10
-    assert set(theirs.values()) == {"Snapshots", "SnapshotsByScheduler", "SnapshotsByRule", "SnapshotsRuns"}, theirs
+    assert len(theirs) == 12
+    assert set(theirs.values()) == {"Snapshots", "SnapshotsAreTold", "SnapshotsByScheduler", "SnapshotsByRule", "SnapshotsRuns"}, theirs
 
 
 def test_the_function_for_snapshots_is_the_same_code_with_a_role_that_the_other_has_not(rendered):
@@ -259,6 +482,8 @@ def test_the_function_for_snapshots_is_the_same_code_with_a_role_that_the_other_
     assert (ours["Role"], theirs["Role"]) == ("SnapshotsRole.Arn", "ExecutionRole.Arn")
     policies = {name: it["Properties"]["Roles"] for name, it in them.items() if it["Type"] == "AWS::IAM::Policy"}
     assert [name for name, roles in policies.items() if "SnapshotsRole" in roles] == ["SnapshotsPolicy"]
+    # Whoever sends to an encrypted queue encrypts.
+    assert ["Snapshots", "SnapshotsRole", "AWS::NoValue"] in policies["DataKeyPolicy"]
     text = them["SnapshotsPolicy"]["Properties"]["PolicyDocument"][0]
     assert json.loads(text) == json.loads((ROOT / "policy/snapshots-role.json").read_text())
     [rule] = them["SnapshotsRule"]["Properties"]["Targets"]
@@ -267,15 +492,27 @@ def test_the_function_for_snapshots_is_the_same_code_with_a_role_that_the_other_
         assert target["RetryPolicy"] == {"MaximumEventAgeInSeconds": 4 * 3600, "MaximumRetryAttempts": 185}
         assert target["DeadLetterConfig"] == {"Arn": "DeadLetters.Arn"}
     assert them["SnapshotsRuleMayInvoke"]["Properties"]["FunctionName"] == "SnapshotsFunction"
-    assert ours["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]["Destination"] == "DeadLetters.Arn"
+
+    # Who hears of its runs is who hears of the other's.
+    def heard(name: str, config: str) -> dict:
+        config = them[config]["Properties"]
+        assert (config.pop("FunctionName"), config["Qualifier"]) == (name, "$LATEST")
+        return config | {"DeadLetterQueue": them[name]["Properties"]["DeadLetterQueue"]}
+
+    its, others = heard("SnapshotsFunction", "SnapshotsEventInvokeConfig"), heard("Function", "FunctionEventInvokeConfig")
+    assert its == others and its["MaximumEventAgeInSeconds"] == 4 * 3600
+    assert them["SnapshotsRole"]["Properties"]["Policies"] == them["ExecutionRole"]["Properties"]["Policies"]
+    assert {**them["SnapshotsLog"]["Properties"], "LogGroupName": ""} == {**them["Log"]["Properties"], "LogGroupName": ""}
 
 
 @pytest.mark.parametrize(("cron", "hours"), [("cron(0 3 ? * * *)", 26), ("cron(0 3 ? * MON-FRI *)", 74)])
 def test_a_run_for_snapshots_that_is_late_dropped_or_missing_is_heard(tmp_path, cron, hours):
     assert render(tmp_path, yaml.safe_dump({"SnapshotsAt": cron})).returncode == 0
     them = resources(tmp_path)
-    alarms = {name: them[name]["Properties"] for name in ("SnapshotsDropped", "SnapshotsStale", "NoSnapshots")}
-    assert {it["MetricName"] for it in alarms.values()} == {"AsyncEventsDropped", "stale", "duration"}
+    names = ("SnapshotsDropped", "SnapshotsNotHeard", "SnapshotsStale", "NoSnapshots")
+    alarms = {name: them[name]["Properties"] for name in names}
+    assert [it["MetricName"] for it in alarms.values()] == ["AsyncEventsDropped", "DestinationDeliveryFailures", "stale", "duration"]
+    assert {alarms[name]["Dimensions"][0]["Value"] for name in names[:2]} == {"SnapshotsFunction"}
     assert alarms["NoSnapshots"]["EvaluationPeriods"] == hours and them["NoSnapshots"]["Condition"] == "SnapshotsRuns"
     for name in ("SnapshotsStale", "NoSnapshots"):
         told = [{"Name": "name", "Value": shipped("snapshots.json")["name"]}, {"Name": "action", "Value": "snapshots"}]
@@ -352,6 +589,9 @@ def test_every_schedule_carries_its_event_and_a_time(rendered):
         if it["Type"] == "AWS::Events::Rule"
     }
     files = {"Stop": "stop-7pm.json", "Start": "start-8am.json", "Reconcile": "reconcile.json", "Snapshots": "snapshots.json"}
+    for it in (carried, ruled):
+        # Which has a test of its own.
+        it.pop("WarnSchedule", it.pop("WarnRule", None))
     assert set(carried) == {f"{it}Schedule" for it in files} and set(ruled) == {f"{it}Rule" for it in files}
     for name, (text, filled) in (carried | ruled).items():
         assert filled == {"DryRun": ["Armed", "false", "true"]}, "it rehearses until it is armed"

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 import requests
-from conftest import ROOT, TARGET, Cloud, until
+from conftest import ROOT, TARGET, Cloud, left, until
 
 PATIENCE = 180
 # Of the tests that share one MiniStack, and where.
@@ -51,25 +51,6 @@ def at(moment: datetime) -> str:
 def ahead(seconds: int) -> datetime:
     """The first full minute that is at least so far away."""
     return (datetime.now(timezone.utc) + timedelta(seconds=seconds + 59)).replace(second=0, microsecond=0)
-
-
-def left(cloud: Cloud, region: str = "us-east-1") -> dict[str, list]:
-    """What somebody who looks through the account finds."""
-    of = lambda service: cloud.client(service, region)  # noqa: E731
-    buckets = [it["Name"] for it in of("s3").list_buckets()["Buckets"]]
-    found = {
-        "functions": of("lambda").list_functions()["Functions"],
-        "schedules": of("scheduler").list_schedules()["Schedules"],
-        "rules": of("events").list_rules()["Rules"],
-        "roles": [it for it in of("iam").list_roles()["Roles"] if it["RoleName"].startswith("curfew")],
-        "queues": of("sqs").list_queues().get("QueueUrls", []),
-        "topics": of("sns").list_topics()["Topics"],
-        "alarms": of("cloudwatch").describe_alarms()["MetricAlarms"],
-        "dashboards": of("cloudwatch").list_dashboards()["DashboardEntries"],
-        "logs": of("logs").describe_log_groups()["logGroups"],
-        "zips": [it["Key"] for bucket in buckets for it in of("s3").list_objects_v2(Bucket=bucket).get("Contents", [])],
-    }
-    return {what: them for what, them in found.items() if them}
 
 
 def shipped(event: str) -> dict:
@@ -301,7 +282,7 @@ def test_a_rehearsal_fires_and_changes_nothing(tmp_path, ec2_sim):
         assert deployed.returncode == 0, deployed.stdout + deployed.stderr
         assert "curfew: a rehearsal" in deployed.stdout
         body = cloud.client("cloudwatch").get_dashboard(DashboardName="curfew-us-east-1")["DashboardBody"]
-        assert json.loads(body)["widgets"][0]["properties"]["markdown"].startswith("# Curfew rehearses: nothing is")
+        assert json.loads(body)["widgets"][0]["properties"]["markdown"].startswith("# curfew rehearses: it stops and starts nothing")
         until("it tells", PATIENCE, lambda: cloud.reports("curfew"))
         last = cloud.lines("curfew")[-1]
         assert last["message"].startswith("office: dry run, would stop 3 of 3")

@@ -62,6 +62,22 @@ async fn every_account_and_region_named_is_worked_on_in_a_session_that_names_the
 }
 
 #[tokio::test]
+async fn who_stopped_mine_is_answered_by_the_sessions_source_identity_which_is_the_invocation() {
+    let mut world = with_accounts(&[ONE, TWO]).await;
+    world.sim.settings(|settings| settings.anonymous_accounts = vec![TWO.to_owned()]);
+    let told = world.invoke(stop_in(&[ONE, TWO])).await;
+    // A role that doesn't admit it is assumed without: that costs nobody a night.
+    assert_eq!((told.verdict().as_str(), &told.report["summary"]["changed"]), ("complete", &json!(2)));
+    let identities = |account: &str| -> Vec<_> {
+        let calls = world.sim.calls().into_iter();
+        let assumed = calls.filter(|call| call.action == "AssumeRole" && call.params["RoleArn"].contains(account));
+        assumed.map(|call| call.params.get("SourceIdentity").cloned()).collect()
+    };
+    assert_eq!(identities(ONE), [Some(told.request_id.clone())]);
+    assert_eq!(identities(TWO), [Some(told.request_id.clone()), None]);
+}
+
+#[tokio::test]
 async fn the_functions_own_account_named_by_its_id_too_is_worked_on_once_and_needs_no_role() {
     let mut world = with_accounts(&[OWN]).await;
     let told = world.invoke(stop_in(&["self", OWN])).await;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::process::Command;
 
@@ -16,12 +17,17 @@ pub(crate) fn installed(name: &str) -> PathBuf {
 
 /// Runs the demo in a process group of its own, which must be empty afterwards.
 async fn demo() -> Output {
+    static PAGES: AtomicUsize = AtomicUsize::new(0);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = format!("curfew-demo-{}-{}.html", std::process::id(), PAGES.fetch_add(1, Ordering::Relaxed));
+    let page = std::env::temp_dir().join(page);
     let child = Command::new(binary().with_file_name("ec2-sim"))
         .arg("demo")
         .args(["--binary".as_ref(), binary().as_os_str()])
         .args(["--cargo-lambda".as_ref(), installed("cargo-lambda").as_os_str()])
         .args(["--events".as_ref(), root.join("infra/events").as_os_str()])
+        .args(["--curfew", env!("CARGO_BIN_EXE_curfew"), "--week"])
+        .arg(&page)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -31,6 +37,11 @@ async fn demo() -> Output {
     let group = child.id().unwrap();
     let output = child.wait_with_output().await.unwrap();
     assert!(!group_lives(group), "the demo left something running");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let written = std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+    std::fs::remove_file(&page).unwrap();
+    assert!(text.contains(&page.display().to_string()), "it says where the page is: {text}");
+    assert!(written.contains("helpdesk") && written.contains("<footer>"), "{written}");
     output
 }
 
@@ -72,7 +83,7 @@ fn shows_the_night_the_morning_and_the_weekend(output: &Output) {
     let weekend = weekend.join("\n").replace("Memorial Day", "Labor Day");
     assert_eq!(
         weekend,
-        r#"! Fri 12:00 crm BAD TAG "Mon-Fri 8-19": not hours that can be read; write
+        r#"! Fri 12:00 crm BAD TAG "Mon-Fri 8-19": can't be read as hours; write
 "Mo-Fr 08:00-19:00"
 Fri 19:00 web-1 … -3 stopped office closes
 Fri 19:00 lab stopped lab closes

@@ -160,3 +160,38 @@ async fn a_product_that_one_of_six_has_not_accepted_keeps_no_other_from_starting
         assert!(world.count("StartInstances") <= 10, "{code}: {} calls", world.count("StartInstances"));
     }
 }
+
+/// EC2's words are those of a real answer: the encoded message that ends them may be cut, so what helps comes first.
+#[tokio::test]
+async fn an_organization_that_forbids_tagging_stops_nothing_and_is_told_what_to_leave_open() {
+    for policy in [
+        "with an explicit deny in a service control policy",
+        "because no service control policy allows the ec2:CreateTags action",
+    ] {
+        let mut world = World::new().await;
+        world.sim.add(ours("web"));
+        let words = format!(
+            "{DENIED} User: arn:aws:sts::123456789012:assumed-role/curfew/curfew is not authorized to perform: ec2:CreateTags on \
+             resource: arn:aws:ec2:us-east-1:123456789012:instance/* {policy}. Encoded authorization failure message: {}",
+            "x".repeat(4000)
+        );
+        world.sim.fault(Fault::refuse("CreateTags", "UnauthorizedOperation", &words).status(403));
+        let told = world.invoke(remembering(stop())).await;
+        assert_eq!((told.verdict().as_str(), told.names("failed")), ("Incomplete", names(["web"])));
+        let failed = told.entry("failed", "web");
+        let hint = "it could not be marked with curfew:stopped-at; an organization's policy must leave ec2:CreateTags on \
+                    instances open to the function's role: You are not authorized";
+        assert!(failed["message"].as_str().unwrap().starts_with(hint), "{failed}");
+        assert_eq!((world.sim.state("web"), world.count("StopInstances")), ("running".to_owned(), 0));
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_tag_is_not_taken_for_an_organizations_policy() {
+    let mut world = World::new().await;
+    world.sim.add(ours("web"));
+    world.sim.fault(Fault::refuse("CreateTags", "UnauthorizedOperation", DENIED).status(403));
+    let told = world.invoke(remembering(stop())).await;
+    let message = format!("it could not be marked with curfew:stopped-at: {DENIED}");
+    assert_eq!(told.entry("failed", "web")["message"], message.as_str());
+}

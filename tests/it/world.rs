@@ -360,7 +360,8 @@ pub(crate) struct Told {
     pub(crate) logs: Vec<Value>,
     /// From the event to the answer.
     pub(crate) took: Duration,
-    request_id: String,
+    /// Lambda's.
+    pub(crate) request_id: String,
 }
 
 impl Told {

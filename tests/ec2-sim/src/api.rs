@@ -9,7 +9,7 @@ use crate::fault::Refusal;
 use crate::machine::Machine;
 use crate::place::Place;
 use crate::storage::{Told, Verb};
-use crate::sts::Assumed;
+use crate::sts::{Assumed, Caller};
 use crate::switching::Lags;
 
 /// EC2's bound on resources in one call.
@@ -57,6 +57,7 @@ pub(crate) enum Answer {
     Tagged,
     Regions(Vec<String>),
     Assumed(Assumed),
+    Caller(Caller),
     Storage(Told),
 }
 

@@ -1,6 +1,6 @@
 //! `ec2-sim demo`: a night, a morning and a long weekend, with the real function and the real `cargo lambda`.
 //!
-//! Every state shown is read back from the pretend EC2, every reason from the function's own report. Where the two
+//! Every state shown is read back from the simulated EC2, every reason from the function's own report. Where the two
 //! disagree, the demo says so and fails.
 
 mod processes;
@@ -37,7 +37,7 @@ const INTERRUPTED: u8 = 130;
 const NEXT: &str = "
 Everything is shut down again. Next:
   make test                        see it proven
-  cargo run -p ec2-sim -- --help   play with the pretend EC2 yourself";
+  cargo run -p ec2-sim -- --help   play with the simulated EC2 yourself";
 
 /// The files that the demo puts together.
 #[derive(Args)]
@@ -51,6 +51,12 @@ pub(crate) struct Demo {
     /// The folder with stop-7pm.json, start-8am.json and reconcile.json
     #[arg(long, value_name = "FOLDER", default_value = "infra/events")]
     events: PathBuf,
+    /// The tool that only looks, as built for this machine
+    #[arg(long, value_name = "FILE", default_value = "target/debug/curfew")]
+    curfew: PathBuf,
+    /// Where to write the weekend's week as a page
+    #[arg(long, value_name = "FILE", default_value = "target/week.html")]
+    week: PathBuf,
 }
 
 /// One invocation, and what it did to the office.
@@ -103,7 +109,8 @@ impl Demo {
         let evening = act("7 PM  stop ", &stop, &sim, processes).await?;
         say(&night(&sim, &evening).await?)?;
         act("8 AM  start", &start, &sim, processes).await?;
-        weekend::show(&self.events.join("reconcile.json"), &sim, processes).await
+        weekend::show(&self.events.join("reconcile.json"), &sim, processes).await?;
+        weekend::page(&self.events.join("reconcile.json"), &sim, &self.curfew, &self.week).await
     }
 }
 
@@ -133,7 +140,7 @@ fn header(sim: &Sim, event: &Event) -> String {
     let selected: Vec<_> = machines.iter().filter(|machine| event.selects(machine)).collect();
     let running = selected.iter().filter(|machine| machine.state == "running").count();
     format!(
-        "Curfew {} against a pretend EC2 on this machine. No AWS account needed.\n\
+        "Curfew {} against a simulated EC2 on this machine. No AWS account needed.\n\
          {} instances; {} carry {event}, {running} of them running.",
         env!("CARGO_PKG_VERSION"),
         machines.len(),
@@ -144,7 +151,7 @@ fn header(sim: &Sim, event: &Event) -> String {
 /// Invokes the function once, and shows what became of the office.
 ///
 /// # Errors
-/// It could not be invoked, or its report and the pretend EC2 disagree.
+/// It could not be invoked, or its report and the simulated EC2 disagree.
 async fn act(hour: &str, file: &Path, sim: &Sim, processes: &mut Processes) -> Result<Act, String> {
     let event = Event::read(file)?;
     say(&format!("\n{hour}  cargo lambda invoke --data-file {}\n", file.display()))?;
@@ -164,7 +171,10 @@ async fn act(hour: &str, file: &Path, sim: &Sim, processes: &mut Processes) -> R
     lies.extend(act.ended.disagreement(&act.report));
     if !lies.is_empty() {
         let lies = lies.iter().map(|lie| format!("\n  {lie}")).collect::<String>();
-        return Err(format!("THE REPORT AND THE PRETEND EC2 DISAGREE:{lies}\nThe report says: {}", act.report.message));
+        return Err(format!(
+            "THE REPORT AND THE SIMULATED EC2 DISAGREE:{lies}\nThe report says: {}",
+            act.report.message
+        ));
     }
     Ok(act)
 }
@@ -230,7 +240,7 @@ async fn night(sim: &Sim, evening: &Act) -> Result<String, String> {
     let begun = Instant::now();
     while sim.machines().iter().any(|machine| matches!(machine.state.as_str(), "pending" | "stopping")) {
         if begun.elapsed() > SETTLE_LIMIT {
-            return Err("some instances of the pretend EC2 never settled".into());
+            return Err("some instances of the simulated EC2 never settled".into());
         }
         sleep(Duration::from_millis(50)).await;
     }

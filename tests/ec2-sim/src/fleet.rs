@@ -85,6 +85,8 @@ pub struct Settings {
     pub vcpu_limit: Option<usize>,
     /// The accounts whose roles nobody may assume; those of all others everybody may.
     pub denied_accounts: Vec<String>,
+    /// The accounts whose roles are assumed only by who names no source identity.
+    pub anonymous_accounts: Vec<String>,
     /// How long every call takes at least, in real time; `latency_ms` in JSON.
     #[serde(rename = "latency_ms", deserialize_with = "millis")]
     pub latency: Duration,
@@ -117,6 +119,7 @@ impl Default for Settings {
             shortages: Vec::new(),
             vcpu_limit: None,
             denied_accounts: Vec::new(),
+            anonymous_accounts: Vec::new(),
             latency: Duration::ZERO,
         }
     }

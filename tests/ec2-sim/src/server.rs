@@ -153,6 +153,9 @@ impl Passage {
                 let request = self.request(cloud)?;
                 cloud.answer(&request)
             }
+            Service::Sts if self.query.action == "GetCallerIdentity" => {
+                cloud.caller_identity(credentials).map(Answer::Caller)
+            }
             Service::Sts => cloud.assume_role(credentials, params).map(Answer::Assumed),
         }
     }

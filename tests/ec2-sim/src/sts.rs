@@ -138,27 +138,42 @@ pub(crate) fn role_account(params: &BTreeMap<String, String>) -> &str {
 }
 
 impl Cloud {
+    /// GetCallerIdentity, which everybody may call.
+    pub(crate) fn caller_identity(&self, credentials: &Credentials) -> Result<Caller, Refusal> {
+        self.sessions.caller(credentials).ok_or_else(|| {
+            let message = "The security token included in the request is invalid.";
+            Refusal::new("InvalidClientTokenId", message).with_status(403)
+        })
+    }
+
     /// AssumeRole.
     pub(crate) fn assume_role(
         &mut self,
         credentials: &Credentials,
         params: &BTreeMap<String, String>,
     ) -> Result<Assumed, Refusal> {
-        let Some(caller) = self.sessions.caller(credentials) else {
-            let message = "The security token included in the request is invalid.";
-            return Err(Refusal::new("InvalidClientTokenId", message).with_status(403));
-        };
+        let caller = self.caller_identity(credentials)?;
         let role_arn = required(params, "RoleArn", "roleArn")?;
         let name = required(params, "RoleSessionName", "roleSessionName")?;
+        let identity = params.get("SourceIdentity");
         let may_stand = |letter: char| letter.is_ascii_alphanumeric() || "_+=,.@-".contains(letter);
-        if !(2..=64).contains(&name.len()) || !name.chars().all(may_stand) {
-            return Err(constraint(&format!("'{name}'"), "roleSessionName", "2 to 64 characters of [\\w+=,.@-]"));
+        for (field, text) in [("roleSessionName", Some(name)), ("sourceIdentity", identity)] {
+            let Some(text) = text else { continue };
+            if !(2..=64).contains(&text.len()) || !text.chars().all(may_stand) {
+                return Err(constraint(&format!("'{text}'"), field, "2 to 64 characters of [\\w+=,.@-]"));
+            }
         }
         let lasts = duration(params)?;
         let role = Role::parse(role_arn).ok_or_else(|| invalid("Request ARN is invalid"))?;
         if self.settings.denied_accounts.iter().any(|denied| denied == role.account) {
             let message =
                 format!("User: {} is not authorized to perform: sts:AssumeRole on resource: {role_arn}", caller.arn);
+            return Err(Refusal::new("AccessDenied", message).with_status(403));
+        }
+        if identity.is_some() && self.settings.anonymous_accounts.iter().any(|account| account == role.account) {
+            let action = "sts:SetSourceIdentity";
+            let message =
+                format!("User: {} is not authorized to perform: {action} on resource: {role_arn}", caller.arn);
             return Err(Refusal::new("AccessDenied", message).with_status(403));
         }
         let session = Session::new(&role, name);

@@ -52,7 +52,7 @@ impl Query {
 
     pub(crate) fn service(&self) -> Service {
         match self.action.as_str() {
-            "AssumeRole" => Service::Sts,
+            "AssumeRole" | "GetCallerIdentity" => Service::Sts,
             _ => Service::Ec2,
         }
     }
@@ -157,6 +157,7 @@ pub(crate) fn answer(action: &str, request_id: &str, answer: &Answer) -> String 
         Answer::Regions(regions) => ec2(&|xml| xml.list("regionInfo", regions, region)),
         Answer::Storage(told) => ec2(&|xml| storage::told(xml, told)),
         Answer::Assumed(assumed) => sts::assumed(request_id, assumed),
+        Answer::Caller(caller) => sts::caller(request_id, caller),
     }
 }
 

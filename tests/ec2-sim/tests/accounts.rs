@@ -181,6 +181,7 @@ async fn sts_refuses_what_it_cannot_read_and_sessions_beyond_an_hour() {
         (whole.replace("RoleArn", "Role"), "Value null at 'roleArn' failed to satisfy constraint"),
         (whole.replace("RoleSessionName", "Name"), "Value null at 'roleSessionName' failed to satisfy constraint"),
         (whole.replace("=curfew", "=a/b"), "Value 'a/b' at 'roleSessionName' failed to satisfy constraint"),
+        (format!("{whole}&SourceIdentity=a/b"), "Value 'a/b' at 'sourceIdentity' failed to satisfy constraint"),
         (format!("{whole}&DurationSeconds=899"), "Value '899' at 'durationSeconds' failed to satisfy constraint"),
         (
             format!("{whole}&DurationSeconds=3601"),
@@ -192,6 +193,20 @@ async fn sts_refuses_what_it_cannot_read_and_sessions_beyond_an_hour() {
         assert!(refused.texts("Message")[0].contains(message), "{}", refused.1);
     }
     assert!(sim.secrets().is_empty());
+}
+
+#[tokio::test]
+async fn a_role_that_admits_no_source_identity_says_so_and_is_assumed_without() {
+    let sim = Sim::start().await;
+    sim.settings(|settings| settings.anonymous_accounts = vec![OTHER.to_owned()]);
+    let refused = ask(&sim, &format!("{}&SourceIdentity=run-1", assume(OTHER))).await;
+    assert_eq!((refused.0, refused.code()), (403, "AccessDenied"));
+    let message = &refused.texts("Message")[0];
+    assert!(
+        message.contains("is not authorized to perform: sts:SetSourceIdentity on resource: arn:aws:iam::"),
+        "{message}"
+    );
+    assert_eq!(ask(&sim, &assume(OTHER)).await.code(), "ok");
 }
 
 #[tokio::test]

@@ -1,11 +1,14 @@
-//! A long weekend of ticks, on the pretend EC2's clock: who was switched when, and why.
+//! A long weekend of ticks, on the simulated EC2's clock: who was switched when, and why.
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Stdio;
 
 use chrono::{DateTime, Datelike, FixedOffset, Month, NaiveDate, SecondsFormat, TimeDelta, Utc, Weekday};
 use ec2_sim::{Fleet, Machine, Settings, Sim, StateReason};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::processes::{Data, Processes};
@@ -117,7 +120,7 @@ impl LongWeekend {
 /// Shows it.
 ///
 /// # Errors
-/// The function could not be invoked, or its reports and the pretend EC2 disagree.
+/// The function could not be invoked, or its reports and the simulated EC2 disagree.
 pub(super) async fn show(file: &Path, sim: &Sim, processes: &mut Processes) -> Result<(), String> {
     let long = LongWeekend::before(Utc::now()).ok_or("this machine's clock is in no year that has weekends")?;
     let begun = Instant::now();
@@ -164,6 +167,36 @@ pub(super) async fn show(file: &Path, sim: &Sim, processes: &mut Processes) -> R
         seconds(begun.elapsed()),
         instances as i64 * HOURS_LONG,
     ))
+}
+
+/// Writes the week of the weekend as a page, with the tool that only looks.
+///
+/// # Errors
+/// The tool could not be run, or could not write it.
+pub(super) async fn page(file: &Path, sim: &Sim, curfew: &Path, page: &Path) -> Result<(), String> {
+    let long = LongWeekend::before(Utc::now()).ok_or("this machine's clock is in no year that has weekends")?;
+    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", curfew.display());
+    // As on Friday noon: afterwards nobody sees that what was exempt has run.
+    sim.load(Fleet { machines: long.machines(), faults: Vec::new(), settings: Settings::default() });
+    let url = sim.url();
+    let mut command = Command::new(curfew);
+    command.args(["week", "-", "--from", &long.friday(0).format("%Y-%m-%d").to_string(), "--html"]).arg(page);
+    // Nobody's account.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
+        command.env_remove(name);
+    }
+    command.envs([("AWS_ENDPOINT_URL_EC2", url.as_str()), ("AWS_ENDPOINT_URL_STS", &url), ("AWS_REGION", "us-east-1")]);
+    command.envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(|error| told(&error))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(event(file)?.to_string().as_bytes()).await.map_err(|error| told(&error))?;
+    }
+    let output = child.wait_with_output().await.map_err(|error| told(&error))?;
+    if !output.status.success() {
+        return Err(told(&String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    say(&format!("\n  That week as a page to send around, by curfew week --html: {}", page.display()))
 }
 
 /// Reads the event that is shipped, and gives it what the weekend is to show.
@@ -272,7 +305,7 @@ impl Weekend<'_> {
 
 fn disagree(at: DateTime<FixedOffset>, lie: &str, report: &Report) -> String {
     let when = at.format("%a %R");
-    format!("THE REPORT AND THE PRETEND EC2 DISAGREE, {when}:\n  {lie}\nThe report says: {}", report.message)
+    format!("THE REPORT AND THE SIMULATED EC2 DISAGREE, {when}:\n  {lie}\nThe report says: {}", report.message)
 }
 
 /// Tells what a tick did to an instance, and why; nothing, if the report told nothing and nothing was done.

@@ -4,7 +4,7 @@ use chrono::SecondsFormat;
 
 use super::document;
 use crate::fault::Refusal;
-use crate::sts::Assumed;
+use crate::sts::{Assumed, Caller};
 
 const XMLNS: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
@@ -23,6 +23,17 @@ pub(super) fn assumed(request_id: &str, assumed: &Assumed) -> String {
                 xml.leaf("SessionToken", &session.token);
                 xml.leaf("Expiration", &expires.to_rfc3339_opts(SecondsFormat::Secs, true));
             });
+        });
+        xml.node("ResponseMetadata", |xml| xml.leaf("RequestId", request_id));
+    })
+}
+
+/// Writes what STS answers to GetCallerIdentity.
+pub(super) fn caller(request_id: &str, caller: &Caller) -> String {
+    document("GetCallerIdentityResponse", Some(XMLNS), |xml| {
+        xml.node("GetCallerIdentityResult", |xml| {
+            xml.leaf("Arn", &caller.arn);
+            xml.leaf("Account", &caller.account);
         });
         xml.node("ResponseMetadata", |xml| xml.leaf("RequestId", request_id));
     })

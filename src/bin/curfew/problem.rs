@@ -1,0 +1,47 @@
+//! What keeps a command from its answer, and what to do about it.
+
+use anstyle::{AnsiColor, Style};
+
+/// Something went wrong: told on standard error, and the command ends.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    /// Styled; lines of their own.
+    text: String,
+    code: u8,
+}
+
+impl Problem {
+    /// Builds one that says what is wrong.
+    pub(crate) fn new(what: impl AsRef<str>) -> Self {
+        let error = AnsiColor::BrightRed.on_default().bold();
+        let bold = Style::new().bold();
+        Self { text: format!("{error}error{error:#}{bold}: {}{bold:#}\n", what.as_ref()), code: 1 }
+    }
+
+    /// Builds an event's refusal, as it is shown.
+    pub(crate) fn refused(shown: String) -> Self {
+        Self { text: shown, code: 2 }
+    }
+
+    /// Adds what somebody said of it.
+    pub(crate) fn note(self, said: impl AsRef<str>) -> Self {
+        self.line("note", AnsiColor::BrightGreen, said.as_ref())
+    }
+
+    /// Adds what to do about it.
+    pub(crate) fn help(self, fix: impl AsRef<str>) -> Self {
+        self.line("help", AnsiColor::BrightCyan, fix.as_ref())
+    }
+
+    /// Tells it, and returns how the command ends: 1, or 2 where an event was refused.
+    pub(crate) fn tell(&self) -> u8 {
+        anstream::eprint!("{}", self.text);
+        self.code
+    }
+
+    fn line(mut self, label: &str, color: AnsiColor, text: &str) -> Self {
+        let style = color.on_default().bold();
+        self.text.push_str(&format!("{style}{label}{style:#}: {text}\n"));
+        self
+    }
+}

@@ -1,0 +1,182 @@
+//! Where in an event's text a problem is: refusals as a compiler shows them.
+
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
+use ec2_curfew::request::Refused;
+use ec2_curfew::wording::path_of;
+use jsonc_parser::ast::Value;
+use jsonc_parser::common::Ranged;
+use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+use serde::de::IgnoredAny;
+
+/// Columns where no terminal says how wide it is.
+const WIDTH: usize = 100;
+
+/// Shows all that is wrong with an event, each with its line, and a caret under what it is about.
+pub(crate) fn show(name: &str, text: &str, refused: &Refused, width: Option<usize>) -> String {
+    let places = Places::of(text);
+    let renderer = Renderer::styled().term_width(width.unwrap_or(WIDTH));
+    let mut shown = String::new();
+    let place = |problem: &String| places.of_problem(problem).or_else(|| of_syntax(text, problem));
+    let mut problems: Vec<_> = refused.problems().iter().map(|problem| (place(problem), problem)).collect();
+    problems.sort_by_key(|(place, _)| place.as_ref().map(|span| span.start));
+    for (place, problem) in problems {
+        let title = Level::ERROR.primary_title(problem.as_str());
+        let group = match place {
+            Some(span) => {
+                let caret = AnnotationKind::Primary.span(on_one_line(text, span));
+                title.element(Snippet::source(text).path(name).annotation(caret))
+            }
+            None => title.element(Origin::path(name)),
+        };
+        shown.push_str(&renderer.render(&[group]));
+        shown.push_str("\n\n");
+    }
+    let count = refused.problems().len();
+    let problems = if count == 1 { "problem" } else { "problems" };
+    shown.push_str(&format!("{name}: {count} {problems}; the function would refuse it, and call nothing\n"));
+    shown
+}
+
+/// A value in the text, and its key if it has one.
+struct Place {
+    /// Written as problems do.
+    path: String,
+    key: Option<Range<usize>>,
+    value: Range<usize>,
+}
+
+/// Every value of an event's text.
+struct Places {
+    places: Vec<Place>,
+    /// The request, in whatever it is wrapped.
+    request: Option<Range<usize>>,
+}
+
+impl Places {
+    fn of(text: &str) -> Self {
+        let mut found = Self { places: Vec::new(), request: None };
+        // What only a lenient parser reads, the function doesn't.
+        let event = serde_json::from_str::<IgnoredAny>(text).ok().and_then(|_| parse(text));
+        if let Some(event) = event {
+            found.request = Some(span(&event, &|at| at));
+            found.walk("", &event, &|at| at);
+            found.open_detail(&event);
+        }
+        found
+    }
+
+    /// Paths of problems begin in the request, which in an envelope is its `detail`.
+    fn open_detail(&mut self, event: &Value) {
+        let Value::Object(envelope) = event else { return };
+        match envelope.properties.iter().find(|property| property.name.as_str() == "detail").map(|it| &it.value) {
+            Some(detail @ Value::Object(_)) => {
+                self.request = Some(span(detail, &|at| at));
+                self.walk("", detail, &|at| at);
+            }
+            Some(Value::StringLit(text)) => {
+                // Each character where it is written, escapes and all.
+                let from = text.range.start + 1;
+                let Some(inner) = parse(&text.value) else { return };
+                let starts = starts(&text.value, from, text.range.end - text.range.start - 2);
+                let outside = |at: usize| starts.get(at).copied().unwrap_or(text.range.end - 1);
+                self.request = Some(span(&inner, &outside));
+                self.walk("", &inner, &outside);
+            }
+            _ => {}
+        }
+    }
+
+    fn walk(&mut self, path: &str, value: &Value, outside: &dyn Fn(usize) -> usize) {
+        match value {
+            Value::Object(object) => {
+                for property in &object.properties {
+                    let name = path_of(property.name.as_str());
+                    let path = if path.is_empty() { name } else { format!("{path}.{name}") };
+                    let key = property.name.range();
+                    let key = Some(outside(key.start)..outside(key.end));
+                    self.places.push(Place { path: path.clone(), key, value: span(&property.value, outside) });
+                    self.walk(&path, &property.value, outside);
+                }
+            }
+            Value::Array(array) => {
+                for (nth, element) in array.elements.iter().enumerate() {
+                    let path = format!("{path}[{nth}]");
+                    self.places.push(Place { path: path.clone(), key: None, value: span(element, outside) });
+                    self.walk(&path, element, outside);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Finds what a problem is about. What is missing is so in the request as a whole.
+    fn of_problem(&self, problem: &str) -> Option<Range<usize>> {
+        let told = |place: &&Place| problem.strip_prefix(&place.path).is_some_and(|rest| rest.starts_with(": "));
+        if problem.contains(" is written twice at ") {
+            let again = |nth: &usize| self.places[..*nth].iter().any(|place| place.path == self.places[*nth].path);
+            return (0..self.places.len()).find(again).and_then(|nth| self.places[nth].key.clone());
+        }
+        // A key may look like a path: the longest is the one that was meant.
+        let Some(place) = self.places.iter().filter(told).max_by_key(|place| place.path.len()) else {
+            return self.request.clone().map(|whole| whole.start..whole.start + 1);
+        };
+        let said = &problem[place.path.len() + 2..];
+        let about_key = ["unknown field", "only valid with", "can't be combined"].iter().any(|it| said.starts_with(it));
+        Some(place.key.clone().filter(|_| about_key).unwrap_or_else(|| place.value.clone()))
+    }
+}
+
+fn parse(text: &str) -> Option<Value<'_>> {
+    parse_to_ast(text, &CollectOptions::default(), &ParseOptions::default()).ok()?.value
+}
+
+fn span(value: &Value, outside: &dyn Fn(usize) -> usize) -> Range<usize> {
+    let range = value.range();
+    outside(range.start)..outside(range.end)
+}
+
+/// Finds where each byte of a JSON text's value is written, `from` being the text's first; at most so many bytes later.
+fn starts(value: &str, from: usize, written: usize) -> Vec<usize> {
+    let mut at = from;
+    let mut starts = Vec::with_capacity(value.len());
+    for c in value.chars() {
+        starts.extend(std::iter::repeat_n(at, c.len_utf8()));
+        at += match c {
+            '"' | '\\' | '\n' | '\t' | '\r' | '\u{8}' | '\u{c}' => 2,
+            c => c.len_utf8(),
+        };
+    }
+    // Written by another rule, such as \u0022 or \/: the whole text has to do.
+    if at == from + written { starts } else { Vec::new() }
+}
+
+/// Finds where reading ended, of what is no JSON.
+fn of_syntax(text: &str, problem: &str) -> Option<Range<usize>> {
+    let at = match problem.rsplit_once(" at line ").and_then(|(_, place)| place.split_once(" column ")) {
+        Some((line, column)) => {
+            let (line, column): (usize, usize) = (line.parse().ok()?, column.parse().ok()?);
+            let before: usize = text.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
+            before + column.saturating_sub(1)
+        }
+        // Over before the end of the text.
+        None => {
+            let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+            values.next()?.ok()?;
+            let over = values.byte_offset();
+            over + text[over..].find(|c: char| !c.is_whitespace())?
+        }
+    };
+    let at = text.floor_char_boundary(at.min(text.len()));
+    let end = at + text[at..].chars().next().map_or(0, char::len_utf8);
+    Some(at..end)
+}
+
+/// Cuts a span to the line on which it begins.
+fn on_one_line(text: &str, span: Range<usize>) -> Range<usize> {
+    match text.get(span.clone()).and_then(|inside| inside.find('\n')) {
+        Some(_) => span.start..span.start + 1,
+        None => span,
+    }
+}

@@ -1,0 +1,481 @@
+//! `curfew week`: the coming week, schedule by schedule and instance by instance.
+//!
+//! - `forecast.rs` asks the function's own rule what becomes of an instance, and `cron.rs` when the function is invoked.
+//! - `grid.rs` shows it in the terminal, `page.rs` in a browser, `picture.rs` as a picture, `calendar.rs` in calendars.
+
+mod calendar;
+mod cron;
+mod forecast;
+mod grid;
+mod page;
+mod picture;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use chrono::{DateTime, Days, MappedLocalTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use ec2_curfew::deadline::Deadline;
+use ec2_curfew::instance::{Instance, to_utc};
+use ec2_curfew::plan::is_selected;
+use ec2_curfew::request::{Action, Regions, Request};
+use ec2_curfew::targets::{Look, look};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::account::Account;
+use crate::events::{self, EventFile};
+use crate::problem::Problem;
+use crate::terminal;
+use cron::{Cron, Parameters};
+use forecast::{Line, Rule, any_instance};
+
+/// A week.
+const DAYS: u64 = 7;
+/// Somebody waits for it, and 100,000 instances are read in less.
+const LOOKING: Duration = Duration::from_secs(300);
+
+/// Show the coming week: when each schedule and instance is on
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Event files; - is standard input. A stop and a start of the same name are a pair
+    #[arg(required = true, value_name = "EVENT.json")]
+    events: Vec<PathBuf>,
+    /// The week's first day, like 2026-11-23 [default: today]
+    #[arg(long, value_name = "DATE")]
+    from: Option<NaiveDate>,
+    /// When a stop or start comes, in the event's time zone: once for each of them, in their order
+    #[arg(long, value_name = "CRON")]
+    cron: Vec<String>,
+    /// Where StopAt, StartAt and Timezone say when stop and start come
+    #[arg(long, value_name = "FILE", default_value = "infra/parameters.yaml", conflicts_with = "cron")]
+    parameters: PathBuf,
+    /// Write it as JSON
+    #[arg(long)]
+    json: bool,
+    /// Write a page for browsers, phones and paper
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write a picture (SVG)
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Write when each schedule is on, for calendars (iCalendar)
+    #[arg(long, value_name = "FILE")]
+    ics: Option<PathBuf>,
+    #[command(flatten)]
+    account: Account,
+}
+
+/// A week, and all that is known of it.
+pub(crate) struct Week {
+    /// Its time zone.
+    pub(crate) zone: Tz,
+    /// Its days.
+    pub(crate) days: Vec<Day>,
+    /// What switches instances in it.
+    pub(crate) schedules: Vec<Schedule>,
+    /// Where nobody could look, and why.
+    pub(crate) unseen: Vec<Unseen>,
+    /// When EC2 was asked.
+    pub(crate) asked: DateTime<Utc>,
+}
+
+/// A day, of 23 to 25 hours.
+pub(crate) struct Day {
+    /// Its date.
+    pub(crate) date: NaiveDate,
+    /// Its first moment.
+    pub(crate) from: DateTime<Utc>,
+    /// The next day's.
+    pub(crate) to: DateTime<Utc>,
+}
+
+/// Hours, or a pair of crons, and whom they concern.
+pub(crate) struct Schedule {
+    /// The event's name.
+    pub(crate) event: String,
+    /// What switches: `hours` or `crons`.
+    pub(crate) by: &'static str,
+    /// What the tag says; of a pair, the event's name.
+    pub(crate) name: String,
+    /// Its hours or its crons, where the name doesn't say them.
+    pub(crate) says: Option<String>,
+    /// What becomes of an instance with nothing special about it.
+    pub(crate) line: Line,
+    /// Instances, those of one line together; the largest row first.
+    pub(crate) rows: Vec<Row>,
+}
+
+/// Instances to which the same happens.
+pub(crate) struct Row {
+    /// By name.
+    pub(crate) instances: Vec<Seen>,
+    /// What that is.
+    pub(crate) line: Line,
+}
+
+/// An instance, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Seen {
+    /// Its name, if it has one.
+    pub(crate) name: Option<String>,
+    /// Its id.
+    pub(crate) id: String,
+    /// Its account.
+    pub(crate) account: String,
+    /// Its region.
+    pub(crate) region: String,
+}
+
+/// An account and region in which nobody could look.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Unseen {
+    /// The account.
+    pub(crate) account: String,
+    /// The region.
+    pub(crate) region: String,
+    /// EC2's code.
+    pub(crate) code: String,
+    /// EC2's sentence.
+    pub(crate) message: String,
+}
+
+/// Stops and starts of one name, with their crons, and the instances that they select.
+type Pair<'a> = (Vec<(&'a Request, Cron)>, Vec<(Seen, Instance)>);
+
+/// Hours of all instances together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Figures {
+    /// How many instances.
+    pub(crate) instances: usize,
+    /// How long they would run if nobody switched them.
+    pub(crate) all: TimeDelta,
+    /// How long they run.
+    pub(crate) on: TimeDelta,
+}
+
+/// Shows the week.
+pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
+    let now = Utc::now();
+    let files = events::read_all(&args.events, now)?;
+    let crons = crons(&args, &files)?;
+    let zone = zone(&files, &crons);
+    let from = args.from.unwrap_or_else(|| now.with_timezone(&zone).date_naive());
+    let days = days(from, zone).ok_or_else(|| Problem::new(format!("{from}: no week begins on that day")))?;
+
+    let access = args.account.open(region(&files)).await?;
+    let waiting = terminal::spinner("Looking at instances");
+    let mut looks = Vec::new();
+    for file in &files {
+        looks.push(look(&file.request, &access.aws, &access.home, Deadline::within(LOOKING)).await);
+    }
+    waiting.finish_and_clear();
+    let week = Week::of(&files, &crons, looks, days, zone, now);
+    week.tell_unseen();
+
+    for (file, show) in [
+        (&args.html, page::page as fn(&Week) -> String),
+        (&args.svg, picture::picture),
+        (&args.ics, calendar::calendar),
+    ] {
+        if let Some(file) = file {
+            write(file, &show(&week))?;
+        }
+    }
+    if args.json {
+        terminal::print(&format!("{:#}\n", week.json()))?;
+    } else if [&args.html, &args.svg, &args.ics].iter().all(|file| file.is_none()) {
+        terminal::print(&grid::grid(&week, terminal::width()))?;
+    }
+    Ok(if week.unseen.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Finds a region to begin in, where nobody names the function's.
+fn region(files: &[EventFile]) -> Option<&str> {
+    files.iter().find_map(|file| match &file.request.regions {
+        Regions::Named(names) => names.first().map(String::as_str),
+        Regions::Own | Regions::All => None,
+    })
+}
+
+fn write(file: &Path, text: &str) -> Result<(), Problem> {
+    let name = file.display();
+    std::fs::write(file, text).map_err(|error| Problem::new(format!("can't write {name}: {error}")))?;
+    anstream::eprintln!("Wrote {name}");
+    Ok(())
+}
+
+/// Finds when each plain stop and start comes; none of reconcile, which comes all the time.
+fn crons(args: &Args, files: &[EventFile]) -> Result<Vec<Option<Cron>>, Problem> {
+    let plain = files.iter().filter(|file| !file.request.is_about_hours()).count();
+    if !args.cron.is_empty() && args.cron.len() != plain {
+        let (given, wanted) = (args.cron.len(), plain);
+        return Err(Problem::new(format!("--cron: {given} given, for {wanted} stops and starts"))
+            .help("give it once for each of them, in their order"));
+    }
+    let mut given = args.cron.iter();
+    let mut parameters = None;
+    let mut cron = |file: &EventFile| {
+        if file.request.is_about_hours() {
+            return Ok(None);
+        }
+        if let Some(text) = given.next() {
+            return Cron::parse(text, file.request.timezone).map(Some);
+        }
+        let parameters = match &mut parameters {
+            Some(known) => known,
+            none => none.insert(Parameters::read(&args.parameters)?),
+        };
+        let text = if file.request.action == Action::Start { &parameters.start } else { &parameters.stop };
+        Cron::parse(text, parameters.zone).map(Some)
+    };
+    files.iter().map(&mut cron).collect()
+}
+
+/// Finds the zone in which people read the week: the first that an event names, else the crons'.
+fn zone(files: &[EventFile], crons: &[Option<Cron>]) -> Tz {
+    let named = files.iter().map(|file| file.request.timezone).chain(crons.iter().flatten().map(Cron::zone));
+    named.into_iter().find(|zone| *zone != Tz::UTC).unwrap_or(Tz::UTC)
+}
+
+fn days(from: NaiveDate, zone: Tz) -> Option<Vec<Day>> {
+    let midnight = |n| {
+        let date = from.checked_add_days(Days::new(n))?;
+        Some((date, to_utc(date.and_time(NaiveTime::MIN), zone, MappedLocalTime::earliest)?))
+    };
+    let midnights: Option<Vec<_>> = (0..=DAYS).map(midnight).collect();
+    Some(midnights?.windows(2).map(|two| Day { date: two[0].0, from: two[0].1, to: two[1].1 }).collect())
+}
+
+impl Week {
+    fn of(
+        files: &[EventFile],
+        crons: &[Option<Cron>],
+        looks: Vec<Vec<Look>>,
+        days: Vec<Day>,
+        zone: Tz,
+        asked: DateTime<Utc>,
+    ) -> Self {
+        let mut week = Self { zone, days, schedules: Vec::new(), unseen: Vec::new(), asked };
+        let mut pairs: BTreeMap<&str, Pair<'_>> = BTreeMap::new();
+        let about_hours: Vec<&Request> = files.iter().map(|it| &it.request).filter(|it| it.is_about_hours()).collect();
+        for ((file, cron), looks) in files.iter().zip(crons).zip(looks) {
+            let mut found = week.found(looks);
+            match cron {
+                None => week.hours(file, found),
+                Some(cron) => {
+                    // Told of once, with its hours.
+                    found.retain(|(_, instance)| !about_hours.iter().any(|it| is_selected(it, instance)));
+                    let (requests, instances) = pairs.entry(&file.request.name).or_default();
+                    requests.push((&file.request, cron.clone()));
+                    instances.extend(found);
+                }
+            }
+        }
+        for (name, (mut requests, mut instances)) in pairs {
+            // The stop is asked first why it leaves something alone.
+            requests.sort_by_key(|(request, _)| request.action == Action::Start);
+            instances.sort_by(|one, other| one.0.cmp(&other.0));
+            instances.dedup_by(|one, other| one.0 == other.0);
+            let says = requests.iter().map(|(request, cron)| {
+                let zone = if cron.zone() == week.zone { String::new() } else { format!(" {}", cron.zone()) };
+                format!("{} {}{zone}", request.action.as_str(), cron.text)
+            });
+            let says = says.collect::<Vec<_>>().join(", ");
+            week.schedule(name, name, Some(says), &Rule::Crons(requests), None, instances);
+        }
+        week
+    }
+
+    /// Takes what was found of instances, and notes where nobody could look.
+    fn found(&mut self, looks: Vec<Look>) -> Vec<(Seen, Instance)> {
+        let mut all = Vec::new();
+        for Look { account, region, found } in looks {
+            match found {
+                Ok(instances) => all.extend(instances.into_iter().map(|instance| {
+                    let name = instance.name().map(str::to_owned);
+                    let (account, region) = (account.clone(), region.clone());
+                    (Seen { name, id: instance.id.to_string(), account, region }, instance)
+                })),
+                Err(why) => {
+                    let unseen = Unseen { account, region, code: why.code, message: why.message };
+                    if !self.unseen.contains(&unseen) {
+                        self.unseen.push(unseen);
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// Adds the schedules of a reconcile: those that it names, then what else tags say.
+    fn hours(&mut self, file: &EventFile, found: Vec<(Seen, Instance)>) {
+        let request = &file.request;
+        let mut by_tag: BTreeMap<String, Vec<(Seen, Instance)>> = BTreeMap::new();
+        for (seen, instance) in found {
+            let tag = instance.tags.get(&request.hours_tag).unwrap_or_default().to_owned();
+            by_tag.entry(tag).or_default().push((seen, instance));
+        }
+        let named: Vec<&str> = request.schedules.named().map(|(name, _)| name).collect();
+        let of_name = named.into_iter().map(|name| {
+            let instances = by_tag.remove(name).unwrap_or_default();
+            (name.to_owned(), file.written.get("hours").and_then(|hours| hours.get(name)).map(in_words), instances)
+        });
+        let of_name: Vec<_> = of_name.collect();
+        let others = by_tag.into_iter().map(|(text, instances)| (text, None, instances));
+        for (name, says, instances) in of_name.into_iter().chain(others) {
+            self.schedule(&request.name, &name, says, &Rule::Hours(request), Some(&request.hours_tag), instances);
+        }
+    }
+
+    fn schedule(
+        &mut self,
+        event: &str,
+        name: &str,
+        says: Option<String>,
+        rule: &Rule<'_>,
+        hours_tag: Option<&str>,
+        found: Vec<(Seen, Instance)>,
+    ) {
+        let period = self.period();
+        let Some(line) = any_instance(hours_tag.map(|tag| (tag, name))).map(|it| rule.line(&it, period)) else {
+            return;
+        };
+        let (seen, instances): (Vec<Seen>, Vec<Instance>) = found.into_iter().unzip();
+        let mut rows: Vec<Row> = Vec::new();
+        let mut lines: BTreeMap<String, Line> = BTreeMap::new();
+        for ((class, instance), seen) in rule.classes(&instances, period).into_iter().zip(&instances).zip(seen) {
+            let line = lines.entry(class).or_insert_with(|| rule.line(instance, period));
+            match rows.iter_mut().find(|row| row.line == *line) {
+                Some(row) => row.instances.push(seen),
+                None => rows.push(Row { instances: vec![seen], line: line.clone() }),
+            }
+        }
+        for row in &mut rows {
+            row.instances.sort_by_cached_key(|seen| (words::natural(seen.label()), seen.clone()));
+        }
+        // What the schedule says, and then what is special.
+        rows.sort_by_key(|row| (row.line != line, std::cmp::Reverse(row.instances.len()), row.instances[0].clone()));
+        let by = if hours_tag.is_some() { "hours" } else { "crons" };
+        self.schedules.push(Schedule { event: event.to_owned(), by, name: name.to_owned(), says, line, rows });
+    }
+
+    /// Returns its first moment, and the one after its last.
+    pub(crate) fn period(&self) -> (DateTime<Utc>, DateTime<Utc>) {
+        let from = self.days.first().map_or(DateTime::UNIX_EPOCH, |day| day.from);
+        (from, self.days.last().map_or(from, |day| day.to))
+    }
+
+    /// Returns how long it is: a clock change takes or gives an hour.
+    pub(crate) fn length(&self) -> TimeDelta {
+        let (from, to) = self.period();
+        to - from
+    }
+
+    /// Returns the figures of all instances, each counted once.
+    pub(crate) fn figures(&self) -> Figures {
+        let mut counted = BTreeSet::new();
+        let mut all = Figures::default();
+        for row in self.schedules.iter().flat_map(|schedule| &schedule.rows) {
+            let new = row.instances.iter().filter(|seen| counted.insert(*seen)).count();
+            let times = i32::try_from(new).unwrap_or(i32::MAX);
+            let all_of_it = Figures { instances: new, all: self.length() * times, on: row.line.on() * times };
+            all = all.plus(all_of_it);
+        }
+        all
+    }
+
+    fn tell_unseen(&self) {
+        for Unseen { account, region, code, message } in &self.unseen {
+            anstream::eprintln!("warning: {account} {region} is missing here: {code}: {message}");
+        }
+    }
+
+    fn json(&self) -> Value {
+        let local = |moment: DateTime<Utc>| moment.with_timezone(&self.zone).to_rfc3339();
+        let figures = |figures: Figures| json!({ "hours_on": hours(figures.on), "share_off": figures.share_off() });
+        let line = |line: &Line| {
+            let segments = line
+                .segments
+                .iter()
+                .map(|it| json!({ "from": local(it.from), "to": local(it.to), "state": it.state, "runs": it.runs }));
+            let segments: Vec<Value> = segments.collect();
+            let mut told = figures(Figures { instances: 1, all: self.length(), on: line.on() });
+            told["segments"] = json!(segments);
+            told
+        };
+        let row = |row: &Row| {
+            let mut told = line(&row.line);
+            told["instances"] = json!(row.instances);
+            told["why"] = json!(words::why(self, &row.line));
+            told["reason"] = json!(row.line.why.as_ref().map(|why| why.reason.as_str()));
+            told
+        };
+        let schedule = |it: &Schedule| {
+            let mut told = line(&it.line);
+            told["event"] = json!(it.event);
+            told["by"] = json!(it.by);
+            told["name"] = json!(it.name);
+            told["says"] = json!(it.says);
+            told["rows"] = it.rows.iter().map(row).collect();
+            told
+        };
+        let days = self.days.iter().map(|day| json!({ "date": day.date, "hours": hours(day.to - day.from) }));
+        let all = self.figures();
+        let mut told = figures(all);
+        told["from"] = json!(local(self.period().0));
+        told["to"] = json!(local(self.period().1));
+        told["timezone"] = json!(self.zone.name());
+        told["days"] = days.collect();
+        told["instances"] = json!(all.instances);
+        told["hours"] = json!(hours(all.all));
+        told["schedules"] = self.schedules.iter().map(schedule).collect();
+        told["unseen"] = json!(self.unseen);
+        told
+    }
+}
+
+impl Seen {
+    /// Returns its name, else its id.
+    pub(crate) fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.id)
+    }
+}
+
+impl Figures {
+    /// Returns both together.
+    fn plus(self, other: Self) -> Self {
+        let Self { instances, all, on } = other;
+        Self { instances: self.instances + instances, all: self.all + all, on: self.on + on }
+    }
+
+    /// Returns which share of their time they are off, from 0 to 1; none if there is no time.
+    pub(crate) fn share_off(&self) -> Option<f64> {
+        let (all, on) = (self.all.as_seconds_f64(), self.on.as_seconds_f64());
+        // Four digits: what is shown has two.
+        (all > 0.0).then(|| ((1.0 - on / all) * 10_000.0).round() / 10_000.0)
+    }
+}
+
+/// Returns a duration in hours, exact to the minute in most zones' weeks.
+pub(crate) fn hours(time: TimeDelta) -> f64 {
+    time.as_seconds_f64() / 3600.0
+}
+
+/// Writes what an event says of a schedule as people read it.
+fn in_words(hours: &Value) -> String {
+    let texts = |value: &Value| match value {
+        Value::Array(texts) => texts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or "),
+        text => text.as_str().unwrap_or_default().to_owned(),
+    };
+    let Value::Object(fields) = hours else { return texts(hours) };
+    let mut said = vec![texts(&fields["open"])];
+    said.extend(fields.get("timezone").and_then(Value::as_str).map(str::to_owned));
+    if fields.get("start") == Some(&Value::Bool(false)) {
+        said.push("started by people only".to_owned());
+    }
+    said.join(", ")
+}
