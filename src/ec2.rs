@@ -1,6 +1,6 @@
 //! The port: the few verbs of EC2 that Curfew needs, in its own types.
 //!
-//! What is asked and done about snapshots has no double in this process, and so no trait: these verbs are [`AwsEc2`]'s own.
+//! The calls about snapshots have no double in this process, and so no trait: they are [`AwsEc2`]'s own.
 //!
 //! Behind it stand the AWS SDK ([`AwsEc2`], the adapter) and, in the engine's tests, a double in this process.
 
@@ -114,11 +114,11 @@ pub const START_BUCKETS: Buckets =
 pub const STOP_BUCKETS: Buckets =
     Buckets { calls: Rate { size: 50.0, refill: 5.0 }, instances: Rate { size: 1000.0, refill: 20.0 } };
 
-/// What EC2 documents for DeleteSnapshot; it counts no resources by themselves.
+/// EC2's documented limits for DeleteSnapshot; it has no bucket of resources.
 pub const DELETE_SNAPSHOT_BUCKETS: Buckets =
     Buckets { calls: Rate { size: 100.0, refill: 5.0 }, instances: Rate { size: 1.0, refill: 1.0 } };
-/// What EC2 documents for a look without filter or pages, which DescribeSnapshotAttribute is, less five tokens: calls that
-/// follow each other so quickly reach EC2 unevenly.
+/// EC2's documented limits for a call without filter or pages, such as DescribeSnapshotAttribute, less five tokens: calls in
+/// such quick succession reach EC2 unevenly.
 pub const LOOK_BUCKETS: Buckets =
     Buckets { calls: Rate { size: 45.0, refill: 10.0 }, instances: Rate { size: 1.0, refill: 1.0 } };
 

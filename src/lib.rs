@@ -8,7 +8,7 @@
 //! - **The engine** is one loop that awaits, around a state machine that doesn't. The state machine's files import no SDK,
 //!   environment or clock either. The engine asks `plan` to decide again about an instance that it has looked at again, and never
 //!   sees the request.
-//! - **Snapshots** that nobody needs go another way from the request on: [`snapshots`], whose rule is in `snapshots/rule.rs`.
+//! - **Snapshots** that nobody needs take their own way from the request on: [`snapshots`], whose rule is in `snapshots/rule.rs`.
 //! - **Running hours** are in [`hours`]: what people write, and when it is open. `plan/reconcile.rs` is the rule that acts on them.
 //! - **EC2** is behind [`ec2`], a port of five verbs in our own types. Its adapter, `ec2/aws.rs`, is the only file that names the
 //!   AWS SDK; `ec2/refusal.rs` is the only table of what EC2's codes mean.
@@ -128,7 +128,7 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
     if request.is_about_hours() { Ok(report) } else { verdict(report) }
 }
 
-/// The way of a request about snapshots.
+/// Handles a request about snapshots.
 async fn delete_snapshots(
     unwrapped: Unwrapped,
     context: &Context,

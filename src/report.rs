@@ -86,13 +86,13 @@ pub struct Summary {
     pub deleted: Option<Storage>,
 }
 
-/// What some snapshots cost at most: EC2 bills what has changed since the snapshot before, and doesn't tell how much that is.
+/// What some snapshots cost at most: EC2 bills what changed since the previous snapshot, and doesn't say how much that is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Storage {
     pub snapshots: usize,
     pub up_to_bytes: u64,
-    /// In a month, by the list price of most regions.
+    /// A month, at the list price of most regions.
     #[serde(rename = "up_to_usd_a_month", serialize_with = "snapshots::dollars")]
     pub up_to_micro_dollars: u64,
 }

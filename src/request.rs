@@ -518,7 +518,7 @@ impl Reader {
         role
     }
 
-    /// Reads when the run was due, and which field says so.
+    /// Returns when the run was due, and which field says so.
     fn due(&mut self, time: Option<Value>, now: DateTime<Utc>) -> (Option<DateTime<Utc>>, &'static str) {
         let requests_time = self.scheduled_time(now);
         let scheduled_by = if requests_time.is_some() { "scheduled_time" } else { "the envelope's time" };

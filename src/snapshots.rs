@@ -1,7 +1,7 @@
-//! Snapshots that nobody needs: every account × region, look → mark, or delete.
+//! Snapshots that nobody needs: every account × region, look → mark or delete.
 //!
 //! Two nights: the first run that finds a snapshot of a volume that is gone marks it, and a later one deletes what still
-//! carries its mark, still qualifies, and is due. [`rule`] says which qualify; `act.rs` does it.
+//! carries its mark, still qualifies and is due. [`rule`] decides which qualify; `act.rs` carries it out.
 
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
@@ -50,7 +50,7 @@ pub struct Settled {
     pub id: SnapshotId,
     /// Its tag `Name`.
     pub name: Option<Box<str>>,
-    /// The most that it can take.
+    /// The most bytes it can take up.
     pub bytes: u64,
     /// Whether it is in the archive.
     pub archived: bool,
@@ -79,13 +79,13 @@ impl Settled {
 /// What became of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// EC2 said that it did.
+    /// EC2 did it.
     Changed(Change),
-    /// EC2 said that it would.
+    /// EC2 would do it.
     WouldChange(Change),
     /// Kept.
     Skipped(Skip),
-    /// EC2 said no, to a change or to a question on which one hangs.
+    /// EC2 refused the change, or a question that it depends on.
     Failed {
         /// EC2's code.
         code: String,

@@ -140,12 +140,12 @@ fn not_asked() -> Outcome {
     Outcome::Failed { code: DRY_RUN_IGNORED.into(), message }
 }
 
-/// What is noted of a region that an organization's policy denies.
+/// Returns the note about a region that an organization's policy denies.
 pub(crate) fn passed_over(error: &Error) -> String {
     format!("skipped, a service control policy denies it ({})", error.code)
 }
 
-/// Sums up what stands in the way of a target.
+/// Returns what stands in the way of a target.
 pub(crate) fn trouble(error: &Error) -> Trouble {
     Trouble { code: error.code.clone(), message: cut(&error.message), may_pass: may_pass(error) }
 }

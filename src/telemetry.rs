@@ -115,7 +115,7 @@ pub fn log_target(request: &Request, target: &TargetRun) {
     }
 }
 
-/// Logs what became of each snapshot of a target. Why most are kept is no news: the report counts them.
+/// Logs the outcome of each snapshot of a target; at DEBUG where that is no news, because the report counts it.
 pub fn log_snapshots(request: &request::snapshots::Request, target: &snapshots::TargetRun) {
     let (account, region) = (target.account.as_str(), target.region.as_str());
     let (schedule, action) = (request.name.as_str(), request::snapshots::ACTION);

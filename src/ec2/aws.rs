@@ -354,7 +354,7 @@ impl Ec2 for AwsEc2 {
     }
 }
 
-/// What is asked and done about snapshots. Lists are read over all pages.
+/// The calls about snapshots. Lists are read over all pages.
 impl AwsEc2 {
     /// Reads the account's own snapshots that match.
     ///
@@ -374,12 +374,12 @@ impl AwsEc2 {
         .await
     }
 
-    /// Finds out which of these volumes exist, those included that a service of AWS's hides; at most 200.
+    /// Returns which of these volumes exist, including those that an AWS service hides; at most 200.
     ///
     /// # Errors
     /// As for [`snapshots`](Self::snapshots).
     pub async fn volumes(&self, ids: Vec<String>, until: Deadline) -> Result<BTreeSet<Box<str>>, Error> {
-        // A filter, for EC2 refuses the whole call for one id that it doesn't know.
+        // A filter, because with ids EC2 refuses the whole call for one that it doesn't know.
         let call = self.client.describe_volumes().filters(filter("volume-id", ids)).include_managed_resources(true);
         let volumes = every_page(|token| {
             let call = call.clone().set_next_token(token);
@@ -394,7 +394,7 @@ impl AwsEc2 {
         Ok(volumes.await?.into_iter().collect())
     }
 
-    /// Finds out of which of these snapshots the account has images, deprecated and disabled ones included; at most 200.
+    /// Returns which of these snapshots the account has images of, including deprecated and disabled ones; at most 200.
     ///
     /// # Errors
     /// As for [`snapshots`](Self::snapshots).
@@ -418,7 +418,7 @@ impl AwsEc2 {
         Ok(images.await?.into_iter().collect())
     }
 
-    /// Reads which snapshots are locked.
+    /// Returns which snapshots are locked.
     ///
     /// # Errors
     /// As for [`snapshots`](Self::snapshots).
@@ -437,7 +437,7 @@ impl AwsEc2 {
         Ok(locked.await?.into_iter().collect())
     }
 
-    /// Reads of which snapshots volumes can be made fast.
+    /// Returns which snapshots are enabled for fast restores.
     ///
     /// # Errors
     /// As for [`snapshots`](Self::snapshots).
@@ -455,7 +455,7 @@ impl AwsEc2 {
         Ok(fast.await?.into_iter().collect())
     }
 
-    /// Finds out whether anybody else may make volumes of a snapshot.
+    /// Whether anybody else may create volumes from a snapshot.
     ///
     /// # Errors
     /// EC2 refused, or did not answer in time.
@@ -465,7 +465,7 @@ impl AwsEc2 {
         let answer = self.through(until, || call.send()).await??;
         match answer.snapshot_id() {
             Some(told) if told == id.as_str() => Ok(!answer.create_volume_permissions().is_empty()),
-            told => Err(broken(format!("asked who may use {id}, EC2 told of {told:?}"))),
+            other => Err(broken(format!("asked who may use {id}, EC2 answered about {other:?}"))),
         }
     }
 
@@ -487,7 +487,7 @@ impl AwsEc2 {
         checked(self.through(until, || call.send()).await?.map(drop).map_err(Error::from), &ids, mode)
     }
 
-    /// Deletes a mark where it has just this value.
+    /// Deletes a mark if it has exactly this value.
     ///
     /// # Errors
     /// EC2 refused, or did not answer in time.
@@ -497,7 +497,7 @@ impl AwsEc2 {
         self.through(until, || call.send()).await?.map(drop).map_err(Error::from)
     }
 
-    /// Deletes a snapshot, once: the pacer must see every throttled answer, so the caller does the repeating.
+    /// Deletes a snapshot, in a single attempt: the pacer must see every throttled answer, so the caller retries.
     ///
     /// # Errors
     /// EC2 refused, or did not answer in time.
@@ -509,7 +509,7 @@ impl AwsEc2 {
     }
 }
 
-/// Asks for one page after the other; `ask` returns what is on it, and the token for the next.
+/// Reads one page after the other; `ask` returns what is on it, and the token for the next.
 async fn every_page<T, F>(ask: impl Fn(Option<String>) -> F) -> Result<Vec<T>, Error>
 where
     F: Future<Output = Result<(Vec<T>, Option<String>), Error>>,
@@ -534,17 +534,17 @@ fn written(filters: &Filters) -> Vec<Filter> {
     filters.iter().map(|(name, values)| filter(name, values.clone())).collect()
 }
 
-/// Reads an id on a list of what is to be kept: one that can't be read spoils the list.
+/// Reads an id on a list of what must be kept: one that can't be read makes the whole list unusable.
 fn of_a_list(id: Option<String>) -> Result<SnapshotId, Error> {
     let id = id.unwrap_or_default();
     SnapshotId::parse(&id).ok_or_else(|| broken(format!("{id:?} is no snapshot's id")))
 }
 
-/// Reads a snapshot. Without an id or a beginning nothing can be decided about it: then the answer is none.
+/// Reads a snapshot. Without an id or a start time nothing can be decided about it: then the whole answer is refused.
 fn snapshot(told: types::Snapshot) -> Result<Snapshot, Error> {
     let id = of_a_list(told.snapshot_id)?;
     let started = told.start_time.and_then(|at| DateTime::from_timestamp(at.secs(), at.subsec_nanos()));
-    let started = started.ok_or_else(|| broken(format!("{id} has no time at which it was begun")))?;
+    let started = started.ok_or_else(|| broken(format!("{id} has no start time")))?;
     let bytes = told.full_snapshot_size_in_bytes.and_then(|bytes| u64::try_from(bytes).ok());
     let volume_size = || u64::try_from(told.volume_size.unwrap_or_default()).unwrap_or_default() * GIB;
     let tags = told.tags.unwrap_or_default().into_iter();

@@ -1,4 +1,4 @@
-//! The request of `"action": "snapshots"`: what it has in common with the others is read by the same [`Reader`].
+//! The request of `"action": "snapshots"`: what it shares with the others is read by the same [`Reader`].
 
 use std::time::Duration;
 

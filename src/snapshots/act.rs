@@ -1,7 +1,7 @@
-//! One account and region's snapshots: look at them, decide by the rule, and do what is decided, until the deadline.
+//! The snapshots of one account and region: look, decide by the rule, and carry it out, until the deadline.
 //!
 //! Nothing is deleted on an old look. Right before its turn a snapshot is looked at again, with everything that may keep it;
-//! whatever can't be asked then keeps it. Who waits too long for EC2's tokens is looked at once more.
+//! if anything can't be asked then, it is kept. One that waits too long for EC2's tokens is looked at once more.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -29,18 +29,18 @@ use crate::targets::{patiently, trouble};
 
 /// Snapshots in one CreateTags call: fewer than EC2 takes, because one bad id fails them all.
 const MARKED_AT_ONCE: usize = 100;
-/// Snapshots in a look on which deletions hang: as many as can be deleted while it lasts, at EC2's pace.
+/// Snapshots in a look before deletion: as many as can be deleted while the look is fresh, at EC2's pace.
 const LOOKED_AT_ONCE: usize = 25;
 /// Calls about single snapshots that are under way at a time.
 const AT_ONCE: usize = 5;
-/// Attempts on a snapshot about which EC2 gives no clear answer.
+/// Attempts on a snapshot that EC2 gives no clear answer about.
 const TRIES: u32 = 4;
-/// Refusals for want of a permission, if nothing was accepted, after which no more is asked for.
+/// Refusals for lack of permission after which nothing more is tried, if nothing was accepted.
 const REFUSALS: usize = 6;
-/// The longest pause before what had no clear answer is tried again.
+/// The longest pause before retrying one that got no clear answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
-/// What a run is, as far as this has to know.
+/// What this has to know about a run.
 #[derive(Clone, Copy)]
 pub(super) struct Work {
     /// The moment that the run stands for.
@@ -51,13 +51,13 @@ pub(super) struct Work {
     pub(super) deadline: Deadline,
 }
 
-/// What each selected snapshot is to expect: every one exactly once.
+/// The plan for the selected snapshots: each is in it exactly once.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     kept: Vec<Settled>,
     mark: Vec<Snapshot>,
     delete: Vec<Snapshot>,
-    /// Marks to be taken off, by their values: when what keeps a snapshot is over, its days of grace begin anew.
+    /// Marks to delete, by their values: when nothing keeps a snapshot any more, its days of grace begin again.
     unmark: Vec<(SnapshotId, Box<str>)>,
 }
 
@@ -67,7 +67,7 @@ impl Plan {
         self.mark.len() + self.delete.len()
     }
 
-    /// Books a plan that is not carried out: so ends what it would have changed.
+    /// Settles a plan that is not carried out: what it would have changed gets this outcome.
     pub(super) fn not_carried_out(self, end: &Outcome) -> Vec<Settled> {
         let changes = self.mark.iter().chain(&self.delete).map(|snapshot| Settled::of(snapshot, end.clone()));
         let changes: Vec<_> = changes.collect();
@@ -83,26 +83,26 @@ impl Plan {
     }
 }
 
-/// What becomes of the rest when EC2 has ignored DryRun.
+/// Returns the outcome of the rest when EC2 has ignored DryRun.
 pub(super) fn not_asked() -> Outcome {
-    let message = "not asked for: EC2 did what it was only asked about".to_owned();
+    let message = "not tried: EC2 carried out a dry run".to_owned();
     Outcome::Failed { code: DRY_RUN_IGNORED.to_owned(), message }
 }
 
-/// Returns how a snapshot ends that is kept.
+/// Returns the outcome of a snapshot that is kept.
 fn ended(keep: Keep) -> Outcome {
     match keep {
         Keep::Because(skip) => Outcome::Skipped(skip),
         Keep::Unasked { trouble, .. } if trouble.may_pass => left(&trouble.code),
         Keep::Unasked { trouble, .. } if is_gone(&trouble.code) => Outcome::Skipped(Skip::because(Reason::Gone)),
         Keep::Unasked { what, trouble } => {
-            let message = format!("kept, because EC2 would not say {what}: {}", trouble.message);
+            let message = format!("kept, because EC2 did not answer {what}: {}", trouble.message);
             Outcome::Failed { code: trouble.code, message }
         }
     }
 }
 
-/// Returns how a snapshot ends that a retry may do.
+/// Returns the outcome of a snapshot that a retry may handle.
 fn left(code: &str) -> Outcome {
     let reason = if code == too_late().code { "deadline" } else { code };
     Outcome::Unfinished { reason: reason.to_owned() }
@@ -114,7 +114,7 @@ fn too_late() -> Error {
 
 fn failed(error: &Error) -> Outcome {
     let hint = match classify(error) {
-        Class::Permission => "; it takes the role of the function for snapshots, policy/snapshots-role.json",
+        Class::Permission => "; this needs the role of the function for snapshots, policy/snapshots-role.json",
         _ => "",
     };
     let said = cut(&error.message);
@@ -128,7 +128,7 @@ fn is_gone(code: &str) -> bool {
 /// Looks at an account's snapshots in a region, and plans.
 ///
 /// # Errors
-/// EC2 would not list them.
+/// EC2 did not list them.
 pub(super) async fn plan(
     ec2: &AwsEc2,
     request: &Request,
@@ -140,7 +140,7 @@ pub(super) async fn plan(
     let until = work.deadline;
     let found = patiently(until, || ec2.snapshots(&filters, until)).await?;
     let (mut plan, mut rest) = (Plan::default(), Vec::new());
-    // Nobody else's, whatever EC2 shows. A host that gives the function no ARN gives it no account.
+    // Nobody else's, whatever EC2 shows. Where a host gives the function no ARN, its account is unknown.
     for snapshot in found.into_iter().filter(|it| &*it.owner == account || account == "unknown") {
         match kept_by_itself(request, &snapshot, work.as_of) {
             Some(skip) => plan.keep(&snapshot, Keep::Because(skip)),
@@ -159,7 +159,7 @@ pub(super) async fn plan(
             }
             match stage(&snapshot, work.as_of) {
                 Ok(stage) => staged.push((snapshot, stage)),
-                // It is about the mark itself, which stays.
+                // This is about the mark itself, which stays.
                 Err(skip) => plan.kept.push(Settled::of(&snapshot, Outcome::Skipped(skip))),
             }
         }
@@ -176,12 +176,12 @@ pub(super) async fn plan(
     Ok(plan)
 }
 
-/// Finds out what keeps snapshots by what there is around them: a group for each call.
+/// Returns what around them keeps snapshots: a group for each call.
 async fn around(ec2: &AwsEc2, snapshots: Vec<Snapshot>, until: Deadline) -> Vec<Vec<(Snapshot, Option<Keep>)>> {
     fn told<T>(answer: Result<T, Error>) -> Result<T, Trouble> {
         answer.map_err(|error| trouble(&error))
     }
-    // A region has few of these, and they are asked for without ids: one that is gone would spoil the answer.
+    // A region has few of these, so they are listed without ids: with ids, one that is gone would fail the call.
     let locked = patiently(until, || ec2.locked_snapshots(until));
     let fast = patiently(until, || ec2.fast_restores(until));
     let (locked, fast) = join(locked, fast).await;
@@ -211,7 +211,7 @@ pub(super) struct Asking {
     refusals: Refusals,
 }
 
-/// Counts refusals for want of a permission: what is refused so often is not asked for again.
+/// Counts refusals for lack of permission: what is refused so often is not tried again.
 #[derive(Default)]
 struct Refusals {
     count: usize,
@@ -231,7 +231,7 @@ impl Refusals {
         }
     }
 
-    /// Returns the refusal that all others would get, too.
+    /// Returns the refusal that all the others would get too.
     fn of_all(&self) -> Option<&Error> {
         self.last.as_ref().filter(|_| self.count >= REFUSALS && !self.accepted)
     }
@@ -242,7 +242,7 @@ impl Asking {
         Self { pace: Pace::new(LOOK_BUCKETS, Instant::now()), refusals: Refusals::default() }
     }
 
-    /// Finds out which snapshots are shared, in their order.
+    /// Returns which snapshots are shared, in their order.
     async fn shared(&mut self, ec2: &AwsEc2, ids: &[SnapshotId], until: Deadline) -> Vec<Result<bool, Trouble>> {
         let mut all = Vec::with_capacity(ids.len());
         for some in ids.chunks(AT_ONCE) {
@@ -303,14 +303,14 @@ pub(super) async fn carry_out(
     (hand.settled, hand.fatal)
 }
 
-/// Whoever carries a plan out.
+/// A plan being carried out.
 struct Hand<'a> {
     ec2: &'a AwsEc2,
     request: &'a Request,
     work: Work,
     asking: &'a mut Asking,
     settled: Vec<Settled>,
-    /// EC2 has ignored DryRun: nothing more may be asked.
+    /// EC2 has ignored DryRun: nothing more may be called.
     fatal: Option<Error>,
 }
 
@@ -349,7 +349,7 @@ impl Hand<'_> {
         }
     }
 
-    /// Marks snapshots. A call that is refused because of some of them is repeated in halves.
+    /// Marks snapshots. A call that is refused because of some of them is retried in halves.
     async fn mark(&mut self, snapshots: Vec<Snapshot>) {
         let after = self.work.now.checked_add_signed(self.request.grace).unwrap_or(DateTime::<Utc>::MAX_UTC);
         let after = after.trunc_subsecs(0);
@@ -390,7 +390,7 @@ impl Hand<'_> {
         }
     }
 
-    /// Takes marks off. What it fails to do the next run tries again; until then the rule keeps the snapshot.
+    /// Deletes marks. What fails, the next run tries again; until then the rule keeps the snapshot.
     async fn unmark(&mut self, marks: Vec<(SnapshotId, Box<str>)>) {
         if self.request.mode == Mode::DryRun {
             return;
@@ -408,11 +408,11 @@ impl Hand<'_> {
         }
     }
 
-    /// Deletes what is due. Those not asked for yet go before those without a clear answer.
+    /// Deletes what is due. Those not tried yet go before those without a clear answer.
     async fn delete(&mut self, snapshots: Vec<Snapshot>) {
         let until = self.work.deadline;
         if let (Mode::DryRun, Some(first)) = (self.request.mode, snapshots.first().filter(|_| self.fatal.is_none())) {
-            // An EC2 that ignores DryRun shows itself where nothing is lost by it: the mark is written once more.
+            // An EC2 that ignores DryRun is found out where it does no harm: by writing the mark once more.
             let mark = first.mark().unwrap_or_default().to_owned();
             let answer = self.ec2.mark_snapshots(&mark, std::slice::from_ref(&first.id), Mode::DryRun, until).await;
             self.fatal = answer.err().filter(|error| classify(error) == Class::Fatal);
@@ -447,7 +447,7 @@ impl Hand<'_> {
                 match looked {
                     Looked::Go => going.push_back(due),
                     Looked::Kept(keep) => self.keep(&due.snapshot, keep).await,
-                    // We have asked for it, and it is gone.
+                    // We have tried to delete it, and it is gone.
                     Looked::Gone if due.tries > 0 => self.settle(&due.snapshot, self.done(Change::Delete)),
                     Looked::Gone => self.settle(&due.snapshot, Outcome::skipped(Reason::Gone)),
                 }
@@ -458,7 +458,7 @@ impl Hand<'_> {
                 let in_time = wait_for_tokens(&mut pace, some.len(), until).await;
                 let is_old = seen.elapsed() > LOOK_LASTS;
                 if in_time.is_err() || is_old || self.fatal.is_some() || refusals.of_all().is_some() {
-                    // Where a look takes so long, the next one is at one alone.
+                    // If a look takes that long, the next one is at a single snapshot.
                     at_once = if is_old { 1 } else { LOOKED_AT_ONCE };
                     for due in some.into_iter().chain(going.drain(..)).rev() {
                         waiting.push_front(due);
@@ -479,7 +479,7 @@ impl Hand<'_> {
         }
     }
 
-    /// Books EC2's answer to a deletion; returns what is to be asked for again.
+    /// Takes EC2's answer to a deletion; returns the snapshot if it is to be tried again.
     async fn answered(&mut self, due: Due, answer: Result<(), Error>) -> Option<Due> {
         let Due { snapshot, tries } = due;
         let Err(error) = answer else {
@@ -513,7 +513,7 @@ impl Hand<'_> {
         None
     }
 
-    /// Keeps one that was due; its mark comes off, unless it is the mark that keeps it.
+    /// Keeps one that was due; its mark is deleted, unless the mark is what keeps it.
     async fn keep(&mut self, snapshot: &Snapshot, keep: Keep) {
         let stays = match &keep {
             Keep::Because(skip) => matches!(skip.reason, Reason::Marked | Reason::NotMarked | Reason::Unknown),
@@ -525,7 +525,7 @@ impl Hand<'_> {
         self.settle(snapshot, ended(keep));
     }
 
-    /// Looks at what is due, and at all that may keep it.
+    /// Looks at what is due, and at everything that may keep it.
     async fn look(&mut self, group: &[Due]) -> Vec<Looked> {
         let until = self.work.deadline;
         let ids = || group.iter().map(|due| due.snapshot.id.to_string()).collect::<Vec<_>>();
@@ -537,7 +537,7 @@ impl Hand<'_> {
             Ok(shown) => shown.into_iter().map(|snapshot| (snapshot.id.clone(), snapshot)).collect(),
             Err(error) => return group.iter().map(|_| unseen(&error)).collect(),
         };
-        // The others are gone, or somebody has taken the mark off.
+        // The others are gone, or somebody has deleted the mark.
         let mut others = Ok(BTreeSet::new());
         if group.iter().any(|due| !shown.contains_key(&due.snapshot.id)) {
             let filters = vec![("snapshot-id".to_owned(), ids())];
@@ -583,7 +583,7 @@ impl Hand<'_> {
     }
 }
 
-/// What is known of one that could not be looked at.
+/// Returns what is known of one that could not be looked at.
 fn unseen(error: &Error) -> Looked {
-    Looked::Kept(Keep::Unasked { what: "how it stands", trouble: trouble(error) })
+    Looked::Kept(Keep::Unasked { what: "what state it is in", trouble: trouble(error) })
 }

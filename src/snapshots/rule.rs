@@ -1,7 +1,7 @@
-//! Pure: which snapshots nobody needs, and why each other one is kept.
+//! Pure: which snapshots nobody needs, and why every other one is kept.
 //!
-//! Knows the request and what EC2 told; must not act, ask, or look at the clock. A snapshot is the last copy of something:
-//! what can't be told for sure keeps it.
+//! Knows the request and what EC2 showed; must not act, call or look at the clock. A snapshot may be the last copy of
+//! something: if anything is uncertain, it is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,12 +14,12 @@ use crate::outcome::{Reason, Skip, Trouble};
 use crate::plan::exempted;
 use crate::request::snapshots::Request;
 
-/// The mark: after which moment a run may delete the snapshot that carries it.
+/// The mark: the moment after which a run may delete the snapshot that carries it.
 pub const DELETE_AFTER_TAG: &str = "curfew:delete-after";
-/// What the rule is called that lets a snapshot go.
+/// The name of the rule by which a snapshot is deleted.
 pub const VOLUME_GONE: &str = "volume_gone";
 /// The volume that EC2 names for a copy (API reference, Snapshot: "an arbitrary volume ID that you should not use for any
-/// purpose"): that it doesn't exist says nothing.
+/// purpose"): that it doesn't exist means nothing.
 const VOLUME_OF_A_COPY: &str = "vol-ffffffff";
 /// Tags of services that make snapshots and delete them themselves, besides those that begin with `aws:`, which only AWS
 /// can write (AWS Backup, Data Lifecycle Manager, DataSync): a key's beginning, and whose it is.
@@ -29,7 +29,7 @@ const BACKUP_TAGS: [(&str, &str); 4] = [
     ("AWSApplicationMigrationService", "Application Migration Service"),
     ("CPM", "N2WS"),
 ];
-/// What services write into descriptions, in lower case, and whose it is.
+/// What services write into descriptions, in lower case, and which service.
 const BACKUP_DESCRIPTIONS: [(&str, &str); 6] = [
     ("aws backup", "AWS Backup"),
     ("created for policy: policy-", "Data Lifecycle Manager"),
@@ -131,7 +131,7 @@ impl Snapshot {
         self.copied || &*self.volume == VOLUME_OF_A_COPY || self.description.starts_with("[Copied ")
     }
 
-    /// Finds the service that made it and looks after it.
+    /// Returns the service that created it and manages it, and how that is known.
     fn service(&self) -> Option<(String, &'static str)> {
         let by_tag = self.tags.iter().find_map(|(key, _)| {
             let known = BACKUP_TAGS.iter().find(|(prefix, _)| key.starts_with(prefix)).map(|(_, who)| *who);
@@ -147,7 +147,7 @@ impl Snapshot {
     }
 }
 
-/// What EC2 told about the surroundings of some snapshots; an error where it could not be asked.
+/// What EC2 showed around some snapshots; an error where it could not be asked.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
     /// Those of their volumes that exist.
@@ -165,7 +165,7 @@ pub struct Surroundings {
 pub enum Keep {
     /// It is needed, or may be.
     Because(Skip),
-    /// EC2 would not say whether it is.
+    /// EC2 did not answer whether it is.
     Unasked {
         /// What was asked.
         what: &'static str,
@@ -193,7 +193,7 @@ pub enum Stage {
     Due,
 }
 
-/// Finds why a snapshot is kept by what it says of itself.
+/// Returns why a snapshot is kept, going by itself alone.
 #[must_use]
 pub fn kept_by_itself(request: &Request, snapshot: &Snapshot, as_of: DateTime<Utc>) -> Option<Skip> {
     let saying = |reason, message: String| Some(Skip::saying(reason, message));
@@ -207,13 +207,13 @@ pub fn kept_by_itself(request: &Request, snapshot: &Snapshot, as_of: DateTime<Ut
         return saying(Reason::NotCompleted, format!("EC2 calls its state {:?}", snapshot.state));
     }
     if let Some((by, who)) = snapshot.service() {
-        return saying(Reason::Backup, format!("{who} made it, by {by}"));
+        return saying(Reason::Backup, format!("{who} created it, going by {by}"));
     }
     if snapshot.is_copy() {
-        return saying(Reason::Copied, "of a copy EC2 doesn't say which volume it was made of".to_owned());
+        return saying(Reason::Copied, "it is a copy, and EC2 doesn't say which volume it came from".to_owned());
     }
     if !is_id(&snapshot.volume, "vol-") {
-        let message = format!("{:?} is no volume's id that this version knows", snapshot.volume);
+        let message = format!("{:?} is not a volume id that this version knows", snapshot.volume);
         return saying(Reason::Unknown, message);
     }
     match &*snapshot.tier {
@@ -232,14 +232,14 @@ pub fn kept_by_itself(request: &Request, snapshot: &Snapshot, as_of: DateTime<Ut
     }
 }
 
-/// Finds why a snapshot is kept by what there is around it. What is known keeps it before what isn't.
+/// Returns why a snapshot is kept, going by what is around it. A known reason comes before a missing answer.
 #[must_use]
 pub fn kept_by_others(snapshot: &Snapshot, around: &Surroundings) -> Option<Keep> {
     if around.volumes.as_ref().is_ok_and(|volumes| volumes.contains(&snapshot.volume)) {
         return Some(Keep::because(Reason::VolumeExists));
     }
     if let Some(image) = around.images.as_ref().ok().and_then(|images| images.get(&snapshot.id)) {
-        return Some(Keep::saying(Reason::Image, format!("{image} is made of it")));
+        return Some(Keep::saying(Reason::Image, format!("{image} uses it")));
     }
     if around.locked.as_ref().is_ok_and(|locked| locked.contains(&snapshot.id)) {
         return Some(Keep::because(Reason::Locked));
@@ -249,17 +249,17 @@ pub fn kept_by_others(snapshot: &Snapshot, around: &Surroundings) -> Option<Keep
     }
     let unasked = |what, trouble: Option<&Trouble>| Some(Keep::Unasked { what, trouble: trouble?.clone() });
     unasked("whether its volume exists", around.volumes.as_ref().err())
-        .or_else(|| unasked("whether it is an image's", around.images.as_ref().err()))
+        .or_else(|| unasked("whether an image uses it", around.images.as_ref().err()))
         .or_else(|| unasked("whether it is locked", around.locked.as_ref().err()))
-        .or_else(|| unasked("whether it is there for fast restores", around.fast.as_ref().err()))
+        .or_else(|| unasked("whether it is enabled for fast restores", around.fast.as_ref().err()))
 }
 
-/// Decides about a snapshot by who else may use it.
+/// Returns why a snapshot is kept, going by who else may use it.
 #[must_use]
 pub fn kept_by_sharing(shared: Result<bool, Trouble>) -> Option<Keep> {
     match shared {
         Ok(false) => None,
-        Ok(true) => Some(Keep::saying(Reason::Shared, "other accounts may make volumes of it".to_owned())),
+        Ok(true) => Some(Keep::saying(Reason::Shared, "other accounts may create volumes from it".to_owned())),
         Err(trouble) => Some(Keep::Unasked { what: "whether it is shared", trouble }),
     }
 }
@@ -267,7 +267,7 @@ pub fn kept_by_sharing(shared: Result<bool, Trouble>) -> Option<Keep> {
 /// Reads the mark of a snapshot that nothing else keeps.
 ///
 /// # Errors
-/// Why it is kept for now: it is not due, or nobody can tell when it is.
+/// Why it is kept for now: it is not due, or its mark can't be read.
 pub fn stage(snapshot: &Snapshot, as_of: DateTime<Utc>) -> Result<Stage, Skip> {
     let Some(mark) = snapshot.mark() else { return Ok(Stage::First) };
     match DateTime::parse_from_rfc3339(mark.trim()) {
@@ -275,7 +275,7 @@ pub fn stage(snapshot: &Snapshot, as_of: DateTime<Utc>) -> Result<Stage, Skip> {
         Ok(after) => Err(Skip { until: Some(after.to_utc()), ..Skip::because(Reason::Marked) }),
         Err(_) => {
             let message = format!(
-                "{DELETE_AFTER_TAG} is {mark:?}, which is no time like {:?}: kept to be safe; correct it, or delete the tag",
+                "{DELETE_AFTER_TAG} is {mark:?}, which is not a time like {:?}: kept to be safe; correct it, or delete the tag",
                 rfc3339(as_of)
             );
             Err(Skip { wants_attention: true, ..Skip::saying(Reason::Unknown, message) })
@@ -388,7 +388,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is asked and can't be told keeps it; and what can be told goes first.
+        /// Whatever has no answer keeps it; and an answer comes before a missing one.
         #[test]
         fn it_goes_only_if_everything_was_asked_and_nothing_keeps_it(
             told in prop::array::uniform4(prop::option::of(any::<bool>())),

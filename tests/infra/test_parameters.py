@@ -315,7 +315,7 @@ def test_every_schedule_can_be_paused_and_then_is_missed_by_nobody(rendered, nam
     assert states - {("WarnRuns", "ENABLED", "DISABLED")} == {("Runs", "ENABLED", "DISABLED")}
     assert template(rendered, name)["Conditions"].get("WarnRuns", ["Armed", "Runs"]) == ["Armed", "Runs"]
     missing = {it["Condition"] for it in them.values() if it["Properties"].get("TreatMissingData") == "breaching"}
-    assert missing == {"StopRuns", "StartRuns", "ReconcileRuns"}
+    assert missing == {"StopRuns", "StartRuns", "ReconcileRuns"} | ({"SnapshotsRuns"} if name == "curfew.yaml" else set())
 
 
 @pytest.mark.parametrize("name", ["curfew.yaml", "organization.yaml"])
@@ -359,9 +359,10 @@ def test_sam_makes_of_it_what_lambda_is_to_have(rendered, monkeypatch):
     text = (rendered / "curfew.yaml").read_text().replace("lambda/ec2-curfew/bootstrap.zip", "s3://bucket/bootstrap.zip")
     made = Translator({}, Parser()).translate(yaml_parse(text), {})["Resources"]
     queue = {"Fn::If": ["HasEvents", {"Fn::GetAtt": ["DeadLetters", "Arn"]}, {"Ref": "AWS::NoValue"}]}
-    assert made["Function"]["Properties"]["DeadLetterConfig"] == {"TargetArn": queue}
+    for name in ("Function", "SnapshotsFunction"):
+        assert made[name]["Properties"]["DeadLetterConfig"] == {"TargetArn": queue}
     configs = {name: it["Properties"]["Qualifier"] for name, it in made.items() if it["Type"] == "AWS::Lambda::EventInvokeConfig"}
-    assert configs == {"FunctionEventInvokeConfig": "$LATEST", "TickIsNotRepeated": "tick"}
+    assert configs == {"FunctionEventInvokeConfig": "$LATEST", "SnapshotsEventInvokeConfig": "$LATEST", "TickIsNotRepeated": "tick"}
 
 
 def test_a_warning_is_a_stop_that_can_only_be_rehearsed_under_a_name_of_its_own(rendered):
@@ -374,7 +375,7 @@ def test_a_warning_is_a_stop_that_can_only_be_rehearsed_under_a_name_of_its_own(
     assert rule["InputTransformer"]["InputTemplate"].count("<time>") == 1
     # Not one of those whose runs an alarm misses or finds late.
     names = {it["Value"] for alarm in them.values() for it in alarm["Properties"].get("Dimensions", []) if it["Name"] == "name"}
-    assert names == {stop["name"]}
+    assert names == {stop["name"], shipped("snapshots.json")["name"]}
     for it in (them["WarnSchedule"]["Properties"]["Target"], rule):
         assert (it["Arn"], it["RetryPolicy"]["MaximumEventAgeInSeconds"]) == ("Function.Arn", 1200)
     for it in ("WarnSchedule", "WarnRule"):

@@ -602,7 +602,7 @@ async fn a_role_that_may_not_costs_few_calls_and_is_named() {
     assert_eq!((told.verdict().as_str(), &told.report["summary"]["failed"]), ("Incomplete", &json!(120)));
     let message = told.entry("failed", "due-1")["message"].as_str().unwrap().to_owned();
     assert!(
-        message.ends_with("; it takes the role of the function for snapshots, policy/snapshots-role.json"),
+        message.ends_with("; this needs the role of the function for snapshots, policy/snapshots-role.json"),
         "{message}"
     );
     let calls = |action| world.calls(action).len();
