@@ -399,7 +399,7 @@ def test_where_the_roles_have_a_path_the_deployer_and_the_organizations_policy_m
         assert evaluate(asking(DEPLOYER, "iam:CreateRole", resource, {}), [policy(tmp_path, "deployer")]).decision == made
     # Nor do they lend themselves to the organization's, wherever these are.
     for path in ("organization/", "platform/organization/"):
-        for name in ("organization-ExecutionRole-1", "member"):
+        for name in ("organization-ExecutionRole-1", "member", "ExecutionRole-1"):
             its = f"arn:aws:iam::{ACCOUNT}:role/{path}curfew-{name}"
             assert evaluate(asking(DEPLOYER, "iam:PutRolePolicy", its, {}), [policy(tmp_path, "deployer")]).decision == "Deny"
     guards = [policy(tmp_path, "scp")]
