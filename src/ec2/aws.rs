@@ -199,6 +199,12 @@ impl Aws {
         self.limits
     }
 
+    /// Returns how AWS is reached, for services other than EC2.
+    #[must_use]
+    pub fn config(&self) -> &SdkConfig {
+        &self.config
+    }
+
     /// Opens EC2 in a region.
     #[must_use]
     pub fn ec2(&self, region: &str) -> AwsEc2 {

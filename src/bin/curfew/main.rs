@@ -4,12 +4,14 @@
 //! its arguments, and how its answer reads.
 
 mod account;
+mod aws_json;
 mod check;
 mod events;
 mod plan;
 mod problem;
 mod shell;
 mod source;
+mod takeover;
 mod terminal;
 mod week;
 mod words;
@@ -33,6 +35,7 @@ enum Command {
     Check(check::Args),
     Plan(plan::Args),
     Week(week::Args),
+    Takeover(takeover::Args),
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
 }
@@ -43,6 +46,7 @@ async fn main() -> ExitCode {
         Command::Check(args) => check::run(args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Week(args) => week::run(args).await,
+        Command::Takeover(args) => takeover::run(args).await,
         Command::Completions(args) => shell::completions(args),
         Command::Man(args) => shell::man(args),
     };

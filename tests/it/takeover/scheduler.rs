@@ -1,0 +1,226 @@
+//! AWS Instance Scheduler's rules, as its implementation guide states them ("Schedule reference", "Period reference"), written
+//! anew: nothing here reads its configuration, each schedule of `files/scan.json` is stated again by hand.
+//!
+//! It looks every five minutes, so every five minutes of two years are compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, TimeDelta, Timelike, Utc, Weekday};
+use chrono_tz::Tz;
+use ec2_curfew::request::Request;
+use serde_json::Value;
+
+use super::*;
+
+/// When a period counts, and what it says on such a day.
+struct Period {
+    day: fn(NaiveDate) -> bool,
+    begin: Option<&'static str>,
+    end: Option<&'static str>,
+}
+
+/// What a period says at a moment: "desired states have a relative priority of running > any > stopped".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wish {
+    Stopped,
+    Any,
+    Running,
+}
+
+fn between(day: fn(NaiveDate) -> bool, begin: &'static str, end: &'static str) -> Period {
+    Period { day, begin: Some(begin), end: Some(end) }
+}
+
+impl Period {
+    fn wish(&self, date: NaiveDate, time: NaiveTime) -> Wish {
+        let clock = |text: &str| NaiveTime::parse_from_str(text, "%H:%M").unwrap();
+        let after = |text: &str| time >= clock(text);
+        match (self.begin, self.end) {
+            _ if !(self.day)(date) => Wish::Stopped,
+            (None, None) => Wish::Running,
+            (Some(begin), None) => if after(begin) { Wish::Running } else { Wish::Any },
+            (None, Some(end)) => if after(end) { Wish::Stopped } else { Wish::Any },
+            (Some(begin), Some(end)) => if after(begin) && !after(end) { Wish::Running } else { Wish::Stopped },
+        }
+    }
+}
+
+fn wish_of(periods: &[Period], zone: Tz, at: DateTime<Utc>) -> Wish {
+    let alone = |at: DateTime<Utc>| {
+        let local = at.with_timezone(&zone).naive_local();
+        periods.iter().map(|period| period.wish(local.date(), local.time())).max().unwrap()
+    };
+    let minute = TimeDelta::minutes(1);
+    let adjacent = || alone(at - minute) == Wish::Running && alone(at + minute) == Wish::Running;
+    match alone(at) {
+        // "If a schedule contains two adjacent running periods, the solution doesn't stop running instances."
+        Wish::Stopped if periods.len() > 1 && adjacent() => Wish::Running,
+        wish => wish,
+    }
+}
+
+fn is(date: NaiveDate, days: &[Weekday]) -> bool {
+    days.contains(&date.weekday())
+}
+
+fn workday(date: NaiveDate) -> bool {
+    date.weekday().num_days_from_monday() < 5
+}
+
+fn days_in_month(date: NaiveDate) -> u32 {
+    let next = date.with_day(1).unwrap() + chrono::Months::new(1);
+    next.pred_opt().unwrap().day()
+}
+
+/// The workday nearest to a day of the month, not over its borders.
+fn is_workday_nearest_to(date: NaiveDate, day: u32) -> bool {
+    let meant = date.with_day(day).unwrap();
+    let nearest = match meant.weekday() {
+        Weekday::Sat if day == 1 => 3,
+        Weekday::Sat => day - 1,
+        Weekday::Sun if day == days_in_month(date) => day - 2,
+        Weekday::Sun => day + 1,
+        _ => day,
+    };
+    date.day() == nearest
+}
+
+/// The schedules once more: name, zone, periods.
+fn schedules() -> Vec<(&'static str, Tz, Vec<Period>)> {
+    use Weekday::{Fri, Mon, Sat, Sun, Thu, Tue, Wed};
+    use chrono_tz::{America::New_York, Asia::Kolkata, Australia::Sydney, Europe::Berlin, UTC};
+    let always = |_: NaiveDate| true;
+    vec![
+        ("office", New_York, vec![between(workday, "09:00", "17:00")]),
+        ("alternate", Kolkata, vec![between(|date| is(date, &[Mon, Wed, Fri]), "08:00", "18:00")]),
+        ("weekend", Berlin, vec![between(|date| is(date, &[Sat, Sun, Mon]), "10:00", "20:00")]),
+        ("first-monday", Sydney, vec![between(|date| is(date, &[Mon]) && date.day() <= 7, "06:00", "22:00")]),
+        ("last-friday", Berlin, vec![between(|date| is(date, &[Fri]) && date.day() + 7 > days_in_month(date), "18:00", "23:59")]),
+        (
+            "quarter",
+            UTC,
+            vec![between(|date| is(date, &[Mon]) && date.day() <= 7 && [1, 4, 7, 10].contains(&date.month()), "08:00", "19:00")],
+        ),
+        (
+            "dates",
+            UTC,
+            vec![between(|date| [1, 8, 15].contains(&date.day()) || date.day() == days_in_month(date), "08:00", "20:00")],
+        ),
+        (
+            "payday",
+            New_York,
+            vec![between(|date| is_workday_nearest_to(date, 15) || is_workday_nearest_to(date, 1), "06:00", "23:00")],
+        ),
+        ("from-nine", UTC, vec![Period { day: workday, begin: Some("09:00"), end: None }]),
+        ("stop-at-seven", Berlin, vec![Period { day: workday, begin: None, end: Some("19:00") }]),
+        (
+            "nights",
+            New_York,
+            vec![
+                between(workday, "22:00", "23:59"),
+                between(|date| is(date, &[Tue, Wed, Thu, Fri, Sat]), "00:00", "06:00"),
+            ],
+        ),
+        (
+            "long-week",
+            New_York,
+            vec![
+                between(|date| is(date, &[Mon]), "09:00", "23:59"),
+                Period { day: |date| is(date, &[Tue, Wed, Thu]), begin: None, end: None },
+                between(|date| is(date, &[Fri]), "00:00", "17:00"),
+            ],
+        ),
+        (
+            "winter",
+            UTC,
+            vec![
+                Period { day: |date| !workday(date) && [11, 12, 1, 2].contains(&date.month()), begin: None, end: None },
+                between(workday, "09:00", "17:00"),
+            ],
+        ),
+        (
+            "adjacent",
+            Berlin,
+            vec![
+                between(always, "08:00", "11:59"),
+                between(always, "12:00", "17:30"),
+                between(|date| is(date, &[Wed]), "10:00", "14:00"),
+            ],
+        ),
+        ("small-hours", Berlin, vec![between(always, "01:30", "05:00")]),
+        (
+            "one-night",
+            UTC,
+            vec![
+                Period { day: |date| is(date, &[Mon]), begin: Some("19:00"), end: None },
+                Period { day: |date| is(date, &[Tue]), begin: None, end: Some("07:00") },
+            ],
+        ),
+        (
+            "summer",
+            UTC,
+            vec![between(
+                |date| (6..=8).contains(&date.month()) && (workday(date) || is(date, &[Sat]) && (8..=14).contains(&date.day())),
+                "07:00",
+                "21:00",
+            )],
+        ),
+    ]
+}
+
+const ALIKE: &str = "alike";
+const REPEATED: &str = "of an hour that clocks repeat, ours opens and closes in the second; there both count";
+const MIDNIGHT: &str = "23:59 is its way to say midnight, and 00:00 is ours";
+
+#[tokio::test]
+async fn schedules_of_every_kind_of_period_are_open_when_their_rules_say_so() {
+    let event = curfew(["takeover", "instance-scheduler", &file("scan.json")]).await.event();
+    let Value::Object(fields) = event.clone() else { panic!("no object") };
+    let from: DateTime<Utc> = "2027-01-01T00:00:00Z".parse().unwrap();
+    // A leap year is one of them.
+    let to: DateTime<Utc> = "2029-01-01T00:00:00Z".parse().unwrap();
+    let request = Request::parse(fields, None, from).unwrap();
+    let stated: BTreeSet<&str> = schedules().iter().map(|(name, ..)| *name).collect();
+    let converted: BTreeSet<&str> = event["hours"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(converted, stated);
+
+    let mut differences: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut unexplained = Vec::new();
+    for (name, zone, periods) in schedules() {
+        let schedule = request.schedules.find(name, from).unwrap();
+        let is_stop_only = periods.iter().all(|period| period.begin.is_none() && period.end.is_some());
+        assert_eq!(schedule.start, !is_stop_only, "{name}");
+        // A month before, so that "any" has something to go on with.
+        let mut at = from - TimeDelta::days(31);
+        let mut ours = schedule.hours.state_at(at).open;
+        let mut edge = schedule.hours.next_edge(at);
+        let mut theirs = false;
+        while at < to {
+            while let Some(next) = edge.filter(|edge| edge.at <= at) {
+                (ours, edge) = (next.opens, schedule.hours.next_edge(next.at));
+            }
+            theirs = match wish_of(&periods, zone, at) {
+                Wish::Running => true,
+                Wish::Stopped => false,
+                // What only stops may run until then.
+                Wish::Any => theirs || is_stop_only,
+            };
+            if at >= from {
+                let local = at.with_timezone(&zone).naive_local();
+                let hour = |ahead: i64| (at + TimeDelta::hours(ahead)).with_timezone(&zone).hour();
+                match () {
+                    () if ours == theirs => *differences.entry(ALIKE).or_default() += 1,
+                    () if hour(0) == hour(1) || hour(0) == hour(-1) => *differences.entry(REPEATED).or_default() += 1,
+                    () if local.format("%H:%M").to_string() == "23:59" => *differences.entry(MIDNIGHT).or_default() += 1,
+                    () => unexplained.push(format!("{name} at {local}: it is open: {ours}, there: {theirs}")),
+                }
+            }
+            at += TimeDelta::minutes(5);
+        }
+    }
+    println!("{differences:#?}");
+    unexplained.truncate(40);
+    assert!(unexplained.is_empty(), "{}", unexplained.join("\n"));
+    let seen: BTreeSet<&str> = differences.keys().copied().collect();
+    assert_eq!(seen, [ALIKE, REPEATED].into());
+}
