@@ -32,9 +32,10 @@ run: $(VENV)/run ## see 7 PM, 8 AM and a weekend happen, against a pretend EC2 o
 	  --curfew $(TARGET)/debug/curfew --week $(TARGET)/week.html
 
 test: $(VENV)/ready $(HOURS) ## see it proven, deployment included
+	@tests/chromium.sh > /dev/null
 	cargo test $(CARGO_FLAGS)
 	$(MAKE) build ARCH=$$(uname -m)
-	$(VENV)/bin/pytest tests/infra
+	$(VENV)/bin/pytest tests/infra tests/pages
 
 # Our own crate optimized: random nights take a third of the time, and the SDK stays as it is.
 SOAK := cargo test $(CARGO_FLAGS) --config 'profile.dev.package.ec2-curfew.opt-level=1' -- --nocapture

@@ -144,7 +144,7 @@ pub(crate) fn wrapped(text: &str, width: Option<usize>) -> String {
 }
 
 /// Breaks a text into lines, between words; a word longer than a line stays whole.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let line = lines

@@ -38,7 +38,7 @@ const DAYS: u64 = 7;
 /// Somebody waits for it, and 100,000 instances are read in less.
 const LOOKING: Duration = Duration::from_secs(300);
 
-/// Show the coming week: when each schedule and instance is on, as hours and tags say
+/// Show the coming week: when each schedule and instance is on
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Event files; - is standard input. A stop and a start of the same name are a pair
@@ -141,6 +141,9 @@ pub(crate) struct Unseen {
     pub(crate) message: String,
 }
 
+/// Stops and starts of one name, with their crons, and the instances that they select.
+type Pair<'a> = (Vec<(&'a Request, Cron)>, Vec<(Seen, Instance)>);
+
 /// Hours of all instances together.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Figures {
@@ -171,16 +174,18 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let week = Week::of(&files, &crons, looks, days, zone, now);
     week.tell_unseen();
 
-    let outputs: [(&Option<PathBuf>, fn(&Week) -> String); 3] =
-        [(&args.html, page::page), (&args.svg, picture::picture), (&args.ics, calendar::calendar)];
-    for (file, show) in &outputs {
+    for (file, show) in [
+        (&args.html, page::page as fn(&Week) -> String),
+        (&args.svg, picture::picture),
+        (&args.ics, calendar::calendar),
+    ] {
         if let Some(file) = file {
             write(file, &show(&week))?;
         }
     }
     if args.json {
         terminal::print(&format!("{:#}\n", week.json()))?;
-    } else if outputs.iter().all(|(file, _)| file.is_none()) {
+    } else if [&args.html, &args.svg, &args.ics].iter().all(|file| file.is_none()) {
         terminal::print(&grid::grid(&week, terminal::width()))?;
     }
     Ok(if week.unseen.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -206,10 +211,8 @@ fn crons(args: &Args, files: &[EventFile]) -> Result<Vec<Option<Cron>>, Problem>
     let plain = files.iter().filter(|file| !file.request.is_about_hours()).count();
     if !args.cron.is_empty() && args.cron.len() != plain {
         let (given, wanted) = (args.cron.len(), plain);
-        return Err(Problem::new(format!(
-            "--cron: {given} given, for {wanted} stops and starts"
-        ))
-        .help("give it once for each of them, in their order"));
+        return Err(Problem::new(format!("--cron: {given} given, for {wanted} stops and starts"))
+            .help("give it once for each of them, in their order"));
     }
     let mut given = args.cron.iter();
     let mut parameters = None;
@@ -255,7 +258,7 @@ impl Week {
         asked: DateTime<Utc>,
     ) -> Self {
         let mut week = Self { zone, days, schedules: Vec::new(), unseen: Vec::new(), asked };
-        let mut pairs: BTreeMap<&str, (Vec<(&Request, Cron)>, Vec<(Seen, Instance)>)> = BTreeMap::new();
+        let mut pairs: BTreeMap<&str, Pair<'_>> = BTreeMap::new();
         let about_hours: Vec<&Request> = files.iter().map(|it| &it.request).filter(|it| it.is_about_hours()).collect();
         for ((file, cron), looks) in files.iter().zip(crons).zip(looks) {
             let mut found = week.found(looks);

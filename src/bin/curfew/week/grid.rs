@@ -18,8 +18,8 @@ const MOST_NAMES: usize = 36;
 const MARGIN: usize = 2;
 /// After so many lines the days are named again: about a screen.
 const REPEATED: usize = 30;
-/// ` 168 h`, or with half hours.
-const HOURS: usize = 8;
+/// `  168 h`, with the blank after the days.
+const HOURS: usize = 7;
 
 const DIM: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
@@ -105,7 +105,10 @@ pub(crate) fn grid(week: &Week, width: Option<usize>) -> String {
 fn row(week: &Week, label: &str, names: usize, cells: usize, line: &Line) -> String {
     let label = pad_str(label, names, Alignment::Left, Some("…"));
     let days: String = week.days.iter().map(|day| of_day(day, cells, line)).collect();
-    format!("{}{label} {days}{:>6}\n", " ".repeat(MARGIN), words::in_hours(line.on()))
+    // Half hours where there is room for them.
+    let on = Some(words::in_hours(line.on())).filter(|on| on.len() < HOURS);
+    let on = on.unwrap_or_else(|| format!("{:.0} h", super::hours(line.on())));
+    format!("{}{label} {days}{on:>6}\n", " ".repeat(MARGIN))
 }
 
 /// Draws a day: each cell is two halves, and each half what it mostly is.
