@@ -318,7 +318,7 @@ fn region(access: &Access) -> Result<String, Problem> {
 }
 
 /// Says why AWS didn't answer, and what to do about it.
-fn refused(what: &str, error: &Error, permission: &str) -> Problem {
+pub(crate) fn refused(what: &str, error: &Error, permission: &str) -> Problem {
     let problem = Problem::new(format!("{what}: {error}"));
     match (error.code.as_str(), classify(error)) {
         (code, _)

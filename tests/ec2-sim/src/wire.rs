@@ -195,6 +195,8 @@ fn truth(xml: &mut Xml, machine: &Machine) {
         });
     }
     xml.leaf("architecture", "x86_64");
+    // Linux (EC2 user guide, "AMI billing information fields").
+    xml.leaf("usageOperation", "RunInstances");
     xml.leaf("rootDeviceType", machine.root_device_type());
     xml.leaf("rootDeviceName", "/dev/xvda");
     if machine.spot.is_some() {
