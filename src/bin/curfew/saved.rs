@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, SecondsFormat, TimeDelta, Utc};
 use ec2_curfew::deadline::Deadline;
-use ec2_curfew::ec2::{Aws, Billing};
+use ec2_curfew::ec2::{Aws, Billing, Error};
 use serde_json::{Value, json};
 
 use crate::account::{Access, Account};
@@ -137,20 +137,14 @@ impl Unpriced {
 
     /// Says what that means, of so many.
     fn explain(&self, count: usize) -> String {
-        let (those, are) = if count == 1 { ("1 instance", "is") } else { (&*format!("{count} instances"), "are") };
+        let those = if count == 1 { "1 instance".to_owned() } else { format!("{count} instances") };
         match self {
-            Self::Gone => {
-                format!("{those} {are} gone, and with them what they were: their hours are counted, not their money.")
-            }
-            Self::Unseen => {
-                format!("{those} could not be looked at: only what the log tells is counted, and no money.")
-            }
-            Self::Spot => format!("{those} {are} Spot, whose price changes all the time: no money is counted."),
-            Self::Host => {
-                format!("{those} {are} on Dedicated Hosts, which are paid for either way: no money is counted.")
-            }
+            Self::Gone => format!("No money is counted for {those} gone by now: EC2 no longer tells the type."),
+            Self::Unseen => format!("No money is counted for {those} in accounts that could not be looked at."),
+            Self::Spot => format!("No money is counted for {those} on the Spot market: its prices change all the time."),
+            Self::Host => format!("No money is counted for {those} on Dedicated Hosts: they are paid for either way."),
             Self::Unknown(Key { region, kind, operation, tenancy }) => format!(
-                "No price is known of {kind} in {region} ({operation}, tenancy {tenancy}): the hours of {those} are counted, not their money. A file can tell it: --prices."
+                "No money is counted for {those} of {kind}: no price is known in {region} ({operation}, tenancy {tenancy}). A file can tell it: --prices."
             ),
         }
     }
@@ -180,7 +174,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let keys = counted.keys().filter_map(|who| key(who, &shown)).collect();
     if let Err(error) = prices.ask(&access.aws, &keys).await {
         notes.trouble(format!(
-            "AWS's Price List doesn't tell prices: {error}. These credentials need pricing:GetProducts; or name a file: --prices."
+            "AWS's Price List doesn't tell prices: {} These credentials need pricing:GetProducts; or name a file: --prices.",
+            said(&error)
         ));
     }
     let billed = match args.billed {
@@ -195,7 +190,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
                 Ok(billed) => Some(billed),
                 Err(error) => {
                     notes.trouble(format!(
-                        "Cost Explorer doesn't tell what was billed: {error}. These credentials need ce:GetCostAndUsageWithResources and ce:GetSavingsPlansUtilization, and the account resource-level data, which the Cost Management preferences switch on."
+                        "Cost Explorer doesn't tell what was billed: {} These credentials need ce:GetCostAndUsageWithResources and ce:GetSavingsPlansUtilization, and the account resource-level data, which the Cost Management preferences switch on.",
+                        said(&error)
                     ));
                     None
                 }
@@ -308,7 +304,7 @@ async fn assume(access: &Access, role: Option<&str>, account: &str) -> Result<Aw
     }
     let Some(role) = role else { return Err("--role names the role to assume there.".to_owned()) };
     let arn = format!("arn:{}:iam::{account}:role/{role}", home.partition);
-    access.aws.assume(account, &arn, "saved", Deadline::within(LOOKING)).await.map_err(|error| format!("{error}."))
+    access.aws.assume(account, &arn, "saved", Deadline::within(LOOKING)).await.map_err(|error| said(&error))
 }
 
 async fn find(aws: &Aws, region: &str, ids: &[&str]) -> Result<Vec<Billing>, String> {
@@ -317,7 +313,7 @@ async fn find(aws: &Aws, region: &str, ids: &[&str]) -> Result<Vec<Billing>, Str
         // As a filter: an id that EC2 doesn't know is no error then.
         let filters = vec![("instance-id".to_owned(), ids.iter().map(|id| (*id).to_owned()).collect())];
         let page = ec2.billing(&filters, Deadline::within(LOOKING)).await;
-        found.extend(page.map_err(|error| format!("{error}. These credentials need ec2:DescribeInstances."))?);
+        found.extend(page.map_err(|error| format!("{} These credentials need ec2:DescribeInstances.", said(&error)))?);
     }
     Ok(found)
 }
@@ -326,6 +322,11 @@ async fn find(aws: &Aws, region: &str, ids: &[&str]) -> Result<Vec<Billing>, Str
 fn key(who: &Who, shown: &BTreeMap<Who, Billing>) -> Option<Key> {
     let it = shown.get(who).filter(|it| !it.spot && it.tenancy != "host")?;
     Some(Key::of(&who.1, it))
+}
+
+/// Writes AWS's words as a sentence, into a longer text.
+pub(crate) fn said(error: &Error) -> String {
+    format!("{}.", error.to_string().trim_end_matches('.'))
 }
 
 fn date(moment: DateTime<Utc>) -> String {
@@ -382,9 +383,9 @@ impl Saved {
         }
         saved.notes = unpriced.iter().map(|(why, count)| why.explain(*count)).collect();
         if untold > 0 {
-            let stops = if untold == 1 { "1 time".to_owned() } else { format!("{untold} times") };
+            let times = if untold == 1 { "1 time".to_owned() } else { format!("{untold} times") };
             saved.notes.push(format!(
-                "{stops} nothing tells when an instance was stopped or started again (it is gone, was not seen, or the log of that time is): not counted."
+                "Not counted: {times} off of which nothing tells the beginning or the end. The instance is gone or was not seen, it was stopped long before, or it was started by hand while an earlier version wrote the log."
             ));
         }
         saved
@@ -587,24 +588,14 @@ impl Line {
 
     fn row(&self) -> [Cell; 6] {
         let (_, region, id) = &self.who;
-        let money = match (self.money(), &self.price) {
-            (Some((currency, money)), _) => Cell::new(money.written(currency)),
-            (None, Err(why)) => Cell::new(why.say()).styled(FAINT),
-            (None, Ok(_)) => Cell::default(),
-        };
+        let money = self.money().map_or_else(Cell::default, |(currency, money)| Cell::new(money.written(currency)));
         let price = match &self.price {
             Ok((key, price)) => format!("{} at {}", key.kind, price.written()),
-            Err(_) => String::new(),
+            Err(why) => why.say(),
         };
         let id_beside = if self.name.is_some() { Cell::new(id).styled(FAINT) } else { Cell::default() };
-        [
-            Cell::new(self.label()),
-            id_beside,
-            Cell::new(region),
-            Cell::new(price).styled(FAINT),
-            Cell::new(in_hours(self.time)),
-            money,
-        ]
+        let time = Cell::new(in_hours(self.time));
+        [Cell::new(self.label()), id_beside, Cell::new(region), time, money, Cell::new(price).styled(FAINT)]
     }
 }
 

@@ -21,6 +21,7 @@ use crate::aws_json::{CLOUDWATCH, Client};
 use crate::money::{Amounts, Money, Price, sum, written};
 use crate::prices::{Key, Prices};
 use crate::problem::Problem;
+use crate::saved::said;
 use crate::takeover::refused;
 use crate::terminal::{self, Cell, FAINT, HEADING, Row, table};
 use crate::week::words::{clean, natural, number};
@@ -143,7 +144,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let keys: BTreeSet<Key> = instances.iter().filter_map(|it| Some(Key::of(&region, of(&it.id)?))).collect();
     if let Err(error) = prices.ask(&access.aws, &keys).await {
         notes.push(format!(
-            "AWS's Price List doesn't tell prices: {error}. These credentials need pricing:GetProducts; or name a file: --prices."
+            "AWS's Price List doesn't tell prices: {} These credentials need pricing:GetProducts; or name a file: --prices.",
+            said(&error)
         ));
     }
     waiting.finish_and_clear();

@@ -331,7 +331,7 @@ pub(crate) fn refused(what: &str, error: &Error, permission: &str) -> Problem {
         ("NotSent", _) => {
             problem.help("give credentials and a region as to the AWS CLI: --profile, --region, or the environment")
         }
-        ("AccessDeniedException", _) | (_, Class::Permission) => {
+        ("AccessDeniedException" | "AccessDenied", _) | (_, Class::Permission) => {
             problem.help(format!("these credentials need {permission}"))
         }
         _ => problem,

@@ -182,7 +182,7 @@ fn truth(xml: &mut Xml, machine: &Machine) {
     xml.leaf("launchTime", &machine.launch_time.format("%Y-%m-%dT%H:%M:%S.000Z").to_string());
     xml.node("placement", |xml| {
         xml.leaf("availabilityZone", &machine.zone);
-        xml.leaf("tenancy", "default");
+        xml.leaf("tenancy", if machine.tenancy.is_empty() { "default" } else { &machine.tenancy });
     });
     xml.node("monitoring", |xml| xml.leaf("state", "disabled"));
     xml.leaf("subnetId", &machine.subnet());

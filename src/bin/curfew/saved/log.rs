@@ -1,6 +1,6 @@
 //! The function's log, as far as it tells what was switched (infra/README.md, "The log").
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use ec2_curfew::ec2::Error;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ const PATTERN: &str = r#"{ $.id = "i-*" && $.from = "*" && $.to = "*" }"#;
 /// An instance was switched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Switched {
-    /// When the function said so.
+    /// When the function said so, in whole seconds, as launch times are.
     pub(super) at: DateTime<Utc>,
     /// Its account, region and id.
     pub(super) who: (String, String, String),
@@ -28,7 +28,7 @@ pub(super) struct Switched {
 /// What an instance was switched to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum To {
-    /// Off; it had been started then. Lines of version 0.1.0 may not say when.
+    /// Off; it had been started then. Lines of earlier versions don't say when.
     Off {
         /// When, if it is told.
         launched: Option<DateTime<Utc>>,
@@ -62,7 +62,7 @@ fn read_line(text: &str) -> Option<Switched> {
         _ => return None,
     };
     let who = (line.account, line.region, line.id);
-    Some(Switched { at: line.timestamp, who, name: line.name, schedule: line.schedule, to })
+    Some(Switched { at: line.timestamp.trunc_subsecs(0), who, name: line.name, schedule: line.schedule, to })
 }
 
 /// Reads the log of some time, in order.
