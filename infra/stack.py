@@ -4,14 +4,16 @@
 
 Parameters are read from infra/parameters.yaml (set PARAMETERS for another file, STACK for another stack). Commands that change
 something show what they will do and ask first; YES=yes in the environment answers for you. What is known to be wrong is
-refused before AWS is called.
+refused before AWS is called. PACKAGE is a folder whose function is deployed instead of the one built here.
 """
 
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 from zoneinfo import available_timezones
@@ -25,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = ROOT / os.environ.get("PARAMETERS", "infra/parameters.yaml")
 TEMPLATE = ROOT / "infra/template.yaml"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+BUILT = TARGET / "lambda/ec2-curfew/bootstrap.zip"
 STACK = os.environ.get("STACK", "curfew")
 SCHEDULED_TIME = "<aws.scheduler.scheduled-time>"
 # What each schedule carries.
@@ -66,6 +69,7 @@ def render_all(folder: Path) -> None:
         "AWS::Region": "us-east-1",
         "AWS::AccountId": "111122223333",
         "AWS::StackName": STACK,
+        "AWS::URLSuffix": "amazonaws.com",
         "TagKey": key,
         "TagValue": value,
         "KmsKeys": "arn:aws:kms:us-east-1:111122223333:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f",
@@ -77,9 +81,28 @@ def render_all(folder: Path) -> None:
         "OrganizationId": "o-0a1b2c3d4e",
         "StateMachine": f"arn:aws:states:us-east-1:111122223333:stateMachine:{STACK}-organization",
     }
-    for policy in sorted((ROOT / "policy").glob("*.json")):
-        filled = re.sub(r"\$\{([^}]+)\}", lambda it: account[it[1]], policy.read_text())
-        (folder / "policy" / policy.name).write_text(filled)
+    defaults = yaml_parse((ROOT / "infra/organization.yaml").read_text())["Parameters"]
+    account |= {key: str(it["Default"]) for key, it in defaults.items() if "Default" in it} | {"Targets": "ou-0a1b-2c3d4e5f"}
+
+    def filled(path: Path) -> str:
+        return re.sub(r"\$\{([^}]+)\}", lambda it: account[it[1]], path.read_text())
+
+    policies = {it.name: filled(it) for it in sorted((ROOT / "policy").glob("*.json"))}
+    for name, policy in policies.items():
+        (folder / "policy" / name).write_text(policy)
+    (folder / "objects.json").write_text(compact(objects(policies, filled(ROOT / "infra/organization.asl.json"))))
+
+
+def objects(policies: dict[str, str], machine: str) -> dict:
+    """A template that nobody deploys: in ours, policies and state machine are texts, which no linter looks into."""
+    resources = {}
+    for name, policy in policies.items():
+        key = "AssumeRolePolicyDocument" if name.endswith("-trust.json") else "PolicyDocument"
+        kind = "AWS::IAM::Role" if name.endswith("-trust.json") else "AWS::IAM::ManagedPolicy"
+        resources[re.sub(r"\W", "", name.title())] = {"Type": kind, "Properties": {key: json.loads(policy)}}
+    properties = {"RoleArn": "arn:aws:iam::111122223333:role/curfew", "Definition": json.loads(machine)}
+    resources["StateMachine"] = {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}
+    return {"AWSTemplateFormatVersion": "2010-09-09", "Resources": resources}
 
 
 def insertion(what: str, values: dict[str, str]) -> str | int:
@@ -91,6 +114,9 @@ def insertion(what: str, values: dict[str, str]) -> str | int:
         return silence(values[what.removeprefix("silence of ")])
     if what.startswith("value of "):
         return values[what.removeprefix("value of ")]
+    if what == "function":
+        # From where the template is written to.
+        return os.path.relpath(function(values["Architecture"]), TARGET)
     if what.endswith(".yaml"):
         return render(ROOT / what, values)
     if what.startswith("infra/events/"):
@@ -154,7 +180,7 @@ def parameters() -> dict[str, str]:
         raise Wrong(f"{PARAMETERS}: {error}") from error
     declared = yaml_parse(TEMPLATE.read_text())["Parameters"]
     values = {key: it["Default"] for key, it in declared.items()}
-    values |= {"Live": os.environ.get("LIVE") or "no"} | {key: text(it) for key, it in given.items()}
+    values |= {"Live": os.environ.get("LIVE") or "no"} | {key: text(it, declared.get(key, {})) for key, it in given.items()}
     problems = [problem for key, value in values.items() for problem in check(key, value, declared)]
     problems += [f"{key}: can't be set in a file; use {how}" for key, how in BY_HAND.items() if key in given]
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,49}", STACK):
@@ -166,9 +192,10 @@ def parameters() -> dict[str, str]:
     return values
 
 
-def text(it: object) -> str:
-    # YAML reads a bare yes and off as true and false.
-    return {True: "yes", False: "off", None: ""}.get(it, it) if isinstance(it, bool | None) else str(it)
+def text(it: object, declared: dict) -> str:
+    # YAML reads a bare yes as true, and off and no as false.
+    no = "no" if "no" in declared.get("AllowedValues", []) else "off"
+    return {True: "yes", False: no, None: ""}.get(it, it) if isinstance(it, bool | None) else str(it)
 
 
 def check(key: str, value: str, declared: dict) -> list[str]:
@@ -234,7 +261,7 @@ def deploy() -> None:
     values = parameters()
     template = TARGET / "curfew.yaml"
     template.write_text(render(TEMPLATE, values))
-    built = architecture_of(TARGET / "lambda/ec2-curfew/bootstrap.zip")
+    built = architecture_of(function(values["Architecture"]))
     if built != values["Architecture"]:
         raise Wrong(f"Architecture: {values['Architecture']!r}, but the function is built for {built}; run `make build`")
     print(f"{STACK}: {what_changes(values['Live'])}")
@@ -248,6 +275,41 @@ def deploy() -> None:
     ended = subprocess.run([sam, *command, "--parameter-overrides", *overrides], env=os.environ | {"SAM_CLI_TELEMETRY": "0"})
     if ended.returncode:
         raise Wrong("deployment failed; see sam's output above")
+
+
+def function(architecture: str) -> Path:
+    """Returns the zip to deploy: what was built here, or PACKAGE's, once every file there is what SHA256SUMS says."""
+    if not os.environ.get("PACKAGE"):
+        return BUILT
+    folder = Path(os.environ["PACKAGE"]).resolve()
+    zipped = f"curfew-{version()}-{architecture}.zip"
+    again = "download the package again and unpack it, or build it with `make package`"
+    try:
+        sums = {name: digest for digest, name in map(str.split, (folder / "SHA256SUMS").read_text().splitlines())}
+    except OSError as error:
+        raise Wrong(f"PACKAGE: {folder / 'SHA256SUMS'}: {error.strerror}; {again}") from error
+    except ValueError as error:
+        raise Wrong(f"PACKAGE: {folder / 'SHA256SUMS'}: expected a sum and a name on every line; {again}") from error
+    problems = [problem for name, digest in sums.items() if (problem := altered(folder / name, digest))]
+    if problems:
+        raise Wrong(f"PACKAGE: {'; '.join(problems)}; {again}")
+    if zipped not in sums:
+        found = ", ".join(name for name in sums if name.endswith(".zip")) or "no zip"
+        raise Wrong(f"PACKAGE: {folder} has {found}, but this checkout and Architecture {architecture!r} ask for {zipped}")
+    return folder / zipped
+
+
+def altered(path: Path, expected: str) -> str | None:
+    """What is wrong with a file of a package."""
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return None if found == expected else f"{path}: its SHA-256 is {found}, but SHA256SUMS says {expected}"
+
+
+def version() -> str:
+    return tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
 
 
 def architecture_of(built: Path) -> str:

@@ -1,4 +1,4 @@
-//! How long this invocation may still work: nothing is begun that could not be answered in time.
+//! How long this invocation may still work: no call is begun that could not be answered in time.
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
@@ -6,15 +6,15 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Kept free at the end for writing the report: log lines of ten thousand instances on a small function.
+/// Reserved at the end for writing the report: the log lines of ten thousand instances on a small function.
 const FOR_THE_REPORT: Duration = Duration::from_secs(2);
-/// A call is begun only with this much time left: EC2 answers most in less, and a stop cut off by us is one
-/// whose outcome nobody knows.
+/// A call is begun only with this much time left: EC2 answers most calls in less, and if we cut off a stop,
+/// nobody knows its outcome.
 const FOR_A_CALL: Duration = Duration::from_secs(1);
 /// Lambda's own limit, for hosts that give no usable deadline (`cargo lambda watch` doesn't).
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 
-/// Timers wake up to this much late, on a busy core; a call that is to be begun in time has to be waited for less.
+/// Timers fire up to this late on a busy core, so the wait for a call that has to begin in time is shortened by this.
 const TIMER: Duration = Duration::from_millis(20);
 
 /// The end of the time in which calls may be made.
@@ -24,19 +24,19 @@ pub struct Deadline {
     for_a_call: Duration,
 }
 
-/// The time is too short to begin, or ran out on the way.
+/// There was too little time to begin, or it ran out during the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLate;
 
 impl Deadline {
-    /// Reads Lambda's deadline, and keeps time for the report.
+    /// Reads Lambda's deadline, and reserves time for the report.
     ///
-    /// A function with a time-out of seconds keeps a fifth of it, and begins calls up to another fifth.
+    /// A function with a timeout of seconds reserves a fifth of it, and begins no calls in the fifth before that.
     #[must_use]
     pub fn of(lambda: SystemTime) -> Self {
         let left = match lambda.duration_since(SystemTime::now()) {
             Ok(left) => left.min(LONGEST),
-            // No event arrives after its own deadline: the host doesn't keep one.
+            // No event arrives after its own deadline: this host doesn't keep one.
             Err(_) => LONGEST,
         };
         Self::within(left)
@@ -54,10 +54,10 @@ impl Deadline {
         Self { at: self.at.min(Instant::now() + left), ..*self }
     }
 
-    /// Returns a deadline this many calls earlier: the time for them is kept for something else.
+    /// Returns a deadline this many calls earlier: the time for them is reserved for something else.
     #[must_use]
     pub fn earlier(&self, calls: u32) -> Self {
-        // The call before is over a little late.
+        // The call before may end a little late.
         let kept = (self.for_a_call + TIMER * 5) * calls;
         Self { at: self.at.checked_sub(kept).unwrap_or_else(Instant::now), ..*self }
     }
@@ -104,7 +104,7 @@ impl Deadline {
         timeout(self.at.saturating_duration_since(Instant::now()), call).await.map_err(|_| TooLate)
     }
 
-    /// Makes a call as soon as the gate has room for it, if there is time for one then.
+    /// Makes a call as soon as the semaphore admits it, if there is time for one then.
     ///
     /// # Errors
     /// [`TooLate`], as for [`call`](Self::call).
@@ -114,11 +114,11 @@ impl Deadline {
         call: impl FnOnce() -> F,
     ) -> Result<F::Output, TooLate> {
         let _room = self.call(gate.acquire()).await?;
-        // Thousands may wait here: what a call needs is allocated when its turn comes.
+        // Thousands may wait here: memory for a call is allocated only when its turn comes.
         self.call(Box::pin(call())).await
     }
 
-    /// Waits, but not so long that no call could follow.
+    /// Waits, but not for so long that no call could follow.
     ///
     /// # Errors
     /// [`TooLate`], at once, if no call could follow in any case.

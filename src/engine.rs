@@ -1,9 +1,9 @@
-//! Carrying a plan out in one account and region, until the deadline.
+//! Carries out a plan in one account and region, until the deadline.
 //!
 //! One loop that awaits ([`carry_out`]), and a state machine that doesn't ([`Engine`]): the loop asks it what is due, makes
 //! that one call, and tells it the answer. The machine does no I/O and reads no clock, so whole nights run in tests in
-//! microseconds. It has no opinion on who should be switched, and never sees the request: what is decided anew is decided
-//! by a function of the plan's.
+//! microseconds. It has no say in which instances to switch, and never sees the request: new decisions are made
+//! by a function that the plan provides.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -34,58 +34,59 @@ use backoff::{Backoff, Ladder};
 use ledger::{Ledger, Marked, Phase, Slot};
 use queue::{Group, Queues};
 
-/// The first look at what was started comes after a second: no instance is there sooner. Most need 10 to 60.
+/// The first look at a start comes after a second: no instance is running sooner, most need 10 to 60 seconds.
 const LOOKS: Ladder = Ladder { first: Duration::from_secs(1), longest: Duration::from_secs(10), growth: 150 };
-/// Pauses before a look is repeated that got no answer; the SDK has repeated it before.
+/// Pauses before repeating a look that got no answer, after the SDK's own retries.
 const FAILED_LOOKS: Ladder =
     Ladder { first: Duration::from_millis(500), longest: Duration::from_secs(10), growth: 150 };
-/// Pauses before an instance is asked for again that EC2 refused for now, or of which it alone says nothing.
+/// Pauses before retrying a single instance that EC2 refused for now, or gave no clear answer about.
 const WAITS: Ladder = Ladder { first: Duration::from_secs(1), longest: Duration::from_secs(20), growth: 200 };
-/// Pause before memory is tried to be saved a second time: the agent in the instance takes a while to be ready.
+/// Pause before hibernation is tried a second time: the agent in the instance takes a while to be ready.
 const HIBERNATION_PAUSE: Duration = Duration::from_secs(15);
-/// How long a look may be acted on: after pauses people may have exempted an instance, or switched it themselves.
+/// How long a look may be acted on: after a pause, people may have exempted an instance or switched it themselves.
 const LOOK_LASTS: Duration = Duration::from_secs(10);
-/// How long DescribeInstances may lag behind: what then still shows as stopped has fallen back, though nothing else about it
-/// is news, as where it failed twice in a second for the same reason.
+/// How long DescribeInstances may lag behind: an instance that still shows as stopped after that has fallen back, even if
+/// nothing else about it has changed, as when it fails twice in a second for the same reason.
 const LAG_LASTS: Duration = Duration::from_secs(20);
-/// How long after a call a look may still show what was before it; and how long a refusal may wait for others, so that one
-/// look tells of all of them.
+/// How long after a call a look may still show the state before it; also how long a refusal may wait for others, so that one
+/// look covers them all.
 const DOUBT_LASTS: Duration = Duration::from_secs(2);
-/// A run that has this much time keeps some of it for each of its last calls: EC2 may be slow, and DescribeInstances late.
+/// A run with at least this much time reserves some for each of its last calls: EC2 may be slow, and DescribeInstances may
+/// lag.
 const AMPLE: Duration = Duration::from_secs(10);
-/// So much for each at most, and a tenth of its time.
+/// The most it reserves for each call; it never reserves more than a tenth of its time.
 const SPARE: Duration = Duration::from_secs(3);
-/// How long a mark that has to come off may wait for others, so that one call does for all of them.
+/// How long a mark that has to be deleted may wait for others, so that one call covers them all.
 const WRONG_LASTS: Duration = Duration::from_secs(10);
-/// By how many places the first in line moves on from minute to minute: a prime, so that every one is the first at times.
+/// How many places the head of the line moves from minute to minute: a prime, so that everyone comes first at some point.
 const FIRST_IN_TURN: u64 = 7919;
-/// DeleteTags and renewing CreateTags calls that may fail in a run: what they fail to do later runs repair.
+/// How many calls that delete or renew marks may fail in a run: later runs repair what is left.
 const FAILED_TAGGINGS: usize = 24;
 
-/// What a run is, as far as the engine has to know.
+/// What the engine has to know about a run.
 #[derive(Clone, Copy)]
 pub struct Orders<'a> {
-    /// For real, or only asked.
+    /// Live, or a dry run.
     pub mode: Mode,
-    /// Whose marks are this run's.
+    /// The run, which its marks carry.
     pub run: Run,
-    /// What this run stops is marked with this.
+    /// The mark for what this run stops.
     pub mark: &'a Mark,
     /// Decides about an instance as EC2 shows it now.
     pub decide: &'a (dyn Fn(&Instance) -> Decision + Sync),
-    /// The request's tag filters: looks on which a decision hangs carry them, because an answer is only known to show
-    /// tags where a filter names one.
+    /// The request's tag filters: looks that lead to a decision carry them, because an answer is only certain to show
+    /// tags if a filter names one.
     pub tags: &'a Filters,
-    /// The next run comes in minutes: nothing waits for capacity or for EC2 to recover, and a mark stays whatever EC2 answers,
-    /// because it is the memory of the try.
+    /// The next run comes in minutes: nothing waits for capacity or for EC2 to recover, and a mark stays whatever EC2
+    /// answers, because it records the attempt.
     pub in_ticks: bool,
     /// EC2's token buckets.
     pub limits: Limits,
-    /// The role that acts, as people know it.
+    /// The role that acts, as messages name it.
     pub role: &'a str,
-    /// The time by both clocks, at one moment: the engine reads neither.
+    /// One moment by both clocks: the engine reads neither.
     pub clock: (Instant, DateTime<Utc>),
-    /// When to be done.
+    /// When the run has to end.
     pub deadline: Deadline,
 }
 
@@ -95,8 +96,8 @@ impl fmt::Debug for Orders<'_> {
     }
 }
 
-/// Carries a plan out; `seen` is when EC2 was asked for what the plan is of. Returns what became of every instance in it,
-/// and what ended the run before its time.
+/// Carries out a plan; `seen` is when EC2 was asked for the instances in it. Returns the outcome of every instance,
+/// and the error that ended the run early, if any.
 pub async fn carry_out<E: Ec2>(
     ec2: &E,
     orders: Orders<'_>,
@@ -106,7 +107,7 @@ pub async fn carry_out<E: Ec2>(
     let mut engine = Engine::new(orders, plan, seen, Instant::now());
     while let Some(Due { at, call, until }) = engine.next(Instant::now()) {
         if at > Instant::now() {
-            // What is best then may be something else.
+            // By then, something else may be more urgent.
             sleep_until(at).await;
             continue;
         }
@@ -125,7 +126,7 @@ async fn make<E: Ec2>(ec2: &E, call: &Call, orders: Orders<'_>, until: Deadline)
         Call::Switch { step, ids } => {
             let answer = ec2.switch(*step, ids, orders.mode, until).await;
             if let Err(Error { code, message, .. }) = &answer {
-                debug!(code, message, instances = ids.len(), "EC2 said no to {step:?}");
+                debug!(code, message, instances = ids.len(), "EC2 refused {step:?}");
             }
             Answer::Switched(answer)
         }
@@ -146,11 +147,11 @@ async fn make<E: Ec2>(ec2: &E, call: &Call, orders: Orders<'_>, until: Deadline)
     }
 }
 
-/// Looks at instances in a way that shows their tags: by a filter that names one of them; those that this doesn't show, by
-/// id; and those that then show none, by a filter that any tag matches.
+/// Looks at instances in a way that shows their tags: by a filter that names one of the tags; those not shown that way, by
+/// id; and those shown without tags, by a filter that any tag matches.
 ///
-/// A public tool still works around DescribeInstances leaving tags out unless a filter names one (cloud-custodian #252,
-/// #10909). An exempt instance must not be stopped for it. It costs a call more only where something is missing.
+/// Cloud Custodian still works around DescribeInstances leaving tags out unless a filter names one (cloud-custodian #252,
+/// #10909). That must not stop an exempt instance. The extra call is made only where something is missing.
 async fn look<E: Ec2>(ec2: &E, ids: &[InstanceId], tags: &Filters, until: Deadline) -> Result<Vec<Instance>, Error> {
     let by = |ids: &[InstanceId]| ("instance-id".to_owned(), ids.iter().map(ToString::to_string).collect());
     let mut shown = Vec::new();
@@ -176,7 +177,7 @@ async fn look<E: Ec2>(ec2: &E, ids: &[InstanceId], tags: &Filters, until: Deadli
     Ok(shown)
 }
 
-/// Looks at instances by id; EC2 refuses the whole look for one that it doesn't know, so that one is left out.
+/// Looks at instances by id. EC2 refuses the whole call for one unknown id, so unknown ones are left out.
 async fn known_by_id<E: Ec2>(ec2: &E, ids: &[InstanceId], until: Deadline) -> Result<Vec<Instance>, Error> {
     match ec2.by_id(ids, until).await {
         Err(error) => {
@@ -192,33 +193,33 @@ async fn known_by_id<E: Ec2>(ec2: &E, ids: &[InstanceId], until: Deadline) -> Re
     }
 }
 
-/// What is to be done next.
+/// What to do next.
 #[derive(Debug)]
 struct Due {
     /// Not before.
     at: Instant,
-    /// Nothing, if only the time is to be waited for.
+    /// None, if there is nothing to do but wait.
     call: Option<Call>,
-    /// When the call is given up.
+    /// When to give up on the call.
     until: Deadline,
 }
 
 /// A call to EC2.
 #[derive(Debug)]
 enum Call {
-    /// Where is what was started?
+    /// How far have these starts come?
     Follow { ids: Vec<InstanceId> },
-    /// How do these stand, tags and all?
+    /// What state are these in, tags included?
     Look { ids: Vec<InstanceId> },
     /// Mark these with this run's mark.
     Mark { ids: Vec<InstanceId> },
     /// Stop or start these.
     Switch { step: Step, ids: Vec<InstanceId> },
-    /// Put a mark right.
+    /// Correct a mark.
     Tidy(Tidy),
 }
 
-/// A mark to be written, or to be deleted where it has this value.
+/// A mark to write, or to delete where the tag has this value.
 #[derive(Clone, Debug)]
 struct Tidy {
     write: bool,
@@ -238,30 +239,30 @@ enum Answer {
 #[derive(Debug)]
 struct Engine<'a> {
     orders: Orders<'a>,
-    /// This run writes marks: time for a last look at them, and for deleting them, is kept.
+    /// This run writes marks, so it reserves time to look at them once more, and to delete them.
     marking: bool,
     ledger: Ledger,
     queues: Queues,
-    /// Groups that got no clear answer: in the queue again when a look has told of each of them.
+    /// Groups that got no clear answer: they return to the queue when a look has shown each of their instances.
     lost: Vec<Group>,
-    /// Rounds of looks at what is on its way.
+    /// When to look next at instances that are changing state.
     looks: Backoff,
-    /// Looks at what is unclear.
+    /// When to look next at instances whose state is unclear.
     unclear: Backoff,
-    /// Since when EC2's refusals wait for a look.
+    /// Since when EC2's refusals have been waiting for a look.
     doubted_since: Option<Instant>,
-    /// Those whose mark of this run has to come off.
+    /// Instances that carry this run's mark and must lose it.
     wrong: BTreeSet<Slot>,
-    /// Since when the first of them waits.
+    /// Since when the first of them has been waiting.
     wrong_since: Option<Instant>,
     tidying: Vec<Tidy>,
     failed_taggings: usize,
-    /// EC2 has let this run put a mark right: it does not refuse that as such.
+    /// EC2 has let this run correct a mark, so the permission is there.
     may_tidy: bool,
     tidy_backoff: Backoff,
-    /// Kept free for each of the last calls, besides the least that a call needs.
+    /// Time reserved for each of the last calls, on top of the least that a call needs.
     spare: Duration,
-    /// When the last look of all is, once nothing else can be done in time.
+    /// When to take the very last look, once there is no time for anything else.
     last_look: Option<Instant>,
     absent: Vec<InstanceId>,
     fatal: Option<Error>,
@@ -273,7 +274,7 @@ impl<'a> Engine<'a> {
         let mut stale = plan.stale;
         let first = plan.decided.into_iter().map(|(instance, decision)| match decision {
             Decision::Do(task) => (instance, Some(task), Phase::Queued),
-            // What it is waiting for will not come in a dry run; the permission is the same.
+            // In a dry run its state won't change, and the permission needed is the same.
             Decision::Await(task) if dry_run => (instance, Some(task), Phase::Queued),
             Decision::Await(task) => (instance, Some(task), Phase::Settling),
             Decision::Follow => (instance, None, Phase::Starting { ours: false, seen_pending: true }),
@@ -320,7 +321,7 @@ impl<'a> Engine<'a> {
         engine.looks.back_off(now);
         let mut in_turn: Vec<Slot> = engine.ledger.slots().collect();
         if orders.in_ticks && !in_turn.is_empty() {
-            // Who is given up for want of capacity or of answers is another one at each tick.
+            // So that lack of capacity or of answers hits different instances at each tick.
             let ticks = orders.mark.at().timestamp().unsigned_abs() / 60;
             let first = ticks.wrapping_mul(FIRST_IN_TURN) % in_turn.len() as u64;
             in_turn.rotate_left(first as usize);
@@ -332,7 +333,7 @@ impl<'a> Engine<'a> {
             }
         }
         if !dry_run {
-            // An earlier attempt of this run died between mark and stop.
+            // An earlier attempt of this run died between the mark and the stop.
             for slot in engine.ledger.slots() {
                 let entry = engine.ledger.get(slot);
                 if entry.instance.state != State::Running || entry.instance.mark().as_ref() != Some(orders.mark) {
@@ -354,8 +355,8 @@ impl<'a> Engine<'a> {
         engine
     }
 
-    /// Returns what is due, and when; nothing, when all is done or the time is over. Asked again without an answer between,
-    /// it says the same.
+    /// Returns what is due, and when; `None` when everything is done or the time is up. Asked twice without an answer in
+    /// between, it returns the same.
     fn next(&mut self, now: Instant) -> Option<Due> {
         if self.fatal.is_some() {
             return None;
@@ -375,18 +376,18 @@ impl<'a> Engine<'a> {
             self.next_tidying_in_time(now),
             self.next_awake(),
         ];
-        // A stop that is cut off leaves a mark of which nobody knows whether it has to come off.
+        // A stop that is cut off leaves a mark that may or may not have to be deleted.
         let spare = if self.marking { self.spare } else { Duration::ZERO };
         let in_time = |due: &Due| {
             let until = if matches!(due.call, Some(Call::Switch { .. })) { due.until.sooner(spare) } else { due.until };
             until.allows_a_call_at(due.at.max(now))
         };
-        // The first of those that are due at the same time.
+        // The first one wins if several are due at the same time.
         let due = candidates.into_iter().flatten().filter(in_time).min_by_key(|due| due.at.max(now));
         due.or_else(|| self.last_things(now))
     }
 
-    /// Takes in what EC2 answered: the only thing that changes where an instance stands.
+    /// Takes in EC2's answer: nothing else changes the phase of an instance.
     fn tell(&mut self, call: &Call, answer: Answer, now: Instant) {
         match (call, answer) {
             (Call::Follow { ids }, Answer::Shown(Ok(shown))) => self.shown(ids, shown, false, now),
@@ -397,7 +398,7 @@ impl<'a> Engine<'a> {
                     self.unclear.back_off(now);
                 }
                 for slot in ids.iter().filter_map(|id| self.ledger.slot(*id)).collect::<Vec<_>>() {
-                    // What we gave up was no look.
+                    // A call that we cut off shows nothing.
                     if error.kind != ErrorKind::TooLate {
                         self.ledger.get_mut(slot).looked = now;
                     }

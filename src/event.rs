@@ -26,7 +26,7 @@ impl Event {
     /// Reads an event as it arrived, to its last byte.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Self {
-        // Windows writes one in front of UTF-8, and it says nothing.
+        // Windows writes one in front of UTF-8; it carries no information.
         let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
         let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Strict>();
         let why = match values.next() {

@@ -21,8 +21,8 @@ pub use refusal::{BadHours, Fault};
 
 use crate::instance::to_utc;
 
-/// How many days are searched for an edge, one attempt after the other: a week holds nearly all of them, a month most of
-/// the others. An edge further away than the last doesn't count: nobody remembers what it was to switch.
+/// How many days to search for an edge, one attempt after the other: a week contains nearly all of them, a month most of
+/// the others. An edge further away than the last doesn't count: nobody remembers what it meant.
 const SEARCHED_DAYS: [u64; 3] = [8, 40, 400];
 
 /// When something runs: one text or several in a time zone; it is open when any of them is.
@@ -68,7 +68,7 @@ enum Effect {
     Open(Vec<Span>),
     /// Clears the day.
     Off,
-    /// Cuts these out of what the day has.
+    /// Cuts these out of the day.
     Cut(Vec<Span>),
 }
 
@@ -87,7 +87,7 @@ impl Hours {
     /// Reads several texts, of which at least one has to be open.
     ///
     /// # Errors
-    /// What is wrong with each text that is, by its index.
+    /// What is wrong with each faulty text, by its index.
     pub fn parse_all<'a>(
         texts: impl IntoIterator<Item = &'a str>,
         zone: Tz,
@@ -124,8 +124,8 @@ impl Hours {
         let mut open = false;
         for days in SEARCHED_DAYS {
             let Some(first) = today.checked_sub_days(Days::new(days)) else { break };
-            // The day before, too, for what it leaves open after midnight. It may itself have taken over something from a
-            // day that is not looked at, so that an edge in it, or on the midnight after it, proves nothing.
+            // The day before is included for what it leaves open after midnight. It may itself have inherited something from
+            // a day that isn't looked at, so an edge on it, or on the midnight after it, proves nothing.
             let spans = self.spans(first - Days::new(1), today);
             let running = spans.iter().find(|(from, to)| *from <= moment && moment < *to).map(|(from, _)| *from);
             open = running.is_some();
@@ -154,7 +154,7 @@ impl Hours {
 
     /// Whether they are closed for good: not open within 400 days of the moment, before or after it.
     ///
-    /// Before it, too: the last day of hours that end is still to be closed.
+    /// Before it, because the last day of hours that end still has to close.
     #[must_use]
     pub fn never_open(&self, moment: DateTime<Utc>) -> bool {
         let State { open, edge } = self.state_at(moment);
@@ -209,9 +209,9 @@ impl Hours {
 }
 
 impl Rules {
-    /// Returns what is open of the spans that begin on a day.
+    /// Returns the open spans that begin on a day.
     fn on(&self, day: NaiveDate) -> Vec<Span> {
-        // Backwards: whatever stands before the last rule that replaces or clears has no say.
+        // Backwards: whatever comes before the last rule that replaces or clears doesn't matter.
         let mut cuts = Vec::new();
         for rule in self.0.iter().rev().filter(|rule| rule.days.contains(day)) {
             match &rule.effect {

@@ -1,6 +1,6 @@
-//! What we know of an instance, and every `curfew:*` tag's name and grammar.
+//! What we know about an instance, and the name and grammar of every `curfew:*` tag.
 //!
-//! Must not know how EC2 is asked, what the request wants, or what time it is.
+//! Must not know how EC2 is called, what the request wants, or what time it is.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use serde::{Serialize, Serializer};
 pub const STOPPED_AT_TAG: &str = "curfew:stopped-at";
 /// The exemption: left alone always, or until a moment.
 pub const EXEMPT_TAG: &str = "curfew:exempt";
-/// The name that people gave it.
+/// The name that people see.
 const NAME_TAG: &str = "Name";
 /// The instance's own running hours; only `reconcile` reads what they say.
 pub const HOURS_TAG: &str = "curfew:hours";
@@ -29,7 +29,7 @@ pub struct InstanceId {
 }
 
 impl InstanceId {
-    /// Takes a text that has an id's shape.
+    /// Reads a text in the form of an id.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix("i-")?;
@@ -71,7 +71,7 @@ impl Serialize for InstanceId {
     }
 }
 
-/// An instance's tags, in one piece of memory: a hundred thousand instances are held at once.
+/// An instance's tags, in one allocation: a hundred thousand instances are held at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tags {
     /// Each key and each value, followed by a NUL, which no tag has: neither EC2 nor XML allows one.
@@ -117,8 +117,8 @@ impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for Tags {
     }
 }
 
-/// A run, by the first eight hexadecimal digits of its Lambda request id: Lambda's own retries keep it, a duplicate of
-/// the event has another.
+/// A run, identified by the first eight hexadecimal digits of its Lambda request id: Lambda's retries keep the id, a
+/// duplicate of the event has another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run(u32);
 
@@ -133,15 +133,15 @@ impl Run {
     }
 }
 
-/// What `curfew:stopped-at` says: the moment of a stop, and the run that meant it, like `2026-11-20T19:00:00Z 7f3a9c12`.
+/// The value of `curfew:stopped-at`: the time of a stop, and the run that made it, like `2026-11-20T19:00:00Z 7f3a9c12`.
 ///
-/// A bare moment, as earlier versions wrote it, counts too. The text is kept as it stands on the instance, because a
+/// A time alone, as earlier versions wrote it, counts too. The text is kept exactly as it is on the instance, because a
 /// mark is deleted by its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark(Arc<(DateTime<Utc>, Box<str>)>);
 
 impl Mark {
-    /// Makes a run's mark, in whole seconds, rounded down: LaunchTime, with which it is compared, has no others.
+    /// Builds a run's mark, rounded down to whole seconds like LaunchTime, with which it is compared.
     #[must_use]
     pub fn new(at: DateTime<Utc>, run: Run) -> Self {
         let at = at.trunc_subsecs(0);
@@ -174,7 +174,7 @@ impl Mark {
     }
 }
 
-/// Where an instance is in its life (EC2 user guide, "Instance lifecycle").
+/// The state of an instance (EC2 user guide, "Instance lifecycle").
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "EC2's own names")]
 pub enum State {
@@ -184,7 +184,7 @@ pub enum State {
     Stopped,
     ShuttingDown,
     Terminated,
-    /// One that this version doesn't know: to be left alone.
+    /// One that this version doesn't know: such an instance is left alone.
     Unknown(Box<str>),
 }
 
@@ -217,7 +217,7 @@ impl State {
         }
     }
 
-    /// Returns whether the instance is gone, or on its way there.
+    /// Whether the instance is terminated, or about to be.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::ShuttingDown | Self::Terminated)
@@ -241,7 +241,7 @@ impl fmt::Display for State {
 pub enum RootDevice {
     /// A volume that outlives a stop.
     Ebs,
-    /// A disk of the host: it cannot be stopped, only lost.
+    /// A disk of the host: the instance can't be stopped, only lost.
     InstanceStore,
 }
 
@@ -250,12 +250,12 @@ pub enum RootDevice {
 pub struct StateReason {
     /// EC2's code, like `Client.UserInitiatedShutdown`.
     pub code: String,
-    /// EC2's sentence.
+    /// EC2's message.
     pub message: String,
 }
 
 impl StateReason {
-    /// Returns whether it is EC2's word for a start that did not come to run: any but those for a stop that a person,
+    /// Whether it is EC2's code for a failed start: any but those for a stop that a person,
     /// the instance itself or EC2's own schedule wanted (EC2 API reference, StateReason).
     #[must_use]
     pub fn is_failed_start(&self) -> bool {
@@ -273,7 +273,7 @@ impl StateReason {
 
 impl fmt::Display for StateReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // EC2's sentence mostly begins with the code.
+        // EC2's message mostly begins with the code.
         match self.message.strip_prefix(&self.code) {
             Some(_) => f.write_str(&self.message),
             None if self.message.is_empty() => f.write_str(&self.code),

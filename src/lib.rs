@@ -1,7 +1,7 @@
 //! Curfew switches EC2 instances off when nobody needs them, and on again before people come to work.
 //!
-//! An event takes one way through: [`event`] → [`request`] → [`plan`] → [`engine`] → [`report`], the middle part of it once per
-//! account and region ([`targets`]).
+//! An event takes one way through: [`event`] → [`request`] → [`plan`] → [`engine`] → [`report`], the middle part of it once
+//! per account and region ([`targets`]).
 //!
 //! - **The middle is pure.** [`request`], [`select`], [`instance`], [`hours`], [`plan`], [`outcome`] and [`report`] know no SDK,
 //!   no environment and no clock; what they need of these is passed as an argument. A test below enforces it.
@@ -144,7 +144,7 @@ where
     F: Future<Output = Result<Report, Failure>> + Send + 'static,
 {
     tokio::spawn(pipeline).await.unwrap_or_else(|error| {
-        Err(Failure { error_type: "Internal", message: format!("a defect in Curfew, please report it: {error}") })
+        Err(Failure { error_type: "Internal", message: format!("a bug in Curfew, please report it: {error}") })
     })
 }
 

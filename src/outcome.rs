@@ -1,4 +1,4 @@
-//! Pure data: what became of a run, of each of its targets and of each instance. What those who act and the report share.
+//! Pure data: the outcome of a run, of each of its targets and of each instance, shared by the engine and the report.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use crate::hours::read::BadTag;
 use crate::instance::{Instance, InstanceId, State};
 use crate::plan::Task;
 
-/// Bytes of one of EC2's messages that are told: a refusal of a thousand ids, or a page of HTML, helps nobody.
+/// Bytes of an EC2 message that are passed on: a refusal of a thousand ids, or a page of HTML, helps nobody.
 const MAX_MESSAGE: usize = 2000;
 
-/// Cuts one of EC2's messages to what is told of it.
+/// Cuts an EC2 message to the length that is passed on.
 #[must_use]
 pub fn cut(message: &str) -> String {
     match message.len() <= MAX_MESSAGE {
@@ -27,50 +27,50 @@ pub fn cut(message: &str) -> String {
 pub struct Run {
     /// Every account and region, in the order in which they were worked on.
     pub targets: Vec<TargetRun>,
-    /// The plan would have changed so many, more than `max_changes`, and was not carried out.
+    /// How many the plan would have changed, if that is more than `max_changes` and it was not carried out.
     pub too_many_changes: Option<usize>,
-    /// Nothing matched, though every target could be asked: what a look at every state found.
+    /// What a look at every state found, if nothing matched although every target could be asked.
     pub second_look: Option<Result<SecondLook, Trouble>>,
 }
 
-/// What the request selects where the state doesn't count: "already stopped" and "no such instance" must read differently.
+/// What the request selects in any state: "already stopped" and "no such instance" must read differently.
 #[derive(Debug, Default)]
 pub struct SecondLook {
-    /// Instances already in the state in which the action ends well.
+    /// Instances already in the state that the action aims for.
     pub done: usize,
-    /// Those in other states, by state.
+    /// Instances in other states, by state.
     pub others: BTreeMap<String, usize>,
-    /// Where there is none at all: how many instances have the tags' keys with values that don't match, by those tags.
+    /// If there are none at all: how many instances have the tags' keys with other values, by those tags.
     pub near: BTreeMap<String, usize>,
 }
 
-/// What became of one account and region.
+/// The outcome of one account and region.
 #[derive(Debug)]
 pub struct TargetRun {
     /// The account.
     pub account: String,
     /// The region.
     pub region: String,
-    /// What became of each instance that matched: every one exactly once.
+    /// The outcome of each instance that matched, each exactly once.
     pub settled: Vec<Settled>,
-    /// Why the whole target could not be worked on.
+    /// Why the target failed as a whole.
     pub error: Option<Trouble>,
-    /// Why it was passed over, if that is no error.
+    /// Why it was skipped, if that isn't an error.
     pub note: Option<String>,
 }
 
-/// What stood in the way of a whole account and region.
+/// Why a whole account and region failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
     /// EC2's code, or ours where EC2 gave none.
     pub code: String,
-    /// The sentence that comes with it.
+    /// The message that comes with it.
     pub message: String,
-    /// Whether a retry may find the target well.
+    /// Whether a retry may succeed.
     pub may_pass: bool,
 }
 
-/// An instance, and what became of it.
+/// An instance and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
     /// Which instance.
@@ -79,12 +79,12 @@ pub struct Settled {
     pub name: Option<Box<str>>,
     /// What was to be done to it, if anything.
     pub task: Option<Task>,
-    /// What became of it.
+    /// Its outcome.
     pub outcome: Outcome,
 }
 
 impl Settled {
-    /// Books what became of an instance.
+    /// Builds the record of an instance's outcome.
     #[must_use]
     pub fn of(instance: &Instance, task: Option<Task>, outcome: Outcome) -> Self {
         Self { id: instance.id, name: instance.name().map(Into::into), task, outcome }
@@ -96,7 +96,7 @@ impl Settled {
         self.name.as_deref().unwrap_or(self.id.as_str())
     }
 
-    /// Whether it is counted, and not told of.
+    /// Whether it is only counted in reports, and not listed.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         match &self.outcome {
@@ -107,11 +107,11 @@ impl Settled {
     }
 }
 
-/// What became of an instance.
+/// The outcome of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "from and to are states")]
 pub enum Outcome {
-    /// EC2 said that it did.
+    /// EC2 said that it changed.
     Changed {
         from: State,
         to: State,
@@ -120,11 +120,11 @@ pub enum Outcome {
         /// What the states alone don't say.
         message: Option<Box<str>>,
     },
-    /// EC2 said that it would.
+    /// EC2 said that it would change.
     WouldChange { from: State, to: State },
     /// Left alone.
     Skipped(Box<Skip>),
-    /// EC2 said no.
+    /// EC2 refused.
     Failed {
         /// EC2's code.
         code: Box<str>,
@@ -139,7 +139,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Leaves an instance alone for a reason that says it all.
+    /// Skips an instance for a reason that needs no message.
     #[must_use]
     pub fn skipped(reason: Reason) -> Self {
         Self::Skipped(Skip::because(reason).into())
@@ -157,20 +157,20 @@ pub struct Skip {
     pub message: Option<String>,
     /// A tag can't be read: somebody should correct it.
     pub wants_attention: bool,
-    /// An earlier run has told of it: nothing has happened since.
+    /// An earlier run has reported it, and nothing has happened since.
     pub quiet: bool,
     /// The hours tag that can't be read.
     pub bad_tag: Option<Arc<BadTag>>,
 }
 
 impl Skip {
-    /// Skips for a reason that says it all.
+    /// Skips for a reason that needs no message.
     #[must_use]
     pub fn because(reason: Reason) -> Self {
         Self { reason, until: None, message: None, wants_attention: false, quiet: false, bad_tag: None }
     }
 
-    /// Skips for a reason that wants a word more.
+    /// Skips for a reason that needs a message.
     #[must_use]
     pub fn saying(reason: Reason, message: String) -> Self {
         Self { message: Some(message), ..Self::because(reason) }

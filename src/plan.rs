@@ -1,6 +1,6 @@
-//! Pure: a decision, and its reason, for each instance.
+//! Pure: a decision, with its reason, for each instance.
 //!
-//! Knows the request and what EC2 told; must not act, ask, or look at the clock.
+//! Knows the request and what EC2 showed; must not act, call EC2, or read the clock.
 
 use std::collections::BTreeSet;
 
@@ -12,37 +12,37 @@ use crate::request::{Action, Mode, Request};
 
 mod reconcile;
 
-/// How long ago a mark may have been written for a start that failed since to still be ours.
+/// How old a mark may be for an instance whose start has failed since to still be ours.
 const LONGEST_ABSENCE: TimeDelta = TimeDelta::days(31);
-/// A mark that counts, on what runs, and is older than this is nobody's stop under way: a stop may come an hour late, and
-/// lives a quarter of an hour.
+/// If a running instance carries a valid mark older than this, no stop is under way: a stop may come an hour late, and
+/// runs for up to a quarter of an hour.
 const LONGEST_STOP: TimeDelta = TimeDelta::hours(2);
 
-/// What each selected instance is to expect: every one exactly once.
+/// The decision about each selected instance, each exactly once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The instances EC2 knows, with what to do about each.
+    /// The instances that EC2 knows, with the decision about each.
     pub decided: Vec<(Instance, Decision)>,
     /// The instances named by id that EC2 doesn't know.
     pub absent: Vec<InstanceId>,
-    /// Marks to be deleted from what runs, whatever else is decided about it.
+    /// Marks to delete from running instances, whatever else is decided about them.
     pub stale: Vec<(InstanceId, Mark)>,
 }
 
 impl Plan {
-    /// Counts the instances that it matches.
+    /// Returns how many instances it matches.
     #[must_use]
     pub fn matched(&self) -> usize {
         self.decided.len() + self.absent.len()
     }
 
-    /// Counts the instances that it would change.
+    /// Returns how many instances it would change.
     #[must_use]
     pub fn changes(&self) -> usize {
         self.decided.iter().filter(|(_, decision)| decision.changes()).count()
     }
 
-    /// Books a plan that was made to be looked at: what it would change, unless that ends otherwise.
+    /// Settles a plan that is only shown: with what it would change, or with `end` in its place.
     #[must_use]
     pub fn previewed(self, end: Option<&Outcome>) -> Vec<Settled> {
         let decided = self.decided.into_iter().map(|(instance, decision)| {
@@ -58,7 +58,7 @@ impl Plan {
         decided.chain(self.absent.into_iter().map(absent)).collect()
     }
 
-    /// Returns the plan without regard to what earlier ticks have told of.
+    /// Returns the plan as if no earlier tick had reported anything.
     #[must_use]
     pub fn told_anew(mut self) -> Self {
         for (_, decision) in &mut self.decided {
@@ -71,7 +71,7 @@ impl Plan {
         self
     }
 
-    /// Books a plan that is not carried out: so ends what it would have changed.
+    /// Settles a plan that is not carried out: this is the outcome of what it would have changed.
     #[must_use]
     pub fn not_carried_out(self, end: &Outcome) -> Vec<Settled> {
         let decided = self.decided.into_iter().map(|(instance, decision)| {
@@ -82,15 +82,15 @@ impl Plan {
     }
 }
 
-/// Books an instance that was named by its id, and that EC2 doesn't know.
+/// Settles an instance that was named by its id and that EC2 doesn't know.
 #[must_use]
 pub fn absent(id: InstanceId) -> Settled {
-    let message = format!("EC2 knows no instance {id} here; is it another region's, or gone?");
+    let message = format!("EC2 knows no instance {id} here; is it in another region, or gone?");
     let outcome = Outcome::Failed { code: "InvalidInstanceID.NotFound".into(), message: message.into() };
     Settled { id, name: None, task: None, outcome }
 }
 
-/// What is done to an instance: of the instance, not of the request.
+/// What to do to one instance, whatever the request's action is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// Stop it.
@@ -107,9 +107,10 @@ pub enum Step {
 pub struct Task {
     /// What to do.
     pub step: Step,
-    /// A stop: mark it first, no mark, no stop. A start: a mark says that it is ours, and is renewed if the start fails.
+    /// For a stop: mark it first; without a mark, no stop. For a start: its mark says that it is ours, and is renewed if the
+    /// start fails.
     pub remembered: bool,
-    /// A rehearsal has told of it before: nothing has happened since.
+    /// An earlier dry run has reported it, and nothing has happened since.
     pub quiet: bool,
 }
 
@@ -118,19 +119,19 @@ pub struct Task {
 pub enum Decision {
     /// Stop or start it.
     Do(Task),
-    /// It is on its way to where that can be done: wait, then decide anew.
+    /// It is changing to a state in which that is possible: wait, then decide again.
     Await(Task),
-    /// It is being started already: see whether it arrives.
+    /// It is being started already: see whether it runs.
     Follow,
-    /// It is as it should be; mark it, so that it is started when its hours open.
+    /// It is in the right state; mark it, so that it is started when its hours open.
     Mark,
-    /// It is as it should be; this mark has to come off.
+    /// It is in the right state; delete this mark.
     Unmark(Mark),
     /// Leave it alone.
     Leave(Box<Skip>),
     /// It can't be switched, or not yet again.
     Refuse {
-        /// EC2's code, or the one that it would answer.
+        /// EC2's code, or the one that it would return.
         code: Box<str>,
         /// The sentence for people.
         message: Box<str>,
@@ -142,7 +143,7 @@ impl Decision {
         Self::Leave(Skip::because(reason).into())
     }
 
-    /// Returns what becomes of an instance about which nothing is left to be done.
+    /// Returns the outcome of an instance, if nothing is left to do.
     #[must_use]
     pub fn settled(&self) -> Option<Outcome> {
         match self {
@@ -153,7 +154,7 @@ impl Decision {
         }
     }
 
-    /// Returns what is to be done to an instance, at once or later.
+    /// Returns what to do to an instance, now or later.
     #[must_use]
     pub fn task(&self) -> Option<Task> {
         match self {
@@ -169,7 +170,7 @@ impl Decision {
 
 /// Returns the states in which the action's work begins; EC2 is asked for these.
 ///
-/// Those on the move are selected too: an instance that is just starting must not escape the stop.
+/// Changing states are included: an instance that is just starting must not escape the stop.
 #[must_use]
 pub fn states(action: Action) -> &'static [State] {
     match action {
@@ -190,7 +191,7 @@ pub fn plan(request: &Request, instances: Vec<Instance>, as_of: DateTime<Utc>) -
 /// Decides about an instance that EC2 showed, if the request selects it.
 #[must_use]
 pub fn consider(request: &Request, instance: Instance, as_of: DateTime<Utc>) -> Option<(Instance, Decision)> {
-    // EC2 has filtered already. Once more here, so that nothing between us and EC2 can widen a selection.
+    // EC2 has filtered already. It is done again here, so that nothing between us and EC2 can widen a selection.
     let selected = is_selected(request, &instance)
         && (request.selection.ids_alone()
             || states(request.action).contains(&instance.state)
@@ -201,11 +202,11 @@ pub fn consider(request: &Request, instance: Instance, as_of: DateTime<Utc>) -> 
     })
 }
 
-/// Makes a plan of what was decided, each instance once.
+/// Builds a plan of the decisions, each instance once.
 #[must_use]
 pub fn plan_of(request: &Request, mut decided: Vec<(Instance, Decision)>) -> Plan {
     let mut seen = BTreeSet::new();
-    // A page may repeat what the one before showed.
+    // A page may repeat instances of the previous one.
     decided.retain(|(instance, _)| seen.insert(instance.id));
     let absent = match request.selection.ids_alone() {
         true => request.selection.ids.difference(&seen).cloned().collect(),
@@ -214,11 +215,11 @@ pub fn plan_of(request: &Request, mut decided: Vec<(Instance, Decision)>) -> Pla
     Plan { decided, absent, stale: Vec::new() }
 }
 
-/// Returns whether the request selects an instance, by its tags and its id; other filters only EC2 can judge.
+/// Whether the request selects an instance, by its tags and its id; only EC2 can judge other filters.
 #[must_use]
 pub fn is_selected(request: &Request, instance: &Instance) -> bool {
     let selection = &request.selection;
-    // Whoever names instances by nothing but their ids wants to hear of each.
+    // A request that selects by ids alone hears about each of them.
     let has_hours =
         || !request.is_about_hours() || selection.ids_alone() || instance.tags.contains_key(&request.hours_tag);
     selection.tags.all_match(&instance.tags)
@@ -226,7 +227,7 @@ pub fn is_selected(request: &Request, instance: &Instance) -> bool {
         && has_hours()
 }
 
-/// Decides anew about one that was selected, as EC2 shows it now.
+/// Decides again about a selected instance, as EC2 shows it now.
 #[must_use]
 pub fn decide_again(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> Decision {
     match is_selected(request, instance) {
@@ -237,7 +238,7 @@ pub fn decide_again(request: &Request, instance: &Instance, as_of: DateTime<Utc>
     }
 }
 
-/// Decides about one instance, as EC2 showed it last.
+/// Decides about one instance, as EC2 last showed it.
 #[must_use]
 pub fn decide(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> Decision {
     if request.is_about_hours() {
@@ -259,7 +260,7 @@ pub fn decide(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> D
         Action::Start | Action::Reconcile { .. } => {
             let task = Task { step: Step::Start, remembered: is_remembered(instance, as_of), quiet: false };
             match instance.state {
-                // Nothing will be followed in a dry run, and to start it there is nothing to do.
+                // A dry run follows nothing, and it needs no start.
                 State::Pending if request.mode == Mode::DryRun => Decision::leave(Reason::AlreadyDone),
                 State::Pending => Decision::Follow,
                 _ if request.remember && !task.remembered => Decision::leave(Reason::NotMarked),
@@ -289,7 +290,7 @@ fn nothing_to_do(action: Action, state: &State) -> Option<Decision> {
     }
 }
 
-/// Finds why an instance isn't ours to switch, whatever the action.
+/// Returns why an instance isn't ours to switch, whatever the action.
 fn leave_alone(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> Option<Skip> {
     if let Some(key) = request.except_tags.any_match(&instance.tags) {
         return Some(Skip::saying(Reason::Exempt, format!("its tag {key} is in except_tags")));
@@ -324,20 +325,20 @@ fn leave_alone(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> 
     }
 }
 
-/// Whether somebody switched it on since the run was due.
+/// Whether somebody has started it since the run was due.
 ///
-/// LaunchTime has whole seconds, cut off, and so has a mark: one equal to `as_of` may well lie after it, and a mark of
-/// `as_of` would not count. What is to be remembered is therefore not stopped in that second.
+/// LaunchTime is truncated to whole seconds, and so is a mark: one equal to `as_of` may well be later, and a mark of
+/// `as_of` would not count. So an instance that is to be remembered is not stopped in that second.
 fn has_started_since(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> bool {
     let second = as_of.trunc_subsecs(0);
     instance.launch_time > as_of || (request.remember && instance.launch_time >= second)
 }
 
-/// Whether a mark says that Curfew may start it.
+/// Whether its mark allows Curfew to start it.
 ///
-/// One that counts does. So does a void one where EC2 says that the start that voided it has failed: a failed start stays
-/// ours, whichever run made it. A mark that is older than any holidays is of another life of the instance, and says
-/// nothing of today.
+/// A valid mark does. So does a void one, if EC2 says that the start that voided it has failed: a failed start stays
+/// ours, whichever run made it. A mark older than any holiday belongs to an earlier life of the instance, and says
+/// nothing about today.
 fn is_remembered(instance: &Instance, as_of: DateTime<Utc>) -> bool {
     let ours_and_failed = || {
         instance.mark().is_some_and(|mark| as_of - mark.at() <= LONGEST_ABSENCE)
@@ -346,10 +347,10 @@ fn is_remembered(instance: &Instance, as_of: DateTime<Utc>) -> bool {
     instance.is_marked() || ours_and_failed()
 }
 
-/// Returns the mark that must come off what runs, whatever else is decided about it: left there by a run that died, it
+/// Returns the mark to delete from a running instance, whatever else is decided about it: left there by a run that died, it
 /// would make the next start undo what a person stopped.
 ///
-/// Not of instances with hours of their own: there it is reconcile's memory.
+/// Not from instances with running hours: for them, the mark is reconcile's memory.
 #[must_use]
 pub fn stale_mark(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> Option<Mark> {
     let stale = |mark: &Mark| as_of - mark.at() > LONGEST_STOP;

@@ -1,6 +1,6 @@
-//! What happened, as data, and its one sentence.
+//! Pure: what happened, as data and in one sentence.
 //!
-//! Must not know how it came about, nor how it is told. Its fields and names are a contract.
+//! Must not know how it came about, or where it goes. Its fields and names are a contract.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,9 +16,9 @@ use crate::wording::{clip, duration as duration_in_words};
 /// Bytes of the answer and of its log line: a CloudWatch event and a Step Functions state hold 256 KB, and the
 /// caller's own wrapping needs room.
 const MAX_BYTES: usize = 195_000;
-/// Bytes of a tick's report beyond which targets about which nothing is to be told are only counted: there are 288 a day.
+/// Bytes of a tick's report beyond which targets without news are only counted: there are 288 ticks a day.
 const QUIET_BYTES: usize = 850;
-/// Entries of a target's list: more than ever fit into the bytes.
+/// Entries in a target's list: more than would ever fit.
 const MAX_LISTED: usize = 4000;
 /// Instances that the sentence names; the lists have the rest.
 const NAMED: usize = 3;
@@ -27,7 +27,7 @@ const MAX_QUOTED_ERROR: usize = 200;
 /// Characters of a selection that the sentence quotes.
 const MAX_QUOTED_SELECTION: usize = 300;
 
-/// The report: the answer of a run that left nothing undone, and a log line of every run.
+/// The report: what a run that left nothing undone returns, and what every run logs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "infra/README.md, \"The report\", describes every field")]
 pub struct Report {
@@ -44,7 +44,7 @@ pub struct Report {
     pub targets: Vec<Target>,
     #[serde(skip_serializing_if = "is_zero")]
     pub truncated_targets: usize,
-    /// A quiet night that looks like a typo.
+    /// Nothing matched, which may be a typo.
     #[serde(skip)]
     pub suspicious: bool,
     /// It tells what a run would do, and there was none.
@@ -58,9 +58,9 @@ pub struct Report {
 pub enum Verdict {
     /// Nothing that should have changed is left.
     Complete,
-    /// EC2 said no to something.
+    /// EC2 refused something.
     Incomplete,
-    /// Something is left that a retry may do, whatever else EC2 said no to.
+    /// Something is left that a retry may do, whatever else EC2 refused.
     Unfinished,
     /// Too late to begin: nothing was changed.
     Stale,
@@ -68,7 +68,7 @@ pub enum Verdict {
     TooManyChanges,
 }
 
-/// How many instances ended how; the first is the sum of the others.
+/// How many instances had which outcome; the first field is the sum of the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Summary {
@@ -97,7 +97,7 @@ pub struct Target {
     pub truncated: usize,
 }
 
-/// Why a whole account and region could not be worked on.
+/// Why a whole account and region failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "EC2's words")]
 pub struct TargetError {
@@ -105,7 +105,7 @@ pub struct TargetError {
     pub message: String,
 }
 
-/// An instance to which EC2 said no.
+/// An instance that EC2 refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "EC2's words")]
 pub struct Failed {
@@ -115,7 +115,7 @@ pub struct Failed {
     pub message: String,
 }
 
-/// An instance that a retry may do.
+/// An instance that a retry may switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Unfinished {
@@ -155,7 +155,7 @@ fn is_zero(n: &usize) -> bool {
 }
 
 impl Target {
-    /// Puts what became of a target's instances into its lists, so many into each.
+    /// Sorts the outcomes of a target's instances into its lists, at most `max_listed` into each.
     #[must_use]
     pub fn new(worked: &TargetRun, max_listed: usize) -> Self {
         let mut target = Self {
@@ -283,7 +283,7 @@ impl Report {
             request.name,
             request.action.past(),
             request.scheduled_by,
-            // What is longer never reads as equal.
+            // So that a longer delay never reads as an equal one.
             duration_in_words(late.max(request.max_delay + Duration::from_secs(60))),
             duration_in_words(request.max_delay),
         );
@@ -370,7 +370,7 @@ impl Report {
             1 => target.region.clone(),
             _ => format!("{} {}", target.account, target.region),
         };
-        // Those that failed alike are told of together.
+        // Targets that failed alike are named together.
         let mut errors: Vec<(&TargetError, Vec<&Target>)> = Vec::new();
         for target in &self.targets {
             let Some(error) = &target.error else { continue };
@@ -407,7 +407,7 @@ impl Report {
         self.targets = kept;
     }
 
-    /// Says what helps against what stood in the way of whole targets, where that can be guessed.
+    /// Returns a hint for whole targets that failed, where one can be guessed.
     fn hint(&self, error: &TargetError, targets: &[&Target]) -> &'static str {
         let others_worked = self.targets.iter().any(|other| {
             other.error.is_none()
@@ -524,7 +524,7 @@ fn nothing_matched(request: &Request, run: &Run, look: &Result<SecondLook, Troub
     }
 }
 
-/// Says which values the tags have instead, the commonest first.
+/// Says which values the tags have instead, the most common first.
 fn near(look: &SecondLook) -> Option<String> {
     let mut values: Vec<(&String, &usize)> = look.near.iter().collect();
     values.sort_by_key(|(tags, count)| (std::cmp::Reverse(**count), *tags));

@@ -300,7 +300,7 @@ impl Reader {
             && at.signed_duration_since(now) > MAX_AHEAD
         {
             self.problem(format!(
-                "scheduled_time: {} is in the future, it is {} now; leave it out to run at once",
+                "scheduled_time: {} is in the future (it is now {}); leave it out to run at once",
                 rfc3339(at),
                 rfc3339(now)
             ));
@@ -435,7 +435,7 @@ impl Reader {
 
         let names = tags.len() + filters.len() + usize::from(!ids.is_empty());
         if names > MAX_FILTERS {
-            self.problem(format!("tags and filters: {names} in all, EC2 takes {MAX_FILTERS}; split the event"));
+            self.problem(format!("tags and filters: {names} in all, but EC2 takes {MAX_FILTERS}; split the event"));
         }
         // Ids go out in groups: they need room for one at least.
         let values = tags.values().map(Vec::len).sum::<usize>()
@@ -443,7 +443,7 @@ impl Reader {
             + usize::from(!ids.is_empty());
         if values > MAX_FILTER_VALUES {
             self.problem(format!(
-                "tags and filters: {values} values in all, EC2 takes {MAX_FILTER_VALUES}; write wildcards like \"web-*\", or split the event"
+                "tags and filters: {values} values in all, but EC2 takes {MAX_FILTER_VALUES}; write wildcards like \"web-*\", or split the event"
             ));
         }
         Selection { tags: TagPatterns(tags), filters, ids }
@@ -458,7 +458,7 @@ impl Reader {
                     ids.insert(id);
                 }
                 None => self.problem(format!(
-                    "{path}: {} is not an instance id, write it like \"i-0abc12345678def00\"",
+                    "{path}: {} is not an instance id; write it like \"i-0abc12345678def00\"",
                     quote_str(&text)
                 )),
             }
@@ -481,7 +481,7 @@ impl Reader {
         }
         for (path, name) in &names {
             if !is_region(name) {
-                self.problem(format!("{path}: {} is not a region, write it like \"eu-west-1\"", quote_str(name)));
+                self.problem(format!("{path}: {} is not a region; write it like \"eu-west-1\"", quote_str(name)));
             }
         }
         Regions::Named(names.into_iter().map(|(_, name)| name).collect())
@@ -497,7 +497,7 @@ impl Reader {
                 "self" => ids.push(None),
                 id if id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit()) => ids.push(Some(text)),
                 _ => self.problem(format!(
-                    "{path}: {} is not an account, write its id of twelve digits, or \"self\" for the function's own",
+                    "{path}: {} is not an account id; write twelve digits, or \"self\" for the function's own account",
                     quote_str(&text)
                 )),
             }
@@ -512,13 +512,13 @@ impl Reader {
         let role = self.text("role", "like \"curfew-member\"");
         match &role {
             None if others && !given => self.problem(
-                "role: missing, \"accounts\" names others, where a role has to be assumed; write it like \"curfew-member\"",
+                "role: missing; \"accounts\" names other accounts, where a role has to be assumed; write it like \"curfew-member\"",
             ),
             Some(_) if !others && !self.problems.iter().any(|problem| problem.starts_with("accounts")) => self.problem(
-                "role: goes with other accounts, and \"accounts\" names none; name them, or leave it out",
+                "role: only valid with other accounts, but \"accounts\" names none; name them, or leave it out",
             ),
             Some(role) if !is_role(role) => self.problem(format!(
-                "role: {} is not the name of a role, the same in each account; write it like \"curfew-member\"",
+                "role: {} is not a role's name, which is the same in every account; write it like \"curfew-member\"",
                 quote_str(role)
             )),
             _ => {}
@@ -535,7 +535,7 @@ impl Reader {
             Ok(moment) => Some(moment.to_utc()),
             Err(_) => {
                 self.problem(format!(
-                    "scheduled_time: {} is not an RFC 3339 time, write it like {}",
+                    "scheduled_time: {} is not an RFC 3339 time; write it like {}",
                     quote_str(&text),
                     quote_str(&rfc3339(now))
                 ));
@@ -562,7 +562,7 @@ impl Reader {
                 || "write it like \"Europe/Berlin\"".to_owned(),
                 |name| format!("did you mean \"{name}\"?"),
             );
-            self.problem(format!("timezone: {} is not an IANA time zone, {hint}", quote_str(&text)));
+            self.problem(format!("timezone: {} is not an IANA time zone; {hint}", quote_str(&text)));
             Tz::UTC
         })
     }
@@ -614,7 +614,9 @@ impl Reader {
         match key.chars().count() {
             0 => Some("a tag without a key; write the tag's key".to_owned()),
             1..=MAX_TAG_KEY_CHARS => None,
-            n => Some(format!("a key of {n} characters, EC2's have at most {MAX_TAG_KEY_CHARS}; write the tag's key")),
+            n => Some(format!(
+                "a key of {n} characters, but EC2's have at most {MAX_TAG_KEY_CHARS}; write the tag's key"
+            )),
         }
     }
 
@@ -629,7 +631,7 @@ impl Reader {
         }
         if name == "tag-value" {
             return Some(
-                "it matches the value of any tag, of {\"Backup\": \"yes\"} too; write the tag under \"tags\", like {\"AutoStop\": \"yes\"}"
+                "it matches the value of any tag, even {\"Backup\": \"yes\"}; write the tag under \"tags\", like {\"AutoStop\": \"yes\"}"
                     .to_owned(),
             );
         }

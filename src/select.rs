@@ -23,7 +23,7 @@ pub struct Pattern(pub String);
 impl Pattern {
     /// Returns whether the whole text matches.
     ///
-    /// Remembers only the last `*`, so that hostile patterns cost length × length and not an explosion.
+    /// Backtracks only to the last `*`, so that hostile patterns cost length × length instead of exploding.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         let tokens = tokens(&self.0);
@@ -77,7 +77,7 @@ fn tokens(pattern: &str) -> Vec<Token> {
 pub struct TagPatterns(pub BTreeMap<String, Vec<Pattern>>);
 
 impl TagPatterns {
-    /// Finds a tag that matches: its key, with any of the key's values.
+    /// Returns a tag that matches: its key, with any of the key's values.
     #[must_use]
     pub fn any_match<'a>(&'a self, tags: &Tags) -> Option<&'a str> {
         self.0.iter().find(|(key, values)| matches_one(tags, key, values)).map(|(key, _)| key.as_str())
@@ -109,7 +109,7 @@ pub struct Selection {
 pub type Filters = Vec<(String, Vec<String>)>;
 
 impl Selection {
-    /// Returns whether instances are named one by one and by nothing else.
+    /// Whether instances are selected by their ids alone.
     #[must_use]
     pub fn ids_alone(&self) -> bool {
         self.tags.0.is_empty() && self.filters.is_empty()
@@ -130,7 +130,7 @@ impl Selection {
         if tags.0.is_empty() { Vec::new() } else { Self { tags, ..self.clone() }.calls(&[], None) }
     }
 
-    /// Writes the tags of an instance that keep it out, as a person would; nothing if none does.
+    /// Writes the tags that exclude an instance, as a person would; empty if none does.
     #[must_use]
     pub fn mismatch(&self, tags: &Tags) -> Option<String> {
         let differs = |(key, values): &(&String, &Vec<Pattern>)| !matches_one(tags, key, values);
@@ -157,7 +157,7 @@ impl Selection {
     /// Writes the calls' filters: one set for everything, or one for each group of ids.
     ///
     /// `states`, and the key of a tag that they carry, are left out where EC2's bounds have no room for them: whoever
-    /// reads the answer looks at both in any case.
+    /// reads the answer checks both anyway.
     #[must_use]
     pub fn calls(&self, states: &[State], tag: Option<&str>) -> Vec<Filters> {
         let mut common = self.tag_filters();
@@ -189,7 +189,7 @@ impl Selection {
     }
 }
 
-/// Writes a text as a filter's value that only it matches.
+/// Writes a text as a filter value that matches only that text.
 pub(crate) fn literal(text: &str) -> String {
     let escaped = text.chars().flat_map(|c| matches!(c, '*' | '?' | '\\').then_some('\\').into_iter().chain([c]));
     escaped.collect()

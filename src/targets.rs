@@ -92,7 +92,7 @@ impl Target {
             Ok(plan) => Self { plan, ..self },
             // Whoever asks for every region means those that the organization allows.
             Err(error) if every_region && is_denied_by_organization(&error) => {
-                let note = Some(format!("passed over, a service control policy denies it ({})", error.code));
+                let note = Some(format!("skipped, a service control policy denies it ({})", error.code));
                 Self { denied: Some(error), worked: TargetRun { note, ..self.worked }, ..self }
             }
             Err(error) => self.failed(&error),
@@ -137,7 +137,7 @@ pub struct Moment {
 
 /// What becomes of the other targets when one's EC2 has ignored DryRun.
 fn not_asked() -> Outcome {
-    let message = "not asked for: in another region or account EC2 did what it was only asked about".into();
+    let message = "not tried: in another region or account, EC2 carried out a dry run".into();
     Outcome::Failed { code: DRY_RUN_IGNORED.into(), message }
 }
 
@@ -371,7 +371,7 @@ async fn reach(request: &Request, aws: &Aws, home: &Home, account: &Account, pla
             let ec2 = aws.ec2(&own_region);
             match patiently(planning, || ec2.regions(planning)).await {
                 Ok(regions) if regions.is_empty() => {
-                    let message = "EC2 lists no region that is enabled for this account".to_owned();
+                    let message = "EC2 lists no region as enabled for this account".to_owned();
                     let kind = ErrorKind::Refused { status: 200 };
                     return vec![target(own_region).failed(&Error { code: "NoRegions".to_owned(), message, kind })];
                 }

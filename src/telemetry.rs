@@ -1,6 +1,6 @@
-//! How a run is told: flat JSON lines on standard output, which Lambda passes on to CloudWatch.
+//! Logs and metrics of a run: flat JSON lines on standard output, which Lambda passes on to CloudWatch.
 //!
-//! A line has `timestamp` (RFC 3339), `level` and `message`, as Lambda's own log levels want them, and its fields.
+//! A line has `timestamp` (RFC 3339), `level` and `message`, as Lambda's own log levels require, and its fields.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -22,18 +22,18 @@ use crate::request::{Action, Request};
 
 /// Begins logging at the level that Lambda's `AWS_LAMBDA_LOG_LEVEL` names: INFO if it names none.
 ///
-/// The SDK and the runtime are heard from WARN on, and at TRACE.
+/// The SDK and the runtime are logged from WARN up, and at TRACE.
 pub fn init(level: Option<&str>) {
     let level = match level.unwrap_or_default().to_ascii_uppercase().as_str() {
         "TRACE" => LevelFilter::TRACE,
         "DEBUG" => LevelFilter::DEBUG,
         "WARN" => LevelFilter::WARN,
-        // FATAL: Lambda knows one level more than we do.
+        // FATAL: Lambda has one level more than we do.
         "ERROR" | "FATAL" => LevelFilter::ERROR,
         _ => LevelFilter::INFO,
     };
     let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
-    // The runtime repeats every error that we return, in a form that nobody can read.
+    // The runtime repeats every error that we return, in an unreadable form.
     let runtime = if level == LevelFilter::TRACE { level } else { LevelFilter::OFF };
     let targets =
         Targets::new().with_default(others).with_target("lambda_runtime", runtime).with_target("ec2_curfew", level);
@@ -49,7 +49,7 @@ pub fn init(level: Option<&str>) {
     }));
 }
 
-/// Logs what became of each instance of a target: switched, failed, unfinished, or skipped for a reason worth reading.
+/// Logs the outcome of each instance of a target: switched, failed, unfinished, or skipped for a reason worth reading.
 pub fn log_target(request: &Request, target: &TargetRun) {
     let (account, region) = (target.account.as_str(), target.region.as_str());
     let (schedule, action) = (request.name.as_str(), request.action.as_str());
@@ -107,7 +107,7 @@ pub fn log_target(request: &Request, target: &TargetRun) {
         );
     }
     if let Some(note) = &target.note {
-        // What is the same at every tick is no news.
+        // What is the same at every tick isn't news.
         if request.is_about_hours() {
             debug!(account, region, schedule, action, "{account} {region}: {note}");
         } else {
@@ -118,7 +118,7 @@ pub fn log_target(request: &Request, target: &TargetRun) {
 
 /// Logs hours tags that can't be read: once of each value, however many instances carry it.
 pub fn log_bad_tags(request: &Request, run: &Run) {
-    /// Values that are told; the report lists the instances.
+    /// Values that are logged; the report lists the instances.
     const MOST: usize = 50;
     let mut by_value: BTreeMap<&str, (&TargetRun, &Settled, usize)> = BTreeMap::new();
     for (target, settled) in run.targets.iter().flat_map(|target| target.settled.iter().map(move |it| (target, it))) {
@@ -134,7 +134,7 @@ pub fn log_bad_tags(request: &Request, run: &Run) {
         let (name, id, label) = (settled.name.as_deref(), settled.id.as_str(), settled.label());
         let (account, region) = (target.account.as_str(), target.region.as_str());
         let others = if instances > 1 { format!(" and {} more", instances - 1) } else { String::new() };
-        // One that is named by its id may have no such tag.
+        // An instance named by its id may have no such tag.
         let has_tag = matches!(&settled.outcome, Outcome::Skipped(skip) if skip.bad_tag.is_some());
         let what = if has_tag { format!("{tag} is ") } else { String::new() };
         warn!(
@@ -155,9 +155,9 @@ pub fn log_bad_tags(request: &Request, run: &Run) {
     }
 }
 
-/// Logs the run's metrics, as one line in CloudWatch's embedded metric format: at INFO, for above that Lambda drops it.
+/// Logs the run's metrics, as one line in CloudWatch's embedded metric format: at INFO, so that a higher log level drops it.
 ///
-/// Dimensions are the schedule's name and the action alone: each further one would multiply what the metrics cost.
+/// The only dimensions are the schedule's name and the action: each further one would multiply what the metrics cost.
 /// (CloudWatch user guide, "Specification: Embedded metric format")
 pub fn log_metrics(report: &Report) {
     const NAMES: [(&str, &str); 7] = [
@@ -206,7 +206,7 @@ pub fn log_metrics(report: &Report) {
 
 /// Logs a tick's metrics, without those that are zero: they are at nearly all of 288 ticks a day.
 fn log_tick(report: &Report) {
-    // One that came too late kept no hours: where all do, an alarm has to miss them.
+    // A tick that came too late kept no hours: if all do, the alarm has to notice.
     if report.outcome == Verdict::Stale {
         return;
     }
@@ -241,7 +241,7 @@ fn log_tick(report: &Report) {
 pub fn log_report(report: &Report) {
     let (level, wanted) = match report.outcome {
         Verdict::Complete if !report.suspicious => ("INFO", enabled!(Level::INFO)),
-        // The next tick has come by now.
+        // The next tick has already come.
         Verdict::Stale if report.action == "reconcile" => ("INFO", enabled!(Level::INFO)),
         Verdict::Complete | Verdict::Stale => ("WARN", enabled!(Level::WARN)),
         Verdict::Incomplete | Verdict::Unfinished | Verdict::TooManyChanges => ("ERROR", enabled!(Level::ERROR)),
@@ -265,7 +265,7 @@ fn now() -> String {
 fn write_line(line: &impl Serialize) {
     if let Ok(mut line) = serde_json::to_vec(line) {
         line.push(b'\n');
-        // Where standard output is gone there is nobody to tell.
+        // Without standard output there is nobody to tell.
         let _ = std::io::stdout().lock().write_all(&line);
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 /// Characters of a value that a message quotes.
 const MAX_QUOTED: usize = 60;
 
-/// Quotes a value in a message: as JSON, and not at any length.
+/// Quotes a value in a message: as JSON, cut to a reasonable length.
 #[must_use]
 pub fn quote(value: &Value) -> String {
     clip(&value.to_string(), MAX_QUOTED)
@@ -21,7 +21,7 @@ pub fn quote_str(text: &str) -> String {
     quote(&Value::String(text.to_owned()))
 }
 
-/// Cuts a text that people are to read.
+/// Cuts a text for people to read.
 #[must_use]
 pub fn clip(text: &str, max_chars: usize) -> String {
     match text.char_indices().nth(max_chars) {
@@ -30,7 +30,7 @@ pub fn clip(text: &str, max_chars: usize) -> String {
     }
 }
 
-/// Writes a duration as people say it, in the two units that matter: `1 hour 5 minutes`, `3 days 2 hours`.
+/// Writes a duration as people say it, in its two largest units: `1 hour 5 minutes`, `3 days 2 hours`.
 #[must_use]
 pub fn duration(duration: Duration) -> String {
     let minutes = duration.as_secs() / 60;
@@ -56,7 +56,7 @@ pub fn tag(key: &str, value: &str) -> String {
     format!("{}={}", quoted(key), quoted(value))
 }
 
-/// Writes a name of the request into a path: escaped, and not at any length.
+/// Writes a name from the request into a path: escaped, and cut to a reasonable length.
 #[must_use]
 pub fn path_of(name: &str) -> String {
     if name.is_empty() {
@@ -66,10 +66,10 @@ pub fn path_of(name: &str) -> String {
     quoted[1..].trim_end_matches('"').to_owned()
 }
 
-/// Finds the known word that was probably meant: letters alike but for case and punctuation, a plural, or a slip.
+/// Returns the known word that was probably meant: one that differs in case, punctuation or a plural, or by a slip.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    /// Longer words are no slip of a known one, and comparing them costs their length.
+    /// Longer words aren't a slip of a known one, and would be slow to compare.
     const LONGEST: usize = 40;
     if word.len() > LONGEST {
         return None;

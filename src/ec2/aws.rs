@@ -173,7 +173,7 @@ impl Aws {
         let call = self.sts.assume_role().role_arn(role_arn).role_session_name(session);
         let answer = deadline.call_through(&self.gates.of("sts"), || call.send()).await??;
         let Some(keys) = answer.credentials() else {
-            return Err(broken("STS said yes, and gave no credentials".to_owned()));
+            return Err(broken("STS accepted the call, but returned no credentials".to_owned()));
         };
         let keys = Credentials::new(
             keys.access_key_id(),
@@ -305,7 +305,7 @@ impl Ec2 for AwsEc2 {
             // A short page, even an empty one, is not the last: only the token tells.
             match page.next_token {
                 None => return Ok(kept),
-                same if same == next_token => return Err(broken("EC2 gave the same NextToken twice".to_owned())),
+                same if same == next_token => return Err(broken("EC2 returned the same NextToken twice".to_owned())),
                 next => next_token = next,
             }
         }
@@ -363,7 +363,7 @@ fn checked<T: Default>(answer: Result<T, Error>, ids: &[InstanceId], mode: Mode)
         (Mode::DryRun, Ok(_)) => Err(Error {
             code: DRY_RUN_IGNORED.to_owned(),
             message: format!(
-                "asked with DryRun, EC2 answered as if it had done it, to {}; is this EC2 a double that knows no DryRun?",
+                "called with DryRun, EC2 answered as if it had done it, to {}; is this an emulator that ignores DryRun?",
                 texts(ids).join(", ")
             ),
             kind: ErrorKind::Refused { status: 200 },
@@ -501,7 +501,7 @@ impl From<TooLate> for Error {
     fn from(TooLate: TooLate) -> Self {
         Self {
             code: "Deadline".to_owned(),
-            message: "the invocation's time is over".to_owned(),
+            message: "the invocation ran out of time".to_owned(),
             kind: ErrorKind::TooLate,
         }
     }

@@ -59,7 +59,7 @@ pub(super) fn read(answer: &[u8], words: &mut Words) -> Result<Page, Broken> {
     loop {
         match xml.read_event()? {
             Event::Start(start) if start.name().as_ref() == "DescribeInstancesResponse" => break,
-            Event::Start(_) | Event::Eof => return Err(Broken("the answer is no list of instances".to_owned())),
+            Event::Start(_) | Event::Eof => return Err(Broken("the answer is not a list of instances".to_owned())),
             _ => {}
         }
     }

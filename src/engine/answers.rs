@@ -1,4 +1,4 @@
-//! What EC2's answer to a stop or a start means for those that it is about.
+//! What EC2's answer to a stop or a start means for each instance in the call.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::plan::Step;
 use crate::request::Mode;
 
 impl Engine<'_> {
-    /// Remembers what stood in an instance's way last.
+    /// Remembers the last error about an instance.
     pub(super) fn note(&mut self, slot: Slot, error: &Error) {
         if classify(error) != Class::TooLate && !matches!(self.ledger.get(slot).phase(), Phase::Done(_)) {
             let message = cut(&error.message);
@@ -22,7 +22,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Books what became of an instance. What this run did not stop keeps no mark of this run's.
+    /// Records an instance's outcome. An instance that this run did not stop must not keep this run's mark.
     pub(super) fn settle(&mut self, slot: Slot, outcome: Outcome) {
         if self.marking && self.ledger.get(slot).marked != Marked::No && !matches!(outcome, Outcome::Changed { .. }) {
             self.wrong.insert(slot);
@@ -35,7 +35,7 @@ impl Engine<'_> {
         self.settle(slot, Outcome::Failed { code: error.code.as_str().into(), message });
     }
 
-    /// Books a change that EC2 told of.
+    /// Records a change that EC2 reported.
     pub(super) fn changed(&mut self, slot: Slot, to: State) {
         let entry = self.ledger.get(slot);
         let message = (entry.hibernation_refused && entry.task.step == Step::Stop { hibernate: false })
@@ -44,7 +44,7 @@ impl Engine<'_> {
         self.settle(slot, Outcome::Changed { from, to, launched, message });
     }
 
-    /// EC2 accepted a group: what it says of each counts.
+    /// EC2 accepted a group: what it says about each instance counts.
     pub(super) fn accepted(&mut self, group: Group, changes: Vec<Change>, now: Instant) {
         let step = group.step();
         self.queues.of(step).accept(&group, now);
@@ -62,9 +62,9 @@ impl Engine<'_> {
             let from = answers.get(&entry.instance.id).map(|change| &change.from);
             !entry.sent && matches!(from, Some(State::Stopping | State::Stopped))
         };
-        // A person stops one between look and call: off stays off, and the mark comes off, if a look shows it off too: else
-        // the look before was late as well, and it was this run that stopped it, in an attempt that died. Where all of
-        // several were off, another run of the same evening is at work, and this mark has replaced its own: it stays.
+        // If a person stopped it between look and call, it stays off and loses the mark, provided that a look shows it off
+        // too: if not, the earlier look was out of date as well, and this run stopped it in an attempt that died. If all of
+        // several were off, another run of the same evening is at work and this mark has replaced its own: it stays.
         let another_run = group.slots.len() > 1 && group.slots.iter().all(was_off);
         let mut unanswered = Vec::new();
         for slot in &group.slots {
@@ -91,10 +91,10 @@ impl Engine<'_> {
                     if ours {
                         self.ledger.get_mut(*slot).may_be_switched(now);
                     }
-                    // What this answer tells, a look may not show yet.
+                    // A look may not show yet what this answer says.
                     self.on_its_way(*slot, ours, false, now);
                 }
-                // Said yes, and tells of no stop, or of nothing: a look has to.
+                // EC2 accepted the call, but reports no stop, or nothing at all: a look has to tell.
                 _ => unanswered.push(*slot),
             }
         }
@@ -103,14 +103,14 @@ impl Engine<'_> {
         }
     }
 
-    /// It is being started.
+    /// The instance is being started.
     pub(super) fn on_its_way(&mut self, slot: Slot, ours: bool, seen_pending: bool, now: Instant) {
         self.begin_rounds(slot, now);
         self.ledger.get_mut(slot).seen = now;
         self.ledger.start(slot, ours, seen_pending);
     }
 
-    /// The first of those on their way begins the rounds of looks anew.
+    /// The first instance to change state restarts the rounds of looks.
     pub(super) fn begin_rounds(&mut self, slot: Slot, now: Instant) {
         if self.ledger.watched().is_empty() {
             self.looks.reset(now);
@@ -124,7 +124,7 @@ impl Engine<'_> {
         for slot in &group.slots {
             let entry = self.ledger.get_mut(*slot);
             match marking {
-                // A mark switches nothing.
+                // A mark doesn't switch anything.
                 true => entry.marked = Marked::Perhaps,
                 false => entry.may_be_switched(now),
             }
@@ -140,7 +140,7 @@ impl Engine<'_> {
         let class = self.class_of(&error, &group, marking);
         for slot in &group.slots {
             self.note(*slot, &error);
-            // The SDK repeats what tags: its last answer is not that of all attempts.
+            // The SDK retries tagging calls: its last answer doesn't speak for the earlier attempts.
             let entry = self.ledger.get_mut(*slot);
             if marking && live && entry.marked == Marked::No {
                 entry.marked = Marked::Perhaps;
@@ -181,7 +181,7 @@ impl Engine<'_> {
         }
     }
 
-    /// What a refusal is about, where that depends on what was asked.
+    /// Returns the class of a refusal, which may depend on the call.
     pub(super) fn class_of(&self, error: &Error, group: &Group, marking: bool) -> Class {
         let hibernating = group.step() == Step::Stop { hibernate: true };
         match classify(error) {
@@ -192,13 +192,13 @@ impl Engine<'_> {
         }
     }
 
-    /// Whether EC2 refuses an instance only for now: of none but Spot Instances can a request lag behind.
+    /// Whether EC2 refuses an instance only for now. Only a Spot Instance has a request whose state can lag.
     pub(super) fn is_for_now(&self, slot: Slot, error: &Error) -> bool {
         let spot = self.ledger.get(slot).instance.spot;
         classify(error) == Class::NotYet && (spot || error.code != "IncorrectSpotRequestState")
     }
 
-    /// Settles those of a refused group of which EC2 said it, by name or alone; the others are asked for again.
+    /// Settles the instances of a refused group that EC2 named, or the one that was asked for alone; the others are retried.
     pub(super) fn isolate(&mut self, group: Group, class: Class, error: &Error, marking: bool, now: Instant) {
         let step = group.step();
         let several = group.slots.len() > 1;
@@ -207,7 +207,7 @@ impl Engine<'_> {
         let (bad, rest): (Vec<Slot>, Vec<Slot>) = group.slots.iter().partition(|slot| is_bad(slot));
         let before = |slot: &Slot| (self.ledger.get(*slot).sent, self.ledger.get(*slot).unseen);
         let earlier: Vec<(bool, Option<Instant>)> = bad.iter().map(before).collect();
-        // A call refused for the sake of one may have been carried out for the others, in another zone.
+        // A call refused because of one instance may have been carried out for others, in another zone.
         let live = self.orders.mode == Mode::Live;
         for slot in group.slots.iter().filter(|_| several && live && !marking) {
             self.ledger.get_mut(*slot).may_be_switched(now);
@@ -235,7 +235,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Takes in what EC2 said of one instance.
+    /// Takes in EC2's refusal of one instance.
     pub(super) fn refuse_one(&mut self, slot: Slot, class: Class, error: &Error, now: Instant) {
         let entry = self.ledger.get(slot);
         let stop = entry.task.step != Step::Start;
@@ -263,8 +263,8 @@ impl Engine<'_> {
         }
     }
 
-    /// Books EC2's refusal; where something may have changed before it, or EC2 says that the state is another than it
-    /// showed, after a look.
+    /// Records EC2's refusal; after a look, if something may have changed before it, or if EC2 says that the state isn't
+    /// what it showed before.
     pub(super) fn fail(&mut self, slot: Slot, error: &Error, now: Instant) {
         let may_have_changed = self.is_for_now(slot, error) || error.code.starts_with("InvalidInstanceID");
         if self.orders.mode == Mode::DryRun || !(self.ledger.get(slot).sent || may_have_changed) {
@@ -277,7 +277,7 @@ impl Engine<'_> {
         self.ledger.doubt(slot);
     }
 
-    /// EC2 refuses it for now: again in a while.
+    /// EC2 refuses it for now: it is retried after a pause.
     pub(super) fn wait(&mut self, slot: Slot, now: Instant) {
         let entry = self.ledger.get_mut(slot);
         if self.orders.in_ticks {
@@ -292,7 +292,7 @@ impl Engine<'_> {
     /// Leaves what waits for capacity, or for EC2 to recover, to the next tick.
     pub(super) fn leave_to_the_next_tick(&mut self, now: Instant) {
         for group in self.queues.paused(now) {
-            // What was not asked for itself waited for the same thing.
+            // Instances that weren't in a call themselves were waiting for the same thing.
             let refusal = group.iter().find_map(|slot| self.ledger.get(*slot).refusal.clone());
             for slot in group {
                 let own = self.ledger.get(slot).refusal.as_ref().or(refusal.as_ref());
@@ -302,7 +302,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Ends the run: nothing more may be asked.
+    /// Ends the run: no more calls may be made.
     pub(super) fn end(&mut self, error: Error) {
         for slot in self.ledger.slots() {
             if !matches!(self.ledger.get(slot).phase(), Phase::Done(_)) {
@@ -312,7 +312,7 @@ impl Engine<'_> {
         self.fatal = Some(error);
     }
 
-    /// Lines up again what is left of the groups of which every instance has been looked at.
+    /// Queues what is left of the groups whose instances have all been looked at.
     pub(super) fn line_up_what_was_lost(&mut self, now: Instant) {
         let is_lost = |slot: &Slot| matches!(self.ledger.get(*slot).phase(), Phase::Lost);
         let (lost, seen): (Vec<Group>, Vec<Group>) =

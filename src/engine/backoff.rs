@@ -1,4 +1,4 @@
-//! Pure: a pause that grows each time, up to a longest one.
+//! Pure: exponential back-off.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// When something may be tried next.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backoff {
-    /// The moment; before the first failure, one that has passed.
+    /// The moment; in the past before the first failure.
     pub(super) at: Instant,
     step: Duration,
     ladder: Ladder,
@@ -18,7 +18,7 @@ pub(super) struct Backoff {
 pub(super) struct Ladder {
     pub(super) first: Duration,
     pub(super) longest: Duration,
-    /// Each pause in percent of the one before.
+    /// Each pause as a percentage of the one before.
     pub(super) growth: u32,
 }
 
@@ -34,7 +34,7 @@ impl Backoff {
         self.step = (self.step * self.ladder.growth / 100).min(self.ladder.longest);
     }
 
-    /// Forgets the pauses so far: what failed goes well again.
+    /// Starts over, after a success.
     pub(super) fn reset(&mut self, now: Instant) {
         *self = Self::new(self.ladder, now);
     }

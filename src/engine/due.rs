@@ -1,4 +1,4 @@
-//! What is due next: pure, a reading of where the instances stand.
+//! Pure: what is due next, read from the phases of the instances.
 
 use tokio::time::Instant;
 
@@ -11,20 +11,20 @@ use crate::request::Mode;
 use crate::select::MAX_FILTER_VALUES;
 
 impl Engine<'_> {
-    /// Until when a call may take that leaves time for this many calls before the end.
+    /// Returns how long a call may take, if there has to be time for this many calls after it.
     pub(super) fn until(&self, calls: u32) -> Deadline {
         if self.marking { self.orders.deadline.earlier(calls).sooner(self.spare * calls) } else { self.orders.deadline }
     }
 
-    /// Instances in a look that carries the request's tag filters.
+    /// How many instances fit into a look that carries the request's tag filters.
     pub(super) fn most_in_a_look(&self) -> usize {
         let values: usize = self.orders.tags.iter().map(|(_, values)| values.len()).sum();
         MAX_FILTER_VALUES.saturating_sub(values).max(1)
     }
 
-    /// The next stop or start; before it a look, if the last is too old to act on, and the mark.
+    /// Returns the next stop or start; before it comes a look, if the last one is too old to act on, and the mark.
     pub(super) fn next_call(&mut self, direction: Step, now: Instant) -> Option<Due> {
-        // A look at what carries the mark, and its deletion, have to follow.
+        // A look at the marked instances, and deleting their marks, may have to follow.
         let until = self.until(2);
         let most = self.most_in_a_look();
         let queue = self.queues.of(direction);
@@ -33,7 +33,7 @@ impl Engine<'_> {
             return Some(Due { at: ready_at, call: None, until });
         }
         if queue.hold(&self.ledger, now).is_none() {
-            // What was ready has joined those that wait for capacity.
+            // The instances that were ready have joined those that wait for capacity.
             return queue.ready_at().map(|at| Due { at, call: None, until });
         }
         let group = queue.hold(&self.ledger, now)?;
@@ -45,7 +45,7 @@ impl Engine<'_> {
         }
         let is_old = |slot: &Slot| live && now.saturating_duration_since(self.ledger.get(*slot).seen) >= LOOK_LASTS;
         if slots.iter().any(is_old) {
-            // The look shows some of the next ones too: small groups would need one each.
+            // The look includes some of the next ones: otherwise each small group would need a look of its own.
             let others = queue.next_in_line(most.saturating_sub(slots.len()));
             let old: Vec<Slot> = slots.into_iter().chain(others).filter(is_old).take(most).collect();
             return Some(Due { at: self.unclear.at, call: Some(Call::Look { ids: self.ledger.ids(&old) }), until });
@@ -64,15 +64,15 @@ impl Engine<'_> {
         Some(Due { at: now, call: Some(call), until })
     }
 
-    /// A look at what EC2 found off, at once: whether EC2 shows it late is told by nothing else, and not for long.
+    /// Returns a look, at once, at what EC2 found off: only this tells whether EC2's view lags, and only for a short time.
     pub(super) fn next_found_off(&self, now: Instant) -> Option<Due> {
         let slots: Vec<Slot> = self.ledger.found_off().iter().copied().take(self.most_in_a_look()).collect();
         let call = (!slots.is_empty()).then(|| Call::Look { ids: self.ledger.ids(&slots) })?;
         Some(Due { at: now.max(self.unclear.at), call: Some(call), until: self.until(2) })
     }
 
-    /// The next look at what is unclear: calls that nobody answered at once; refusals when some have gathered, and when EC2
-    /// has had time to show what a call of ours may have changed.
+    /// Returns the next look at unclear instances: those of unanswered calls at once; refused ones when several have
+    /// gathered, and when EC2 has had time to show what one of our calls may have changed.
     pub(super) fn next_unclear(&self, now: Instant) -> Option<Due> {
         let most = self.most_in_a_look();
         let (lost, doubted) = (self.ledger.lost(), self.ledger.doubted());
@@ -98,7 +98,7 @@ impl Engine<'_> {
         })
     }
 
-    /// The next look at what is on its way: rounds, in which each is looked at once.
+    /// Returns the next look at instances that are changing state: in rounds, in which each is looked at once.
     pub(super) fn next_round(&mut self, now: Instant) -> Option<Due> {
         if self.ledger.watched().is_empty() {
             return None;
@@ -113,7 +113,8 @@ impl Engine<'_> {
         Some(Due { at: self.looks.at, call: None, until })
     }
 
-    /// A look at what is on its way and was not looked at since a moment: starts by id, because only their state counts.
+    /// Returns a look at instances that are changing state and haven't been looked at since a moment: starts by id, because
+    /// only their state counts.
     pub(super) fn look_on_the_way(&self, since: Instant) -> Option<Call> {
         let waits = |slot: &&Slot| self.ledger.get(**slot).looked < since;
         let starting = |slot: &&Slot| matches!(self.ledger.get(**slot).phase(), Phase::Starting { .. });
@@ -126,15 +127,15 @@ impl Engine<'_> {
         (!settling.is_empty()).then(|| Call::Look { ids: self.ledger.ids(&settling) })
     }
 
-    /// The next mark to be put right, while that leaves time for the last look at what is unclear: what it shows running
-    /// must lose its mark, too.
+    /// Returns the next mark to correct, as long as that leaves time for the last look at unclear instances: those that it
+    /// shows running must lose their marks too.
     pub(super) fn next_tidying_in_time(&mut self, now: Instant) -> Option<Due> {
         let due = self.next_tidying(now)?;
         let until = if self.marking && self.unclear(None).next().is_some() { self.until(2) } else { due.until };
         Some(Due { until, ..due })
     }
 
-    /// What may have been switched, or not, and was not looked at since a moment.
+    /// Returns the instances that may or may not have been switched, and haven't been looked at since a moment.
     fn unclear(&self, since: Option<Instant>) -> impl Iterator<Item = Slot> {
         let unclear = move |slot: &Slot| {
             let entry = self.ledger.get(*slot);
@@ -146,25 +147,25 @@ impl Engine<'_> {
         self.ledger.slots().filter(unclear)
     }
 
-    /// When the next of those that EC2 refused for now is to be asked for again.
+    /// Returns when the next instance that EC2 refused for now is to be retried.
     pub(super) fn next_awake(&self) -> Option<Due> {
         Some(Due { at: self.ledger.next_waiting()?, call: None, until: self.until(2) })
     }
 
-    /// What is done when there is no time for anything else: a last look at what is on its way or unclear, and no mark of
-    /// this run stays on what still runs.
+    /// Returns what to do when there is no time for anything else: a last look at what is changing or unclear, so that no
+    /// mark of this run stays on an instance that still runs.
     pub(super) fn last_things(&mut self, now: Instant) -> Option<Due> {
         let until = self.until(1);
         self.queues.clear();
-        // As late as may be, if that tells more.
+        // As late as possible, if that tells more.
         let looks = self.ledger.watched().len().div_ceil(self.most_in_a_look());
         let late = self.orders.deadline.earlier(looks.saturating_sub(1) as u32).last_call().min(until.last_call());
-        // What got no answer, too: EC2 may show it a little late.
+        // Unanswered calls too: EC2 may show their effect a little late.
         let unseen = self.unclear(None).filter_map(|slot| self.ledger.get(slot).unseen).max();
         let shown_at = unseen.map(|since| since + DOUBT_LASTS);
         let at = if looks > 0 { late } else { shown_at.unwrap_or(now).min(late) };
         let at = *self.last_look.get_or_insert(at.max(now));
-        // By id: nothing is decided any more, only the state counts.
+        // By id: no more decisions, so only the state counts.
         let look = || match self.unclear(Some(at)).take(MAX_IDS).collect::<Vec<Slot>>() {
             slots if slots.is_empty() => self.look_on_the_way(at),
             slots => Some(Call::Follow { ids: self.ledger.ids(&slots) }),
@@ -176,7 +177,8 @@ impl Engine<'_> {
         }
         for slot in self.ledger.slots().filter(|_| self.marking) {
             let entry = self.ledger.get(slot);
-            // Where no look has told since, a stop may have been carried out: its mark is all that brings it back.
+            // If no look has told since, a stop may have been carried out, and the mark is all that brings the instance
+            // back.
             let done = matches!(entry.phase(), Phase::FoundOff | Phase::Done(_));
             let perhaps_off = entry.unseen.is_some() || done;
             if entry.marked != Marked::No && !perhaps_off {

@@ -1,6 +1,6 @@
-//! Where each instance of a run stands: the only place that knows it, and the only writer of outcomes.
+//! The phase of each instance of a run: the only place that knows it, and the only one that writes outcomes.
 //!
-//! Must not know how EC2 is asked, nor who is asked next.
+//! Must not know how EC2 is called, or which instance is next.
 
 use std::collections::BTreeSet;
 
@@ -15,31 +15,31 @@ use crate::plan::{Step, Task};
 /// An instance's place in the ledger.
 pub(super) type Slot = u32;
 
-/// Where an instance stands.
+/// The phase of an instance.
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// On its way to where it can be switched: decided again when it has arrived.
+    /// Changing to a state in which it can be switched: decided again when it gets there.
     Settling,
-    /// To be asked for, alone or with others.
+    /// To be switched, alone or with others.
     Queued,
-    /// A call is out whose answer never came, or said nothing of it: EC2 may have done it, a look will tell.
+    /// In a call whose answer never came, or didn't mention it: EC2 may have done it, a look will tell.
     Lost,
-    /// EC2 refused it, but something may have changed before: a look comes before `failed`.
+    /// EC2 refused it, but something may have changed before: it is looked at before it counts as failed.
     Doubted,
-    /// EC2 answered that it was off before; whether its mark stays, a look tells.
+    /// EC2 answered that it was already off; a look tells whether its mark stays.
     FoundOff,
-    /// EC2 refused it for now: to be asked again at that moment.
+    /// EC2 refused it for now: to be retried at that moment.
     Waiting(Instant),
-    /// As it should be, once it is marked.
+    /// In the right state, but still to be marked.
     ToMark,
     /// Being started.
     Starting {
-        /// By a call of ours.
+        /// By one of our calls.
         ours: bool,
-        /// It was seen on its way.
+        /// It has been seen as pending.
         seen_pending: bool,
     },
-    /// Final: there is no way out of it.
+    /// Final.
     Done(Box<Outcome>),
 }
 
@@ -47,41 +47,41 @@ pub(super) enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Marked {
     No,
-    /// Nobody answered whether it was written.
+    /// The call that writes it got no clear answer.
     Perhaps,
     Yes,
 }
 
-/// An instance, and all that this run knows of it.
+/// An instance, and everything that this run knows about it.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// As EC2 showed it last, before it was switched.
+    /// As EC2 last showed it, before it was switched.
     pub(super) instance: Instance,
-    /// When EC2 was asked for that.
+    /// When EC2 was asked for it.
     pub(super) seen: Instant,
-    /// When it was looked at last, whatever came of it.
+    /// When it was last looked at, whatever the answer.
     pub(super) looked: Instant,
     pub(super) task: Task,
-    /// The plan had nothing to switch about it.
+    /// The plan left it alone.
     idle: bool,
     pub(super) marked: Marked,
-    /// A call of ours may have switched it: what EC2 finds done from now on is this run's doing.
+    /// One of our calls may have switched it: a change that EC2 shows from now on counts as this run's.
     pub(super) sent: bool,
-    /// And since when EC2 has not shown it: a look soon after may still show what was before.
+    /// The time of that call, until EC2 shows a change: a look soon after it may still show the state before.
     pub(super) unseen: Option<Instant>,
-    /// Its memory can't be saved: EC2 has said so once.
+    /// EC2 has refused once to hibernate it.
     pub(super) hibernation_refused: bool,
-    /// How often EC2 refused it for now.
+    /// How often EC2 has refused it for now.
     pub(super) waits: u8,
-    /// What stood in its way last.
+    /// The last error about it.
     pub(super) refusal: Option<Box<Error>>,
     phase: Phase,
 }
 
 impl Entry {
-    /// EC2 shows it, still to be switched.
+    /// EC2 shows it, and it is still to be switched.
     pub(super) fn show(&mut self, seen: Instance, mark: &Mark, now: Instant) {
-        // Another run has written its own mark over this run's, and perhaps taken that off.
+        // Another run has overwritten this run's mark with its own, and perhaps deleted that.
         if self.marked == Marked::Yes && seen.mark().as_ref() != Some(mark) {
             self.marked = Marked::Perhaps;
         }
@@ -89,12 +89,12 @@ impl Entry {
         (self.seen, self.instance) = (now, seen.without_other_tags());
     }
 
-    /// A call that may have switched it had no clear answer.
+    /// A call that may have switched it got no clear answer.
     pub(super) fn may_be_switched(&mut self, now: Instant) {
         (self.sent, self.unseen) = (true, Some(now));
     }
 
-    /// EC2 shows that its start has fallen back. A look soon after a call may still show what became of the start before.
+    /// EC2 shows that its start has fallen back. A look soon after a call may still show how the previous start ended.
     pub(super) fn has_fallen_back(&mut self, now: Instant) {
         if self.unseen.is_none_or(|called| now.saturating_duration_since(called) >= DOUBT_LASTS) {
             (self.sent, self.unseen) = (false, None);
@@ -129,7 +129,7 @@ impl Ledger {
                 instance,
                 seen,
                 looked: seen,
-                // What is only followed was started.
+                // An instance that is only followed is being started.
                 task: task.unwrap_or(Task { step: Step::Start, remembered: false, quiet: false }),
                 idle: task.is_none(),
                 marked: Marked::No,
@@ -149,7 +149,7 @@ impl Ledger {
         0..self.entries.len() as Slot
     }
 
-    /// Finds an instance; one that EC2 shows without being asked has no place here.
+    /// Finds an instance; one that EC2 shows unasked is not in the ledger.
     pub(super) fn slot(&self, id: InstanceId) -> Option<Slot> {
         self.entries.binary_search_by_key(&id, |entry| entry.instance.id).ok().map(|slot| slot as Slot)
     }
@@ -166,37 +166,37 @@ impl Ledger {
         slots.iter().map(|slot| self.get(*slot).instance.id).collect()
     }
 
-    /// Those that EC2 refused, and that wait for a look.
+    /// Returns the instances that EC2 refused and that wait for a look.
     pub(super) fn doubted(&self) -> &BTreeSet<Slot> {
         &self.doubted
     }
 
-    /// Those that EC2 found off, and that wait for a look.
+    /// Returns the instances that EC2 found off and that wait for a look.
     pub(super) fn found_off(&self) -> &BTreeSet<Slot> {
         &self.found_off
     }
 
-    /// Those that are only to be marked.
+    /// Returns the instances that are only to be marked.
     pub(super) fn to_mark(&self) -> &BTreeSet<Slot> {
         &self.to_mark
     }
 
-    /// What is on its way somewhere, ours or not.
+    /// Returns the instances that are changing state, by our doing or not.
     pub(super) fn watched(&self) -> &BTreeSet<Slot> {
         &self.watched
     }
 
-    /// Those of a call without a clear answer.
+    /// Returns the instances of calls without a clear answer.
     pub(super) fn lost(&self) -> &BTreeSet<Slot> {
         &self.lost
     }
 
-    /// The first moment at which something that waits is to be asked for again.
+    /// Returns the first moment at which a waiting instance is to be retried.
     pub(super) fn next_waiting(&self) -> Option<Instant> {
         self.waiting.first().map(|(at, _)| *at)
     }
 
-    /// Lets what has waited long enough be asked for again.
+    /// Releases the instances that have waited long enough.
     pub(super) fn wake(&mut self, now: Instant) -> Vec<Slot> {
         let mut awake = Vec::new();
         while let Some((_, slot)) = self.waiting.first().copied().filter(|(at, _)| *at <= now) {
@@ -206,32 +206,32 @@ impl Ledger {
         awake
     }
 
-    /// It is to be asked for.
+    /// It is to be switched.
     pub(super) fn queue(&mut self, slot: Slot) {
         self.put(slot, Phase::Queued);
     }
 
-    /// It is on its way to where it can be switched.
+    /// It is changing to a state in which it can be switched.
     pub(super) fn settling(&mut self, slot: Slot) {
         self.put(slot, Phase::Settling);
     }
 
-    /// A call about it had no clear answer.
+    /// A call about it got no clear answer.
     pub(super) fn lose(&mut self, slot: Slot) {
         self.put(slot, Phase::Lost);
     }
 
-    /// EC2 refused it, and a look has to come before that is told.
+    /// EC2 refused it, and it has to be looked at before that is reported.
     pub(super) fn doubt(&mut self, slot: Slot) {
         self.put(slot, Phase::Doubted);
     }
 
-    /// EC2 answered that somebody else has stopped it.
+    /// EC2 answered that somebody else had stopped it.
     pub(super) fn find_off(&mut self, slot: Slot) {
         self.put(slot, Phase::FoundOff);
     }
 
-    /// It is as it should be, and has to be marked.
+    /// It is in the right state, and has to be marked.
     pub(super) fn mark_only(&mut self, slot: Slot) {
         self.put(slot, Phase::ToMark);
     }
@@ -241,13 +241,13 @@ impl Ledger {
         self.put(slot, Phase::Waiting(until));
     }
 
-    /// It is being started. What stood in its way no longer does.
+    /// It is being started: earlier errors no longer matter.
     pub(super) fn start(&mut self, slot: Slot, ours: bool, seen_pending: bool) {
         self.get_mut(slot).refusal = None;
         self.put(slot, Phase::Starting { ours, seen_pending });
     }
 
-    /// Books what became of it, for good.
+    /// Records its outcome, for good.
     pub(super) fn settle(&mut self, slot: Slot, outcome: Outcome) {
         self.put(slot, Phase::Done(outcome.into()));
     }
@@ -278,7 +278,7 @@ impl Ledger {
         self.get_mut(slot).phase = phase;
     }
 
-    /// Closes the ledger: what has no outcome by now was not finished.
+    /// Closes the ledger: an instance without an outcome by now is unfinished.
     pub(super) fn close(self) -> Vec<Settled> {
         let settled = |entry: Entry| {
             let outcome = match entry.phase {

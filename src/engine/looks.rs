@@ -1,4 +1,4 @@
-//! What a look means for those that EC2 shows: it is believed, whatever was asked before.
+//! What a look means for the instances that EC2 shows: it is believed, whatever was asked before.
 
 use std::collections::BTreeSet;
 
@@ -12,11 +12,11 @@ use crate::instance::{Instance, InstanceId, State, StateReason};
 use crate::outcome::{Outcome, Reason, Skip, cut};
 use crate::plan::{Decision, Step, Task};
 
-/// Starts that fell back and are to be marked anew, each with its LaunchTime.
+/// Starts that fell back and need a new mark, each with its LaunchTime.
 type Fallen = Vec<(Slot, DateTime<Utc>)>;
 
 impl Engine<'_> {
-    /// Takes in what EC2 shows of instances; `whole` if it shows their tags, and what is missing is unknown to EC2.
+    /// Takes in what EC2 shows; `whole` if it shows tags too, and if EC2 doesn't know an instance that is missing.
     pub(super) fn shown(&mut self, asked: &[InstanceId], shown: Vec<Instance>, whole: bool, now: Instant) {
         let (mut fallen, mut doubtful) = (Vec::new(), false);
         let mut missing: BTreeSet<InstanceId> = asked.iter().copied().collect();
@@ -26,7 +26,7 @@ impl Engine<'_> {
                 continue;
             }
             self.ledger.get_mut(slot).looked = now;
-            // It had tags: an answer without any is not believed.
+            // It had tags before: an answer without any is not believed.
             if whole && instance.tags.is_empty() && !self.ledger.get(slot).instance.tags.is_empty() {
                 doubtful = true;
                 continue;
@@ -47,7 +47,7 @@ impl Engine<'_> {
                     self.settle(slot, Outcome::skipped(Reason::AlreadyDone));
                 }
                 Phase::Queued if !self.queues.holds(slot) && !self.queues.is_empty() => {
-                    // It comes later; only if nothing has changed may it do without a look of its own.
+                    // Its turn comes later; it needs no look of its own only if nothing has changed.
                     if let Decision::Do(_) = (self.orders.decide)(&instance) {
                         self.ledger.get_mut(slot).show(instance, self.orders.mark, now);
                     }
@@ -67,7 +67,7 @@ impl Engine<'_> {
                     self.settle(slot, Outcome::Skipped(gone.into()));
                     self.queues.let_go(slot);
                 }
-                // EC2's answer to the call will tell.
+                // EC2's answer to the call will show it.
                 Phase::Queued => self.ledger.get_mut(slot).seen = now,
                 _ => {}
             }
@@ -82,7 +82,7 @@ impl Engine<'_> {
         self.mark_anew(&fallen, now);
     }
 
-    /// Books what the last look of all shows, by the state alone: there is no time for anything else.
+    /// Records what the very last look shows, by the state alone: there is no time for anything else.
     fn see_at_last(&mut self, slot: Slot, seen: Instance, fallen: &mut Fallen, now: Instant) {
         self.ledger.get_mut(slot).unseen = None;
         let entry = self.ledger.get(slot);
@@ -112,7 +112,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Follows a start: EC2's "accepted" is not "it runs".
+    /// Follows a start: that EC2 accepted it doesn't mean that it runs.
     pub(super) fn follow(
         &mut self,
         slot: Slot,
@@ -138,13 +138,13 @@ impl Engine<'_> {
         }
     }
 
-    /// Whether EC2 shows something else of an instance than before it was started, besides its state.
+    /// Whether EC2 shows anything but the state changed since before the start.
     pub(super) fn is_news(&self, slot: Slot, seen: &Instance) -> bool {
         let before = &self.ledger.get(slot).instance;
         seen.launch_time != before.launch_time || seen.state_reason != before.state_reason
     }
 
-    /// A start has arrived. The mark that it answers has served: deleted by its value, it is never another run's.
+    /// A start has succeeded, so its mark has done its job. It is deleted by its value, and so never another run's.
     pub(super) fn runs(&mut self, slot: Slot, seen: &Instance, ours: bool) {
         let served = self.ledger.get(slot).instance.mark().filter(|mark| ours || mark.at() <= seen.launch_time);
         if let Some(mark) = served {
@@ -173,7 +173,7 @@ impl Engine<'_> {
         }
         let for_now = matches!(cause, Fall::Capacity | Fall::Transient);
         if for_now && seen.tags.is_empty() && !self.ledger.get(slot).instance.tags.is_empty() {
-            // Starts are followed by id, and such an answer may leave the tags out: decided it is with them.
+            // Starts are followed by id, and such an answer may leave out the tags, which the decision needs.
             let entry = self.ledger.get_mut(slot);
             entry.has_fallen_back(now);
             entry.refusal = reason.map(|reason| Box::new(refusal_of(reason)));
@@ -192,7 +192,7 @@ impl Engine<'_> {
             entry.instance = seen.without_other_tags();
             match cause {
                 Fall::Capacity => {
-                    // It waits in its place's line, and no longer with those of a call without an answer.
+                    // It waits in its pool's line, and no longer with the instances of an unanswered call.
                     self.lost.iter_mut().for_each(|group| group.slots.retain(|it| *it != slot));
                     self.ledger.queue(slot);
                     self.queues.of(Step::Start).fell_short(slot, &self.ledger, now);
@@ -215,7 +215,7 @@ impl Engine<'_> {
         self.settle(slot, Outcome::Skipped(gone.into()));
     }
 
-    /// Decides anew about one that was not asked for yet.
+    /// Decides again about an instance that hasn't been in a call yet.
     pub(super) fn decide(&mut self, slot: Slot, seen: Instance, now: Instant) {
         match (self.orders.decide)(&seen) {
             Decision::Await(_) => {}
@@ -231,7 +231,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Nothing is to be switched: books the reason, and puts the mark right where that is all there is to do.
+    /// Nothing to switch: records the reason, and corrects the mark if that is all there is to do.
     fn let_be(&mut self, slot: Slot, decision: Decision) {
         let id = self.ledger.get(slot).instance.id;
         match &decision {
@@ -247,8 +247,8 @@ impl Engine<'_> {
         }
     }
 
-    /// Believes what EC2 shows of one that was asked for, or is about to be: arrived, it is this run's doing only if a call
-    /// of this run may have done it; else it is decided anew, as if it had never been asked for.
+    /// Believes what EC2 shows of an instance that was in a call, or is about to be: if it has arrived, this run did it only
+    /// if a call of this run may have done it; if not, it is decided again, as if it had never been in a call.
     pub(super) fn believe(&mut self, slot: Slot, seen: Instance, fallen: &mut Fallen, now: Instant) {
         let entry = self.ledger.get(slot);
         let (step, sent, doubted) = (entry.task.step, entry.sent, matches!(entry.phase(), Phase::Doubted));
@@ -266,7 +266,7 @@ impl Engine<'_> {
             _ => match (self.orders.decide)(&seen) {
                 Decision::Do(task) => {
                     let entry = self.ledger.get_mut(slot);
-                    // Once its memory can't be saved, it stays at a plain stop.
+                    // If it can't hibernate, it remains a plain stop.
                     let step = if entry.hibernation_refused { entry.task.step } else { task.step };
                     entry.task = Task { step, ..task };
                     entry.show(seen, self.orders.mark, now);
@@ -297,12 +297,12 @@ fn refusal_of(reason: &StateReason) -> Error {
     Error { code: reason.code.clone(), message: cut(&reason.message), kind }
 }
 
-/// Says why a start did not come to run, with what helps against the commonest cause.
+/// Says why a start failed, with a hint for the most common cause.
 fn failed_start(reason: Option<&StateReason>, cause: Fall, role: &str) -> Outcome {
     let Some(reason) = reason else {
         return Outcome::Failed {
             code: "NoStateReason".into(),
-            message: "EC2 accepted the start, but it did not come to run, and EC2 doesn't say why".into(),
+            message: "EC2 accepted the start, but the instance never ran, and EC2 doesn't say why".into(),
         };
     };
     let hint = match cause {
@@ -314,6 +314,6 @@ fn failed_start(reason: Option<&StateReason>, cause: Fall, role: &str) -> Outcom
     let said = cut(&reason.message);
     Outcome::Failed {
         code: reason.code.as_str().into(),
-        message: format!("{said}; EC2 accepted the start, but it did not come to run{hint}").into(),
+        message: format!("{said}; EC2 accepted the start, but the instance never ran{hint}").into(),
     }
 }

@@ -1,4 +1,4 @@
-//! Marks that have to be put right: deleted by their value, or written anew.
+//! Marks that have to be corrected: deleted by their value, or renewed.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ use crate::instance::{InstanceId, Mark, STOPPED_AT_TAG};
 use crate::outcome::{Outcome, Reason};
 
 impl Engine<'_> {
-    /// The next mark to be put right; this run's own, once nothing else is to be asked.
+    /// Returns the next mark to correct; this run's own marks come last, when no other calls are left.
     pub(super) fn next_tidying(&mut self, now: Instant) -> Option<Due> {
         let idle = self.queues.is_empty() && self.ledger.lost().is_empty();
         let since = if self.wrong.is_empty() { None } else { Some(*self.wrong_since.get_or_insert(now)) };
@@ -22,7 +22,7 @@ impl Engine<'_> {
         Some(Due { at: self.tidy_backoff.at, call: Some(call), until: self.orders.deadline })
     }
 
-    /// Takes this run's mark off those that must not carry it.
+    /// Queues the deletion of this run's mark from instances that must not carry it.
     pub(super) fn tidy_wrong(&mut self) {
         self.wrong_since = None;
         for slot in std::mem::take(&mut self.wrong) {
@@ -31,8 +31,8 @@ impl Engine<'_> {
         }
     }
 
-    /// Marks anew what was to run and does not, so that a later start still knows it for ours. EC2's clock counts, which
-    /// may be ahead of ours.
+    /// Renews the mark of an instance whose start failed, so that a later start still knows that it is ours. EC2's clock
+    /// counts, which may be ahead of ours.
     pub(super) fn mark_anew(&mut self, fallen: &[(Slot, DateTime<Utc>)], now: Instant) {
         let (instant, utc) = self.orders.clock;
         let passed = TimeDelta::from_std(now.saturating_duration_since(instant)).unwrap_or_default();
@@ -44,7 +44,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Puts a mark right, with others in one call.
+    /// Queues a correction, together with others in one call.
     pub(super) fn tidy(&mut self, write: bool, mark: Mark, id: InstanceId) {
         let same = |job: &&mut Tidy| job.write == write && job.mark == mark && job.ids.len() < MAX_IDS;
         match self.tidying.iter_mut().find(same) {
@@ -53,7 +53,7 @@ impl Engine<'_> {
         }
     }
 
-    /// One that EC2 refuses costs no other its turn here either: but it is not worth many calls.
+    /// A refused instance holds up no other here either, but it isn't worth many calls.
     pub(super) fn tidied(&mut self, job: &Tidy, result: Result<(), Error>, now: Instant) {
         self.tidying.retain(|other| other.write != job.write || other.mark != job.mark || other.ids != job.ids);
         let marks_only = job.write && job.mark == *self.orders.mark;
@@ -81,7 +81,7 @@ impl Engine<'_> {
         }
         let part = |ids: &[InstanceId]| Tidy { ids: ids.to_vec(), ..job.clone() };
         if may_pass(&error) && self.orders.in_ticks {
-            // The next tick finds what this one left: a mark to be written, or one that has to come off.
+            // The next tick finds what this one leaves: a mark to write, or one to delete.
             for slot in slots(self, &job.ids) {
                 self.settle(slot, Outcome::Unfinished { reason: error.code.as_str().into() });
             }
@@ -105,7 +105,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Books that what was only to be marked could not be.
+    /// Records that an instance could not be marked.
     fn not_marked(&mut self, slot: Slot, error: &Error) {
         let message = format!("it could not be marked with {STOPPED_AT_TAG}: {}", error.message);
         self.settle_refused(slot, &Error { message, ..error.clone() });

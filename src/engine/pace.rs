@@ -1,8 +1,8 @@
-//! EC2's token buckets, as far as we can know them: how long to wait, so that no call is throttled.
+//! EC2's token buckets, as far as we can know them: how long to wait so that no call is throttled.
 //!
-//! EC2 counts calls and, by themselves, the instances in them, by account, region and action. The buckets are shared with
-//! the console and every other tool, so what is assumed here is corrected by what EC2 says. A rate-limit crate would hold
-//! one bucket each: two coupled ones, and a belief that is taken back, it can't express.
+//! EC2 counts calls and, separately, the instances in them, by account, region and action. The buckets are shared with
+//! the console and every other tool, so assumptions made here are corrected by what EC2 says. A rate-limit crate models
+//! one bucket; it can't express two coupled ones, or an assumption that is taken back.
 
 use std::time::Duration;
 
@@ -10,47 +10,47 @@ use tokio::time::Instant;
 
 use crate::ec2::{Buckets, Rate};
 
-/// Networks are not even: a call may reach EC2 sooner after the one before than it was sent. Nothing is lost by it, for the
-/// buckets fill meanwhile.
+/// Network delays vary: two calls may reach EC2 closer together than they were sent. Nothing is lost by that, because the
+/// buckets fill in the meantime.
 const MARGIN: Duration = Duration::from_millis(100);
-/// Seconds that no invocation lives.
+/// More seconds than any invocation lives.
 const FOR_EVER: f64 = 24.0 * 60.0 * 60.0;
-/// How much of the refill is still counted on after a throttled answer: somebody else takes their share.
+/// The share of the refill still counted on after a throttled answer: somebody else uses the rest.
 const SLOWER: f64 = 0.93;
-/// The least that is counted on.
+/// The least share that is counted on.
 const SLOWEST: f64 = 0.1;
-/// How much more of it after each accepted call, until all of it is counted on again.
+/// How much that share grows with each accepted call, up to all of it.
 const FASTER: f64 = 0.01;
-/// The part of what a call wanted that is believed to be there after the first throttled answer in a row, the second, and
+/// The part of a call's tokens that is believed to be there after the first throttled answer in a row, the second, and
 /// each further one.
 const LEFT: [f64; 3] = [0.75, 0.5, 0.0];
 
-/// What may be asked for, here and now.
+/// The state of EC2's buckets for one action.
 #[derive(Debug)]
 pub(super) struct Pace {
     calls: Bucket,
     instances: Bucket,
-    /// The part of the refill that may be counted on, at most 1.
+    /// The share of the refill that may be counted on, at most 1.
     share: f64,
     /// Throttled answers since the last accepted call.
     in_a_row: usize,
 }
 
 impl Pace {
-    /// Supposes full buckets: of an account in which nobody did anything for a while.
+    /// Assumes full buckets, as in an account that has been idle for a while.
     pub(super) fn new(buckets: Buckets, now: Instant) -> Self {
         let full = |rate| Bucket { rate, level: rate.size, at: now };
         Self { calls: full(buckets.calls), instances: full(buckets.instances), share: 1.0, in_a_row: 0 }
     }
 
-    /// Returns how long to wait before a call with so many instances; zero means that it can be made now.
+    /// Returns how long to wait before a call with this many instances; zero if it can be made now.
     pub(super) fn wait(&mut self, instances: usize, now: Instant) -> Duration {
         self.refill(now);
         let wait = self.calls.lacks(1.0).max(self.instances.lacks(instances as f64));
         if wait == 0.0 { Duration::ZERO } else { Duration::from_secs_f64((wait / self.share).min(FOR_EVER)) + MARGIN }
     }
 
-    /// A call is made. What EC2 refuses for another reason counts too: it may have cost its tokens.
+    /// A call is made. A call that EC2 then refuses counts too: it may have cost its tokens.
     pub(super) fn take(&mut self, instances: usize, now: Instant) {
         self.refill(now);
         self.calls.level -= 1.0;
@@ -63,9 +63,9 @@ impl Pace {
         self.in_a_row = 0;
     }
 
-    /// EC2 throttled it, and took no tokens: somebody else has drawn from a bucket.
+    /// EC2 throttled it, and took no tokens: somebody else has drawn on a bucket.
     ///
-    /// Which one is not said. The one that is believed to be lower is blamed first; the second time in a row, both.
+    /// EC2 doesn't say which one. The one believed to be lower is blamed first; the second time in a row, both are.
     pub(super) fn throttled(&mut self, instances: usize, now: Instant) {
         self.refill(now);
         self.calls.level += 1.0;
@@ -102,7 +102,7 @@ impl Bucket {
         self.at = now;
     }
 
-    /// Returns the seconds until it holds so many tokens; a call larger than the bucket waits for a full one.
+    /// Returns the seconds until it holds this many tokens; a call larger than the bucket waits until it is full.
     fn lacks(&self, tokens: f64) -> f64 {
         let lacking = tokens.min(self.rate.size) - self.level;
         if lacking > 0.0 { lacking / self.rate.refill } else { 0.0 }

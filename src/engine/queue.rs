@@ -1,12 +1,12 @@
-//! Pure: who is asked for next, and together with whom.
+//! Pure: which instances go into the next call, and together with which.
 //!
-//! EC2 carries a call out for all its instances or for none, so one bad instance costs its group a call. Nobody may wait
-//! behind that: what was not asked for yet goes first, what was refused goes to the back, in halves. A half that must
-//! hold the bad one, because the other half went through, is halved again without being asked for as a whole. How many go
-//! into one call is learned from what EC2 says to the calls before.
+//! EC2 carries out a call for all of its instances or for none, so one bad instance costs its group a call. No other
+//! instance may wait because of that: instances that haven't been in a call go first, and refused groups go to the back, in
+//! halves. A half that must hold the bad one, because the other half went through, is halved again without a call for the
+//! whole. The size of a call is learned from EC2's answers to earlier ones.
 //!
-//! Where something is short (capacity in a zone, a limit of the account), halves tell nothing: what fits depends on how many
-//! are asked for. There the first in line are asked for in ever smaller groups, and what has no capacity even alone goes to
+//! In a shortage (of capacity in a zone, or at a limit of the account), halving finds nothing: what fits depends on how many
+//! are asked for. There the first in line are asked for in ever smaller groups, and an instance refused alone goes to
 //! the back of its own line.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -27,30 +27,31 @@ use crate::plan::Step;
 /// instances are 16: StartInstances has a bucket of 5 calls, refilled by 2 a second (EC2 developer guide,
 /// "Request throttling").
 const LARGEST: usize = 64;
-/// A refused group counts as much as this many accepted ones. With groups half as large after each refusal but the first,
-/// and a quarter larger after each accepted one, groups settle at eight where one instance in 33 is bad (`make bench`, row
-/// `poison`: the tokens that refused calls cost, and the number of calls, are in balance there).
+/// A refused group counts as much as this many accepted ones. With groups halved after each refusal but the first,
+/// and a quarter larger after each success, groups settle at eight where one instance in 33 is bad (`make bench`, row
+/// `poison`: there, the tokens that refused calls cost and the number of calls are in balance).
 const REFUSAL: u32 = 4;
-/// Instances refused one by one, none ever accepted, before a permission is taken for missing altogether: if a tenth of
-/// the rest would go through, one of them is accepted in half of all cases; if half of it would, in 98 of 100.
+/// Instances refused one by one, with none ever accepted, before a permission counts as missing for all: if a tenth of
+/// the rest would go through, one of them is accepted in half of all cases; if half would, in 98 of 100.
 const PROBES: usize = 6;
-/// The same for a refusal that this version doesn't know, or once something was accepted: as long as the price is small.
+/// The same for a code that this version doesn't know, or once something was accepted: as many as are cheap.
 const PATIENT_PROBES: usize = 64;
-/// What is fewer than this is asked for one by one in any case.
+/// Fewer than this are always asked for one by one.
 const FEW: usize = 2 * PROBES;
-/// Instances of one type refused one by one before the account's limit is taken for reached.
+/// Instances of one type refused one by one before the account's limit counts as reached.
 const LIMIT_PROBES: usize = 3;
-/// Instances refused one by one for lack of capacity before the whole pool waits; twice as many each time, up to the second figure.
+/// Instances refused one by one for lack of capacity before the whole pool waits; twice as many each time, up to the second
+/// figure.
 const CAPACITY_PROBES: (usize, usize) = (24, 64);
-/// Pauses before a pool without capacity is asked for again.
+/// Pauses before a pool without capacity is tried again.
 const CAPACITY_PAUSES: Ladder =
     Ladder { first: Duration::from_secs(10), longest: Duration::from_secs(120), growth: 150 };
 /// Pauses while EC2 fails as a whole, or throttles.
 const CALL_PAUSES: Ladder = Ladder { first: Duration::from_millis(250), longest: Duration::from_secs(20), growth: 150 };
-/// Calls in a row without a clear answer before a single instance is asked for: is it they, or EC2?
+/// Calls in a row without a clear answer before instances are asked for one by one: is it an instance, or EC2?
 const SUSPICIOUS: u32 = 2;
 
-/// What instances may be asked for together, because EC2 refuses them for reasons of their own.
+/// What instances in one call have in common, because EC2 treats the kinds differently.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kind {
     pool: Option<Pool>,
@@ -58,23 +59,23 @@ pub(super) struct Kind {
     step: Step,
 }
 
-/// What is short: a capacity pool, as EC2 calls an instance type in a zone, or the account's limit.
+/// What is short: a capacity pool (EC2's word for an instance type in a zone), or a limit of the account.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Pool {
-    /// Capacity for an instance type in a zone.
+    /// The capacity for an instance type in a zone.
     Zone { zone: Arc<str>, instance_type: Arc<str> },
-    /// What the account may run of an instance type.
+    /// The account's limit for an instance type.
     Account { instance_type: Arc<str> },
 }
 
-/// What EC2 is short of.
+/// What EC2 says is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shortage {
     Capacity,
     Limit,
 }
 
-/// Instances that are asked for in one call.
+/// The instances of one call.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     pub(super) slots: Vec<Slot>,
@@ -87,55 +88,55 @@ impl Group {
         self.kind.step
     }
 
-    /// Returns some of it.
+    /// Returns a part of it.
     pub(super) fn of(&self, slots: Vec<Slot>) -> Self {
         Self { slots, ..self.clone() }
     }
 }
 
-/// Why a group is as large as it is.
+/// Why a group has the size it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     /// As many as the line's size allows.
     Sized,
-    /// One of two halves of what was refused.
+    /// One of two halves of a refused group.
     Half(u32),
-    /// One by itself, to hear what EC2 says of it.
+    /// A single instance, to hear what EC2 says about it.
     Alone,
 }
 
-/// Instances that were asked for and have to be again.
+/// Instances to be retried together.
 #[derive(Debug)]
 struct Part {
     slots: Vec<Slot>,
     suspicion: Suspicion,
-    /// Nobody answered, so EC2 itself may have been the reason.
+    /// The call got no answer, so EC2 itself may have been the reason.
     unanswered: bool,
 }
 
-/// What is known of a part.
+/// What is known about a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Suspicion {
-    /// Nothing: it may be cut, and go with others.
+    /// Nothing: it may be cut, and join others.
     None,
-    /// The other half of it is being asked for.
+    /// Its other half is in a call.
     Half(u32),
-    /// It holds one that EC2 refuses.
+    /// It holds an instance that EC2 refuses.
     Bad,
 }
 
-/// Those of one kind, in line.
+/// The instances of one kind, in line.
 #[derive(Debug)]
 struct Line {
     fresh: VecDeque<Slot>,
     retries: VecDeque<Part>,
-    /// Instances in the next group.
+    /// The size of the next group.
     size: usize,
-    /// Its turn, when it was last served.
+    /// The turn at which it was last served.
     served: u64,
-    /// How often its groups were refused of late, in parts of which an accepted one takes one off.
+    /// How often its groups were recently refused: a refusal adds [`REFUSAL`], an accepted group takes off one.
     refused: u32,
-    /// Only of what is short: accepted groups in a row, those refused one by one, how many of them are enough.
+    /// Only in a shortage: accepted groups in a row, instances refused one by one, and how many of these are enough.
     in_a_row: usize,
     alone: usize,
     enough: usize,
@@ -171,21 +172,21 @@ impl Line {
         }
     }
 
-    /// A group did not go through.
+    /// A group was not accepted.
     fn learn(&mut self, origin: Origin) {
         if origin == Origin::Sized {
             self.refused += REFUSAL;
-            // One bad instance is no reason for smaller groups; one in each of several is.
+            // One bad instance doesn't call for smaller groups; one in each of several does.
             if self.refused > REFUSAL {
                 self.size = (self.size / 2).max(1);
             }
         }
     }
 
-    /// The next one by itself.
+    /// Takes a single instance.
     fn take_one(&mut self, nth: usize) -> Option<Slot> {
         if !self.fresh.is_empty() {
-            // Neighbours are often alike: examples are taken from all over the line.
+            // Neighbours are often alike: samples are taken from all over the line.
             return self.fresh.remove(nth * self.fresh.len() / (PROBES + 1) % self.fresh.len());
         }
         let part = self.retries.front_mut()?;
@@ -199,7 +200,7 @@ impl Line {
         Some(slot)
     }
 
-    /// The next group, and whether it is half of something.
+    /// Takes the next group, and says whether it is a half of another.
     fn take(&mut self, pair: u32) -> Option<(Vec<Slot>, Origin)> {
         if !self.fresh.is_empty() {
             let size = self.size.min(self.fresh.len());
@@ -234,14 +235,14 @@ impl Line {
         Some((slots, Origin::Sized))
     }
 
-    /// Finds what is left of a pair of halves.
+    /// Finds the other one of two halves.
     fn other_half(&mut self, origin: Origin) -> Option<&mut Part> {
         let Origin::Half(pair) = origin else { return None };
         self.retries.iter_mut().find(|part| part.suspicion == Suspicion::Half(pair))
     }
 }
 
-/// Everything of a run that is to be stopped, and everything that is to be started.
+/// Everything that a run is to stop, and everything that it is to start.
 #[derive(Debug)]
 pub(super) struct Queues {
     stops: Queue,
@@ -266,13 +267,13 @@ impl Queues {
         self.stops.is_empty() && self.starts.is_empty()
     }
 
-    /// Nothing is to be asked for an instance any more: it is taken out of the group in hand.
+    /// Takes an instance out of the current groups: it needs no call any more.
     pub(super) fn let_go(&mut self, slot: Slot) {
         self.stops.let_go(slot);
         self.starts.let_go(slot);
     }
 
-    /// Whether it is in the group in hand.
+    /// Whether it is in a current group.
     pub(super) fn holds(&self, slot: Slot) -> bool {
         let held = |queue: &Queue| queue.held.as_ref().is_some_and(|group| group.slots.contains(&slot));
         held(&self.stops) || held(&self.starts)
@@ -283,28 +284,28 @@ impl Queues {
         [&mut self.stops, &mut self.starts].into_iter().flat_map(|queue| queue.take_paused(now)).collect()
     }
 
-    /// Nothing is to be asked for any more.
+    /// Empties the queues: no more calls are to be made.
     pub(super) fn clear(&mut self) {
         self.stops.take_all();
         self.starts.take_all();
     }
 }
 
-/// Everything of a run that goes one way.
+/// Everything that a run is to switch in one direction.
 #[derive(Debug)]
 pub(super) struct Queue {
     lines: BTreeMap<Kind, Line>,
-    /// In hand until it is answered.
+    /// The current group, until its call is answered.
     held: Option<Group>,
     pub(super) pace: Pace,
     largest: usize,
     turn: u64,
     pairs: u32,
-    /// EC2 has accepted something.
+    /// EC2 has accepted a group.
     accepted: bool,
-    /// Refused for a reason that may hold for all: only one at a time, until something is accepted.
+    /// Something was refused for a reason that may apply to all: one at a time, until something is accepted.
     probing: bool,
-    /// Refused one by one since something was accepted, for a reason that may hold for all.
+    /// Instances refused one by one since something was accepted, for a reason that may apply to all.
     refused_alone: usize,
     /// Calls in a row without a clear answer.
     unanswered: u32,
@@ -318,7 +319,7 @@ impl Queue {
             lines: BTreeMap::new(),
             held: None,
             pace: Pace::new(buckets, now),
-            // More than its bucket holds EC2 would never take.
+            // EC2 would never accept more than the bucket holds.
             largest: LARGEST.min(buckets.instances.size as usize).max(1),
             turn: 0,
             pairs: 0,
@@ -340,17 +341,17 @@ impl Queue {
         self.lines.entry(kind.clone()).or_insert_with(|| Line::new(size, now))
     }
 
-    /// Lines up what was never asked for.
+    /// Queues an instance that hasn't been in a call.
     pub(super) fn add(&mut self, ledger: &Ledger, slot: Slot, now: Instant) {
         self.line(&Self::kind(ledger, slot), now).fresh.push_back(slot);
     }
 
-    /// Lines up what was asked for before, at the back.
+    /// Queues an instance for a retry, at the back.
     pub(super) fn add_retry(&mut self, ledger: &Ledger, slot: Slot, now: Instant) {
         self.line(&Self::kind(ledger, slot), now).push(vec![slot], Suspicion::None, false);
     }
 
-    /// Lines up what is left of a group that got no clear answer, in halves.
+    /// Queues what is left of a group that got no clear answer, in halves.
     pub(super) fn add_unanswered(&mut self, group: Group, slots: Vec<Slot>, now: Instant) {
         let line = self.line(&group.kind, now);
         line.learn(group.origin);
@@ -365,14 +366,14 @@ impl Queue {
         self.held.as_ref().map_or(0, |group| group.slots.len()) + self.lines.values().map(Line::len).sum::<usize>()
     }
 
-    /// When the next group may be asked for, without regard to its size.
+    /// Returns when the next call may be made, whatever its size.
     pub(super) fn ready_at(&self) -> Option<Instant> {
         let lines = self.lines.values().filter(|line| !line.is_empty()).map(|line| line.pause.at).min();
         let at = if self.held.is_some() { Some(self.pause.at) } else { lines };
         at.map(|at| at.max(self.pause.at))
     }
 
-    /// Takes the next group in hand; the same one until it is answered.
+    /// Makes the next group the current one; it stays so until its call is answered.
     pub(super) fn hold(&mut self, ledger: &Ledger, now: Instant) -> Option<&Group> {
         if self.held.as_ref().is_none_or(|group| group.slots.is_empty()) {
             self.held = self.form(ledger, now);
@@ -389,14 +390,14 @@ impl Queue {
         }
     }
 
-    /// Returns some of those that come after the group in hand.
+    /// Returns some of the instances after the current group.
     pub(super) fn next_in_line(&self, most: usize) -> Vec<Slot> {
         let fresh = self.lines.values().flat_map(|line| &line.fresh);
         let again = self.lines.values().flat_map(|line| &line.retries).flat_map(|part| &part.slots);
         fresh.chain(again).copied().take(most).collect()
     }
 
-    /// Takes out the group that was asked for.
+    /// Takes out the current group.
     pub(super) fn take_held(&mut self) -> Option<Group> {
         self.held.take()
     }
@@ -412,7 +413,7 @@ impl Queue {
             true => (vec![line.take_one(self.refused_alone)?], Origin::Alone),
             false => line.take(self.pairs)?,
         };
-        // Whoever has not been asked for goes first, On-Demand before Spot; the others take turns.
+        // Instances that haven't been in a call go first, On-Demand before Spot; the others take turns.
         if !fresh {
             self.turn += 1;
             line.served = self.turn;
@@ -454,10 +455,10 @@ impl Queue {
         }
     }
 
-    /// EC2 gave a clear answer, whatever it is.
+    /// EC2 gave a clear answer of any kind.
     fn answered(&mut self, now: Instant) {
         if self.unanswered > SUSPICIOUS {
-            // It was EC2 itself: nobody is a suspect for that.
+            // It was EC2's own failure: no instance is a suspect for that.
             for part in self.lines.values_mut().flat_map(|line| &mut line.retries).filter(|part| part.unanswered) {
                 part.suspicion = Suspicion::None;
             }
@@ -500,13 +501,13 @@ impl Queue {
         }
     }
 
-    /// EC2 throttled the group in hand: the same again, later.
+    /// EC2 throttled the call: the same group again, later.
     pub(super) fn throttle(&mut self, group: Group, now: Instant) {
         self.pause.back_off(now);
         self.held = Some(group);
     }
 
-    /// Nobody gave the group a clear answer.
+    /// The call got no clear answer.
     pub(super) fn lose(&mut self, now: Instant) {
         self.unanswered += 1;
         if self.unanswered > SUSPICIOUS {
@@ -514,12 +515,12 @@ impl Queue {
         }
     }
 
-    /// EC2 refused the group for the sake of some; the rest is asked for again, and nothing is known of it.
+    /// EC2 refused the group because of some instances; the rest is retried, and nothing is known about it.
     pub(super) fn refuse_some(&mut self, group: Group, rest: Vec<Slot>, now: Instant) {
         self.refuse(&group, rest, Suspicion::None, now);
     }
 
-    /// EC2 refused the group without saying for whose sake.
+    /// EC2 refused the group without naming an instance.
     pub(super) fn refuse_whole(&mut self, mut group: Group, now: Instant) {
         let slots = std::mem::take(&mut group.slots);
         self.refuse(&group, slots, Suspicion::Bad, now);
@@ -535,8 +536,8 @@ impl Queue {
         line.push(rest, suspicion, false);
     }
 
-    /// EC2 refused the group, or one by itself, for a reason that may hold for all. Hands over all that is left, if by now
-    /// it is taken to hold for all, with the number of those of which EC2 said it.
+    /// EC2 refused the group, or a single instance, for a reason that may apply to all. If by now it is taken to apply to
+    /// all, returns everything that is left, with the number of instances that EC2 refused.
     pub(super) fn may_hold_for_all(&mut self, alone: usize, known: bool) -> Option<(Vec<Slot>, usize)> {
         self.probing = true;
         self.refused_alone += alone;
@@ -544,8 +545,8 @@ impl Queue {
         (self.refused_alone >= enough && self.len() > FEW).then(|| (self.take_all(), self.refused_alone))
     }
 
-    /// EC2 lacks capacity for the group, or the account's limit is reached. Hands over all of a type, if its limit is taken for
-    /// reached.
+    /// EC2 lacks capacity for the group, or the account's limit is reached. Returns every instance of a type whose limit
+    /// counts as reached.
     pub(super) fn run_short(&mut self, group: Group, shortage: Shortage, ledger: &Ledger, now: Instant) -> Vec<Slot> {
         self.answered(now);
         let count = group.slots.len();
@@ -564,11 +565,11 @@ impl Queue {
                 continue;
             }
             line.size = line.size.min(if only { count / 2 } else { slots.len() });
-            // The first in line stay the first: smaller groups of them tell how much fits.
+            // The first in line stay first: smaller groups of them tell how much fits.
             line.retries.push_front(Part { slots, suspicion: Suspicion::None, unanswered: false });
         }
         if !reached.is_empty() {
-            // What was not asked for yet, of the same type, meets the same limit.
+            // Instances of the same type that haven't been in a call are under the same limit.
             self.send_to_their_pools(ledger);
         }
         reached.iter().filter_map(|kind| self.lines.remove(kind)).flat_map(slots_of).collect()
@@ -583,7 +584,7 @@ impl Queue {
         self.without_capacity(&kind, Shortage::Capacity, now);
     }
 
-    /// One of a pool was refused alone; after a few of them, the whole pool waits, or its limit is reached.
+    /// An instance of a pool was refused alone; after a few of these the whole pool waits, or counts as at its limit.
     fn without_capacity(&mut self, kind: &Kind, shortage: Shortage, now: Instant) -> Option<Kind> {
         let line = self.line(kind, now);
         line.alone += 1;
@@ -601,7 +602,7 @@ impl Queue {
     }
 
     fn take_paused(&mut self, now: Instant) -> Vec<Vec<Slot>> {
-        // After several that were asked for one by one: two instances that fail are not yet EC2 failing.
+        // Only after several single instances: two that fail don't mean that EC2 fails.
         if self.unanswered as usize > SUSPICIOUS as usize + PROBES && self.pause.at > now {
             return vec![self.take_all()];
         }
@@ -610,7 +611,7 @@ impl Queue {
         kinds.iter().filter_map(|kind| self.lines.remove(kind)).map(|line| slots_of(line).collect()).collect()
     }
 
-    /// Takes out everything, asked for or not.
+    /// Takes out everything.
     fn take_all(&mut self) -> Vec<Slot> {
         let held = self.held.take().map(|group| group.slots).unwrap_or_default();
         let lines = std::mem::take(&mut self.lines);
@@ -622,7 +623,7 @@ fn slots_of(line: Line) -> impl Iterator<Item = Slot> {
     line.fresh.into_iter().chain(line.retries.into_iter().flat_map(|part| part.slots))
 }
 
-/// Returns the line in which an instance waits for what is short.
+/// Returns the kind of the line in which an instance waits out a shortage.
 fn pool_of(kind: &Kind, ledger: &Ledger, slot: Slot, shortage: Shortage) -> Kind {
     let instance = &ledger.get(slot).instance;
     let instance_type = instance.instance_type.clone();

@@ -26,14 +26,14 @@ pub(super) fn object(fields: &Map<String, Value>) -> Option<String> {
     } else if has("requestContext") || (has("httpMethod") && has("body")) {
         format!("requestContext: this is an HTTP request, from a function URL, API Gateway or a load balancer; {SEND}")
     } else if has("Payload") {
-        "Payload: a request wrapped as for Step Functions or an SDK's invoke; send what stands in \"Payload\" itself"
+        "Payload: a request wrapped as for Step Functions or an SDK's invoke; send the value of \"Payload\" itself"
             .to_owned()
     } else if has("ResponseURL") && has("RequestType") {
         format!("RequestType: this is a CloudFormation custom resource's request; {SEND}")
     } else if has("invokingEvent") {
         format!("invokingEvent: this is an AWS Config rule's event; {SEND}")
     } else if fields.get("key1").is_some_and(|value| value == "value1") {
-        "key1: this is the console's hello-world event; replace it by a request like {\"action\": \"stop\", \"tags\": \
+        "key1: this is the console's hello-world event; replace it with a request like {\"action\": \"stop\", \"tags\": \
          {\"curfew\": \"yes\"}, \"dry_run\": true}"
             .to_owned()
     } else {
@@ -45,10 +45,10 @@ pub(super) fn object(fields: &Map<String, Value>) -> Option<String> {
 fn records_of(records: &[Value]) -> String {
     let source = |record: &Value| record.get("eventSource").or(record.get("EventSource"))?.as_str().map(str::to_owned);
     match records.first().and_then(source).as_deref() {
-        Some("aws:sns") => "a notification of an SNS topic".to_owned(),
-        Some("aws:sqs") => "a batch of messages of an SQS queue".to_owned(),
-        Some("aws:s3") => "a notification of an S3 bucket".to_owned(),
-        Some(other) => format!("a batch of records of {}", other.trim_start_matches("aws:")),
+        Some("aws:sns") => "a notification from an SNS topic".to_owned(),
+        Some("aws:sqs") => "a batch of messages from an SQS queue".to_owned(),
+        Some("aws:s3") => "a notification from an S3 bucket".to_owned(),
+        Some(other) => format!("a batch of records from {}", other.trim_start_matches("aws:")),
         None => "a batch of records".to_owned(),
     }
 }
@@ -85,11 +85,11 @@ pub(super) fn text(text: &str) -> Option<&'static str> {
     let text = text.trim();
     if text.starts_with("'{") {
         return Some(
-            "it stands in single quotes, which cmd.exe doesn't remove; write it into a file and send file://event.json",
+            "it is in single quotes, which cmd.exe doesn't remove; save it to a file and send file://event.json",
         );
     }
     if text.starts_with("{'") {
-        return Some("JSON has double quotes around names and texts, no single ones");
+        return Some("JSON needs double quotes around names and texts, not single ones");
     }
     // An opening brace and what may follow it.
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '\r' | '\n');
@@ -97,7 +97,7 @@ pub(super) fn text(text: &str) -> Option<&'static str> {
         && text.chars().all(is_base64)
     {
         return Some(
-            "it is base64; send the text itself, with AWS CLI version 2 by --cli-binary-format raw-in-base64-out",
+            "it is base64; send the text itself (with AWS CLI version 2: --cli-binary-format raw-in-base64-out)",
         );
     }
     let mut lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with('#'));

@@ -20,7 +20,7 @@ use crate::wording::nearest;
 
 /// Characters of a text: as many as a tag's value holds.
 pub(super) const MAX_CHARS: usize = 256;
-/// Rules of a text: more are no longer read by people, and each costs every evaluation.
+/// Rules in a text: people can't follow more, and each costs time at every evaluation.
 pub(super) const MAX_RULES: usize = 24;
 /// Days by which a date may be moved: the crate looks for it in the years before and after.
 const MAX_OFFSET: i16 = 365;
@@ -47,7 +47,7 @@ impl Holidays {
         let by_case = || Country::ALL.iter().find(|country| country.iso_code().eq_ignore_ascii_case(code));
         match Country::ALL.iter().find(|country| country.iso_code() == code) {
             Some(country) => Ok(Self { country: Some(*country), ..Self::default() }),
-            // Half the world writes it so.
+            // Half the world writes it this way.
             None if code == "UK" => Err(Some("GB")),
             None => Err(by_case().or_else(by_name).or_else(by_slip).map(|country| country.iso_code())),
         }
@@ -150,7 +150,7 @@ impl Days {
     }
 }
 
-/// Writes a text as the grammar wants it, where what is meant is beyond doubt.
+/// Writes a text as the grammar wants it, where there is no doubt what is meant.
 pub(super) fn tidy(text: &str) -> String {
     let dash = |c: char| matches!(c, '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{fe58}' | '\u{fe63}' | '\u{ff0d}');
     let plain: String = text.chars().map(|c| if dash(c) { '-' } else { c }).collect();
@@ -205,7 +205,8 @@ pub(super) fn read(text: &str, holidays: &Holidays) -> Result<Rules, Found> {
         }
         holidays_last(rules, &written)?;
     }
-    // A rule about every day leaves nothing of those before it: opening_hours.js takes it for an addition, and so may people.
+    // A rule about every day leaves nothing of those before it: opening_hours.js takes it for an addition, and so may
+    // people.
     let again = rules.iter().skip(1).position(|rule| rule.day_selector.is_empty() && rule.kind == RuleKind::Open);
     if let Some(again) = again {
         return Err(Fault::EveryDayAgain.at(written[again + 1]));
@@ -238,7 +239,7 @@ fn foreign(text: &str) -> Result<(), Found> {
     Ok(())
 }
 
-/// Says from where on a text can't be read.
+/// Says where a text stops being readable.
 fn unreadable(text: &str, error: &Error) -> Found {
     let error = match error {
         Error::Syntax(error) => error,

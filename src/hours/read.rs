@@ -16,7 +16,7 @@ use crate::wording::{nearest, path_of, quote, quote_str};
 /// Schedules of a request: Scheduler's input holds 256 KB, so about so many of them, and reading them costs a tenth of a
 /// second.
 const MAX_SCHEDULES: usize = 1_000;
-/// Texts of a schedule: each costs every evaluation.
+/// Texts in a schedule: each costs time at every evaluation.
 const MAX_TEXTS: usize = 24;
 /// Characters of a name: of a tag's value (EC2 user guide, "Tag restrictions").
 const MAX_NAME_CHARS: usize = 256;
@@ -49,7 +49,7 @@ pub struct Schedules {
 /// What a tag's value means at a moment: its schedule, and whether that is open.
 pub type InForce = Result<(Arc<Schedule>, State), Arc<BadTag>>;
 
-/// What values were found to mean: each is read once in a run. No part of what schedules are.
+/// A cache of what values mean: each is read once in a run. It is not part of the schedules' equality.
 #[derive(Debug, Default)]
 struct Memo(Mutex<Known>);
 
@@ -105,7 +105,7 @@ impl Schedules {
                     .push(format!("{path}: a schedule without a name; write what the tags say, like \"office\"")),
                 1..=MAX_NAME_CHARS => {}
                 n => problems.push(format!(
-                    "{path}: a name of {n} characters, a tag's value has at most {MAX_NAME_CHARS}; shorten it"
+                    "{path}: a name of {n} characters, but a tag's value has at most {MAX_NAME_CHARS}; shorten it"
                 )),
             }
             if let Some(schedule) = schedules.schedule(&path, value, moment, problems) {
@@ -319,7 +319,7 @@ fn country(path: &str, code: &str, problems: &mut Vec<String>) -> Option<Holiday
         || "write two letters like \"DE\", or list the days in \"add\"".to_owned(),
         |code| format!("did you mean \"{code}\"?"),
     );
-    problems.push(format!("{path}: {} is no country whose holidays are known, {hint}", quote_str(code)));
+    problems.push(format!("{path}: {} is not a country whose holidays are known; {hint}", quote_str(code)));
     None
 }
 
@@ -344,7 +344,7 @@ fn dates(path: &str, value: Option<Value>, problems: &mut Vec<String>) -> BTreeS
             Some(date) => {
                 dates.insert(date);
             }
-            None => problems.push(format!("{path}: {} is not a date, {like}", quote_str(&text))),
+            None => problems.push(format!("{path}: {} is not a date; {like}", quote_str(&text))),
         }
     }
     dates
@@ -360,7 +360,7 @@ fn read_zone(path: &str, value: Value, problems: &mut Vec<String>) -> Option<Tz>
     if zone.is_none() {
         let hint = nearest(&text, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()))
             .map_or_else(|| "write it like \"Europe/Berlin\"".to_owned(), |name| format!("did you mean \"{name}\"?"));
-        problems.push(format!("{path}.timezone: {} is not an IANA time zone, {hint}", quote_str(&text)));
+        problems.push(format!("{path}.timezone: {} is not an IANA time zone; {hint}", quote_str(&text)));
     }
     zone
 }

@@ -8,7 +8,7 @@ use crate::wording::{clip, quote_str};
 /// Characters that are quoted of the place.
 const MAX_PLACE: usize = 40;
 
-/// A text that is no hours, or none that Curfew takes.
+/// A text that isn't hours, or that Curfew doesn't accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadHours {
     text: Box<str>,
@@ -26,7 +26,7 @@ pub(super) struct Found {
 /// What can be wrong with a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It says nothing.
+    /// It is empty.
     Blank,
     /// It is longer than a tag's value.
     TooLong {
@@ -40,7 +40,7 @@ pub enum Fault {
     },
     /// It can't be read.
     Unreadable,
-    /// It can be read, but there is no such thing.
+    /// It can be read, but it doesn't exist.
     Impossible(Box<str>),
     /// `||`: a second choice, for people who look for an open shop.
     Fallback,
@@ -63,7 +63,7 @@ pub enum Fault {
         /// The last day that the month has.
         last: u8,
     },
-    /// `PH`, and nobody says whose.
+    /// `PH`, without a country.
     NoHolidays,
     /// `PH off`, and then a rule that opens them again.
     HolidaysTooEarly {
@@ -157,8 +157,8 @@ impl fmt::Display for BadHours {
             Fault::Unreadable => {
                 let character = self.text.find(&*self.found.place).map(|at| self.text[..at].chars().count() + 1);
                 match character {
-                    _ if self.found.place.is_empty() => f.write_str("not hours that can be read")?,
-                    Some(n) => write!(f, "can't be read from {place} on, character {n}")?,
+                    _ if self.found.place.is_empty() => f.write_str("can't be read as hours")?,
+                    Some(n) => write!(f, "can't be read from {place} on (character {n})")?,
                     None => write!(f, "can't be read from {place} on")?,
                 }
                 "write hours like \"Mo-Fr 08:00-19:00; PH off\""
@@ -169,7 +169,7 @@ impl fmt::Display for BadHours {
             }
             Fault::Fallback => {
                 write!(f, "{place} is not supported")?;
-                "write rules one after the other with \";\", the last that is about a day decides"
+                "separate rules with \";\"; for each day, the last rule about it decides"
             }
             Fault::Unknown => {
                 write!(f, "{place} is neither open nor closed")?;
@@ -204,8 +204,8 @@ impl fmt::Display for BadHours {
                 "write a day that the month has"
             }
             Fault::NoHolidays => {
-                write!(f, "{place}: nobody says whose public holidays \"PH\" means")?;
-                "name them in the request's \"holidays\", like \"DE\""
+                write!(f, "{place}: it isn't said whose public holidays \"PH\" means")?;
+                "name a country in the request's \"holidays\", like \"DE\""
             }
             Fault::HolidaysTooEarly { later } => {
                 let later = quote_str(&clip(later, MAX_PLACE));
@@ -213,11 +213,11 @@ impl fmt::Display for BadHours {
                 "write it last"
             }
             Fault::EveryDayAgain => {
-                write!(f, "{place} is about every day and undoes the rules before it")?;
-                "write it first, or on which days it is"
+                write!(f, "{place} applies to every day and undoes the rules before it")?;
+                "write it first, or say which days it is for"
             }
             Fault::HolidaysBesideDays => {
-                write!(f, "{place}: with a blank it is not clear whether both are meant")?;
+                write!(f, "{place}: with only a blank between them, it isn't clear whether both are meant")?;
                 "put a comma between them"
             }
             Fault::NeverOpens => {
@@ -225,7 +225,7 @@ impl fmt::Display for BadHours {
                 "write when it should run; to stop it for good, stop it by hand"
             }
             Fault::CommaBlank => {
-                write!(f, "the blank after {place} ends the rule, what is before it would be open round the clock")?;
+                write!(f, "the blank after {place} ends the rule, so what is before it would be open round the clock")?;
                 "between days write \",\" without a blank, between rules \";\""
             }
             Fault::NoTimes => {

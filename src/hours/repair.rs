@@ -1,12 +1,12 @@
 //! The nearest right text.
 //!
-//! Guesses freely, because a guess is only offered if it can be read: what is near in words (`Mon-Fri 8-19`,
+//! Guesses freely, because a guess is only offered if it can be read: what the words suggest (`Mon-Fri 8-19`,
 //! `weekdays 9am to 5pm`), what the refusal itself says how to write, or both, one after the other.
 
 use super::osm::{self, Holidays};
 use super::refusal::{Fault, Found};
 
-/// How many faults of a text are mended.
+/// How many faults in a text are corrected.
 const MAX_REPAIRS: usize = 8;
 
 const DAYS: [(&str, &[&str]); 7] = [
@@ -116,7 +116,7 @@ fn mend(text: &str, found: &Found) -> Option<String> {
                 .find(|at| place[..*at].ends_with(|c: char| c.is_ascii_digit()))?;
             replaced(place, &format!("{} {}", &place[..month], &place[month..]))
         }
-        // What was meant, only its writer knows.
+        // Only its author knows what was meant.
         Fault::Blank
         | Fault::TooLong { .. }
         | Fault::TooManyRules { .. }

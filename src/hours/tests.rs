@@ -86,19 +86,19 @@ fn ask_others([program, script]: [&str; 2], input: &str) -> String {
 
 #[test]
 fn what_cannot_be_read_is_refused() {
-    refused("Mon-Fri 8-19", r#""Mon-Fri 8-19": not hours that can be read; write "Mo-Fr 08:00-19:00""#);
-    refused("Mo-Fr 8-19", r#""Mo-Fr 8-19": can't be read from "8-19" on, character 7; write "Mo-Fr 08:00-19:00""#);
+    refused("Mon-Fri 8-19", r#""Mon-Fri 8-19": can't be read as hours; write "Mo-Fr 08:00-19:00""#);
+    refused("Mo-Fr 8-19", r#""Mo-Fr 8-19": can't be read from "8-19" on (character 7); write "Mo-Fr 08:00-19:00""#);
     refused(
         "Mo-Fr 08:00-19:00 PH off",
-        r#""Mo-Fr 08:00-19:00 PH off": can't be read from "PH off" on, character 19; write "Mo-Fr 08:00-19:00; PH off""#,
+        r#""Mo-Fr 08:00-19:00 PH off": can't be read from "PH off" on (character 19); write "Mo-Fr 08:00-19:00; PH off""#,
     );
     refused(
         "Mo-Fr 08:00-19:00; Xy off",
-        r#""Mo-Fr 08:00-19:00; Xy off": can't be read from "Xy off" on, character 20; write hours like "Mo-Fr 08:00-19:00; PH off""#,
+        r#""Mo-Fr 08:00-19:00; Xy off": can't be read from "Xy off" on (character 20); write hours like "Mo-Fr 08:00-19:00; PH off""#,
     );
     refused(
         "Mo-Fr 24:00-26:00",
-        r#""Mo-Fr 24:00-26:00": can't be read from "24:00-26:00" on, character 7; write hours like "Mo-Fr 08:00-19:00; PH off""#,
+        r#""Mo-Fr 24:00-26:00": can't be read from "24:00-26:00" on (character 7); write hours like "Mo-Fr 08:00-19:00; PH off""#,
     );
     refused("Mo-Fr 08:00-48:30", r#""Mo-Fr 08:00-48:30": 48:30 is after 48:00; write hours like "Mo-Fr 08:00-19:00""#);
     refused(
@@ -109,7 +109,7 @@ fn what_cannot_be_read_is_refused() {
         "2027-2026 Mo 08:00-19:00",
         r#""2027-2026 Mo 08:00-19:00": 2027 is after 2026; write hours like "Mo-Fr 08:00-19:00""#,
     );
-    refused("\u{1f4a9}", "\"\u{1f4a9}\": not hours that can be read; write hours like \"Mo-Fr 08:00-19:00; PH off\"");
+    refused("\u{1f4a9}", "\"\u{1f4a9}\": can't be read as hours; write hours like \"Mo-Fr 08:00-19:00; PH off\"");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn more_than_24_rules_are_refused() {
 fn a_fallback_is_refused() {
     refused(
         "Mo-Fr 08:00-19:00 || Sa off",
-        r#""Mo-Fr 08:00-19:00 || Sa off": "||" is not supported; write rules one after the other with ";", the last that is about a day decides"#,
+        r#""Mo-Fr 08:00-19:00 || Sa off": "||" is not supported; separate rules with ";"; for each day, the last rule about it decides"#,
     );
 }
 
@@ -230,7 +230,7 @@ fn public_holidays_of_nobody_are_refused() {
     let bad = Hours::parse("Mo-Fr 08:00-19:00; PH off", Tz::UTC, &Holidays::default()).expect_err("no holidays");
     assert_eq!(
         bad.to_string(),
-        r#""Mo-Fr 08:00-19:00; PH off": "PH off": nobody says whose public holidays "PH" means; name them in the request's "holidays", like "DE""#
+        r#""Mo-Fr 08:00-19:00; PH off": "PH off": it isn't said whose public holidays "PH" means; name a country in the request's "holidays", like "DE""#
     );
 }
 
@@ -250,11 +250,11 @@ fn public_holidays_off_before_a_rule_that_opens_them_again_are_refused() {
 fn a_rule_about_every_day_after_others_is_refused() {
     refused(
         "08:00-12:00; 13:00-17:00",
-        r#""08:00-12:00; 13:00-17:00": "13:00-17:00" is about every day and undoes the rules before it; write "08:00-12:00,13:00-17:00""#,
+        r#""08:00-12:00; 13:00-17:00": "13:00-17:00" applies to every day and undoes the rules before it; write "08:00-12:00,13:00-17:00""#,
     );
     refused(
         "Mo-Fr 08:00-19:00; 24/7",
-        r#""Mo-Fr 08:00-19:00; 24/7": "24/7" is about every day and undoes the rules before it; write "24/7; Mo-Fr 08:00-19:00""#,
+        r#""Mo-Fr 08:00-19:00; 24/7": "24/7" applies to every day and undoes the rules before it; write "24/7; Mo-Fr 08:00-19:00""#,
     );
 }
 
@@ -262,7 +262,7 @@ fn a_rule_about_every_day_after_others_is_refused() {
 fn days_and_holidays_with_a_blank_between_them_are_refused() {
     refused(
         "PH Mo-Fr 08:00-12:00",
-        r#""PH Mo-Fr 08:00-12:00": "PH Mo-Fr 08:00-12:00": with a blank it is not clear whether both are meant; write "PH,Mo-Fr 08:00-12:00""#,
+        r#""PH Mo-Fr 08:00-12:00": "PH Mo-Fr 08:00-12:00": with only a blank between them, it isn't clear whether both are meant; write "PH,Mo-Fr 08:00-12:00""#,
     );
     assert_eq!(*bad("Sa PH 08:00-12:00").fault(), Fault::HolidaysBesideDays);
     assert_eq!(*bad("PH -1 day Sa 08:00-12:00").fault(), Fault::HolidaysBesideDays);
@@ -290,7 +290,7 @@ fn what_never_opens_is_refused() {
 
 #[test]
 fn a_comma_and_a_blank_between_rules_or_days_are_refused() {
-    let why = "ends the rule, what is before it would be open round the clock";
+    let why = "ends the rule, so what is before it would be open round the clock";
     refused(
         "Mo, We, Fr 08:00-19:00",
         &format!(r#""Mo, We, Fr 08:00-19:00": the blank after "Mo," {why}; write "Mo,We,Fr 08:00-19:00""#),
@@ -895,14 +895,14 @@ fn everything_wrong_with_hours_is_told_at_once() {
     }));
     let expected = [
         r#"hours."": a schedule without a name; write what the tags say, like "office""#,
-        r#"hours.a: "Mon-Fri 8-19": not hours that can be read; write "Mo-Fr 08:00-19:00""#,
+        r#"hours.a: "Mon-Fri 8-19": can't be read as hours; write "Mo-Fr 08:00-19:00""#,
         r#"hours.b.opn: unknown field, did you mean "open"?"#,
-        r#"hours.b.timezone: "Europe/Berln" is not an IANA time zone, did you mean "Europe/Berlin"?"#,
-        r#"hours.b.holidays: "UK" is no country whose holidays are known, did you mean "GB"?"#,
+        r#"hours.b.timezone: "Europe/Berln" is not an IANA time zone; did you mean "Europe/Berlin"?"#,
+        r#"hours.b.holidays: "UK" is not a country whose holidays are known; did you mean "GB"?"#,
         r#"hours.b.start: expected true or false without quotes, found "no""#,
         r#"hours.c.holidays.exept: unknown field, did you mean "except"?"#,
-        r#"hours.c.holidays.country: "Germany" is no country whose holidays are known, did you mean "DE"?"#,
-        r#"hours.c.holidays.add[0]: "2026-02-30" is not a date, write it like "2026-12-24""#,
+        r#"hours.c.holidays.country: "Germany" is not a country whose holidays are known; did you mean "DE"?"#,
+        r#"hours.c.holidays.add[0]: "2026-02-30" is not a date; write it like "2026-12-24""#,
         r#"hours.c.holidays.add[1]: expected a date, found 7; write it like "2026-12-24""#,
         r#"hours.c2.open[1]: "Mo-Fr": "Mo-Fr" has no times; write "Mo-Fr 00:00-24:00""#,
         r#"hours.d.open: missing, write it like "Mo-Fr 08:00-19:00; PH off""#,
@@ -913,7 +913,7 @@ fn everything_wrong_with_hours_is_told_at_once() {
         r#"hours.i: "Mo-Fr 08:00-19:00; off": never open; write when it should run; to stop it for good, stop it by hand"#,
         r#"hours.j.timezone: expected text, found 7; write it like "Europe/Berlin""#,
         r#"hours.j.holidays: "2026-12-24" is in "add" and in "except"; leave it out of one"#,
-        r#"hours.k.holidays: "IN" is no country whose holidays are known, write two letters like "DE", or list the days in "add""#,
+        r#"hours.k.holidays: "IN" is not a country whose holidays are known; write two letters like "DE", or list the days in "add""#,
         r#"hours.l.holidays: expected a country's code or a map, found 7; write it like "DE", or {"country": "DE", "add": ["2026-12-24"]}"#,
     ];
     assert_eq!(problems, expected);
@@ -933,7 +933,7 @@ fn hours_that_are_no_map_and_too_many_are_refused() {
     let (_, problems) = read(json!({ &long: "24/7" }));
     assert_eq!(problems.len(), 1);
     assert!(
-        problems[0].ends_with("x…: a name of 300 characters, a tag's value has at most 256; shorten it"),
+        problems[0].ends_with("x…: a name of 300 characters, but a tag's value has at most 256; shorten it"),
         "{problems:?}"
     );
     let texts: Vec<&str> = vec!["24/7"; 25];

@@ -1,7 +1,7 @@
-//! The rule of running hours: what is done to an instance whose tag says when it should run.
+//! The rule of running hours: what to do to an instance whose tag says when it should run.
 //!
-//! Nothing is stored: LaunchTime, one mark, the last edge of the hours and the moment of the tick decide. A late, lost or
-//! repeated tick therefore does no harm, and what people switch by hand between two edges stays as they left it.
+//! Nothing is stored: LaunchTime, one mark, the last edge of the hours and the time of the tick decide. So a late, lost or
+//! repeated tick does no harm, and whatever people switch by hand between two edges stays as they left it.
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
@@ -12,13 +12,14 @@ use crate::instance::{Exemption, Instance, Mark, State, StateReason, rfc3339};
 use crate::outcome::{Reason, Skip};
 use crate::request::{Action, Request};
 
-/// A mark that counts, on what runs in open hours, and is older than this is nobody's stop under way: ticks are never late.
+/// If an instance that runs within its hours carries a valid mark older than this, no stop is under way: ticks are never
+/// late.
 const LONGEST_STOP: TimeDelta = TimeDelta::minutes(15);
-/// What is left alone is told while its last edge, its start or the end of its exemption is this near: at every tick it
-/// would be noise.
+/// An instance left alone is reported while its last edge, its start or the end of its exemption is this near: at every tick
+/// it would be noise.
 const TOLD: TimeDelta = TimeDelta::minutes(15);
 
-/// Decides about one instance, as EC2 showed it last.
+/// Decides about one instance, as EC2 last showed it.
 pub(super) fn decide(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> Decision {
     let exempt_until = match instance.exemption(request.timezone) {
         Some(Exemption::Until(until)) => Some(until),
@@ -26,7 +27,7 @@ pub(super) fn decide(request: &Request, instance: &Instance, as_of: DateTime<Utc
     };
     let found = instance.tags.get(&request.hours_tag).map(|text| request.schedules.at(text, as_of));
     let edge = match &found {
-        // What an exemption has kept running is stopped when it ends.
+        // An instance that an exemption has kept running is stopped when the exemption ends.
         Some(Ok((_, hours))) if !hours.open => hours.edge.max(exempt_until.filter(|until| *until <= as_of)),
         Some(Ok((_, hours))) => hours.edge,
         _ => None,
@@ -54,7 +55,7 @@ pub(super) fn decide(request: &Request, instance: &Instance, as_of: DateTime<Utc
     match decision {
         Decision::Do(task) => Decision::Do(Task { quiet: !near, ..task }),
         Decision::Leave(skip) => {
-            // What somebody has to correct is told once at an edge; without an edge, always.
+            // Something that a person has to correct is reported once at an edge; without an edge, always.
             let wants_attention = skip.wants_attention && edge.is_none();
             let quiet = !near && skip.reason != Reason::BadTag && !wants_attention;
             Decision::Leave(Skip { quiet, ..*skip }.into())
@@ -80,10 +81,10 @@ fn when_closed(
         return Decision::leave(Reason::StartedSince);
     };
     let hibernate = matches!(request.action, Action::Reconcile { hibernate: true }) && instance.hibernation;
-    // A mark of this very moment is this tick's own, seen at a second look.
+    // A mark with exactly this time is this tick's own, seen at a second look.
     let is_earlier = |tried: &DateTime<Utc>| *tried >= edge && *tried != as_of.trunc_subsecs(0);
     if let Some(tried) = instance.valid_mark().map(|mark| mark.at()).filter(is_earlier) {
-        // Where memory was saved, a start does not renew LaunchTime: somebody has resumed it.
+        // Resuming a hibernated instance doesn't renew LaunchTime: somebody has resumed it.
         if hibernate {
             return Decision::leave(Reason::StartedSince);
         }
@@ -117,20 +118,21 @@ fn when_open(schedule: &Schedule, instance: &Instance, edge: Option<DateTime<Utc
         let message = reason.map(ToString::to_string);
         return Decision::Leave(Skip { message, ..Skip::because(Reason::StoppedSince) }.into());
     }
-    // What was stopped since its start, because its hours were others then, is not waited for.
+    // One that was stopped since its start, because its hours were different then, is not waited for.
     match since.filter(|_| reason.is_none_or(StateReason::is_failed_start)) {
         Some(edge) if as_of - launched < launched - edge => {
             let next = rfc3339(launched + (launched - edge));
             let (code, said) = reason.map_or(("NoStateReason", ""), |reason| (&reason.code, &reason.message));
             let said = if said.is_empty() { String::new() } else { format!("{said}; ") };
-            let message = format!("{said}it was started at {} and did not stay; next try at {next}", rfc3339(launched));
+            let message =
+                format!("{said}it was started at {} but did not stay on; next try at {next}", rfc3339(launched));
             Decision::Refuse { code: code.into(), message: message.into() }
         }
         _ => Decision::Do(Task { step: Step::Start, remembered: true, quiet: false }),
     }
 }
 
-/// Whether EC2 itself stopped it, for want of Spot capacity or for its price: then only EC2 may start it.
+/// Whether EC2 itself stopped it, for lack of Spot capacity or because of its price: then only EC2 may start it.
 fn is_stopped_by_spot(instance: &Instance) -> bool {
     instance.state_reason.as_ref().is_some_and(|reason| reason.code.starts_with("Server.Spot"))
 }

@@ -30,9 +30,11 @@ asked = json.load(sys.stdin)
 begin, end = (datetime.fromisoformat(asked[side]).astimezone(timezone.utc) for side in ("from", "to"))
 filters = {}
 for policy in yaml.safe_load(asked["policies"])["policies"]:
+    if policy["resource"] not in ("ec2", "aws.ec2"):
+        continue
     for data in policy["filters"]:
         for side, filter_of in (("on", offhours.OnHour), ("off", offhours.OffHour)):
-            if data["type"] == f"{side}hour":
+            if data.get("type") == f"{side}hour":
                 filters[side] = filter_of(data).validate()
 answers = []
 for value in asked["values"]:

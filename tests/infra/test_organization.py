@@ -1,40 +1,52 @@
 """The organization's state machine, executed: whom it passes on, what it repeats, when it gives up.
 
-By two interpreters. moto's, in this process, has an organization to list and ends what takes too long; MiniStack's has
-the template deployed, and the schedule really starts it. Where they differ from AWS: moto's pages hold 100 accounts,
-AWS's 20; it brings no engine for JSONata, so it gets MiniStack's; it runs no function without Docker, so a scripted one
-answers in its place. MiniStack's Step Functions can't call Organizations and knows no TimeoutSeconds, its
-CloudFormation knows no StackSet. Neither holds a payload to 256 KB.
+By two interpreters. moto's, in this process, ends what takes too long; MiniStack's has the template deployed, and the
+schedule really starts it. Where they differ from AWS: moto's StackSets know neither targets nor pages, so their list is
+made here; it brings no engine for JSONata, so it gets MiniStack's; it runs no function without Docker, so the real one runs
+beside it, against ec2-sim, or where only its last word matters a scripted one. MiniStack's Step Functions can't list a
+StackSet's instances and knows no TimeoutSeconds, its CloudFormation knows no StackSet. Neither holds a payload to 256 KB.
 """
 
 import io
 import json
+import queue
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+import uuid
 import zipfile
 from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from types import SimpleNamespace
+from urllib.request import Request, urlopen
 
 import boto3
 import pytest
-from conftest import ROOT, Cloud, until
+from conftest import ROOT, TARGET, Cloud, until
 from jsonata import Jsonata
 from ministack.core.iam_evaluator import EvalContext, evaluate_trust_policy
+from ministack.services.stepfunctions import _register_sfn_jsonata_functions
 from moto import mock_aws
 from moto.awslambda_simple.models import LambdaSimpleBackend
-from moto.organizations.models import FakeAccount
+from moto.cloudformation.responses import CloudFormationResponse
+from moto.core.responses import ActionResult
+from moto.stepfunctions.models import StepFunctionBackend
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import state_task_service_aws_sdk
 from moto.stepfunctions.parser.asl.jsonata import jsonata as engine
+from moto.stepfunctions.parser.asl.utils.boto_client import boto_client_for
 from samcli.yamlhelper import yaml_parse
 
 # moto's own, in which everything here runs.
 ACCOUNT = "123456789012"
 REQUEST = {"action": "stop", "name": "office", "tags": {"curfew": "yes"}}
 DUE = "2026-11-20T19:00:00Z"
+LOOK = "curfew-look"
+KEY = "arn:aws:kms:us-east-1:111122223333:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5"
 PAYLOAD = 256 * 1024
 
 
@@ -42,64 +54,205 @@ def template(rendered, name: str = "organization") -> dict:
     return yaml_parse((rendered / f"{name}.yaml").read_text())
 
 
-def filled(text: dict, account: str = ACCOUNT) -> str:
+def filled(text: dict, **parameters: str) -> str:
     """What Fn::Sub makes of a text."""
-    values = {"AWS::Partition": "aws", "AWS::AccountId": account, "Curfew": "curfew"}
-    return re.sub(r"\$\{([^}]+)\}", lambda it: values[it[1]], text["Fn::Sub"])
+    values = {"AWS::Partition": "aws", "AWS::AccountId": ACCOUNT, "Curfew": "curfew", "OrganizationId": "o-0a1b2c3d4e"} | parameters
+    text = text["Fn::Sub"] if isinstance(text["Fn::Sub"], str) else text["Fn::Sub"][0]
+    return re.sub(r"\$\{([^}]+)\}", lambda it: values[it[1]], text)
+
+
+def machine(rendered, **parameters: str) -> dict:
+    """The state machine, with the template's defaults for what isn't said."""
+    it = template(rendered)
+    defaults = {key: str(one["Default"]) for key, one in it["Parameters"].items() if "Default" in one}
+    text = it["Resources"]["StateMachine"]["Properties"]["DefinitionString"]
+    return json.loads(filled(text, **(defaults | {"Targets": CANARY} | parameters)))
 
 
 @pytest.fixture
 def definition(rendered) -> dict:
-    return json.loads(filled(template(rendered)["Resources"]["StateMachine"]["Properties"]["DefinitionString"]))
+    return machine(rendered)
 
 
 # ---- By moto ----------------------------------------------------------------------------------------------------------
 
 
+CANARY, TEST, PROD = "ou-0a1b-2c3d4e5f", "ou-0a1b-6a7b8c9d", "ou-0a1b-0e1f2a3b"
+MEMBERS = [f"{n:012}" for n in range(1, 121)]
+
+
+def instance(account: str, target: str = CANARY, status: str = "SUCCEEDED") -> dict:
+    """As ListStackInstances shows it."""
+    it = {"StackSetId": "curfew-member:0a1b", "Region": "us-east-1", "Account": account, "OrganizationalUnitId": target}
+    return it | {"Status": "CURRENT", "StackInstanceStatus": {"DetailedStatus": status}}
+
+
 @pytest.fixture
 def organization(monkeypatch):
-    """The management account, and 120 that joined: two pages."""
+    """The instances of the StackSet: two pages, unless a test has others."""
+    listed = SimpleNamespace(instances=[instance(it) for it in MEMBERS], calls=[])
+
+    def list_stack_instances(response):
+        asked = {it: response._get_param(it) for it in ("StackSetName", "CallAs", "MaxResults", "NextToken")}
+        listed.calls.append(asked)
+        begin = int(asked["NextToken"] or 0)
+        end = begin + int(asked["MaxResults"])
+        more = {"NextToken": str(end)} if end < len(listed.instances) else {}
+        return ActionResult({"Summaries": listed.instances[begin:end]} | more)
+
+    def evaluate(expression):
+        it = Jsonata.jsonata(expression)
+        _register_sfn_jsonata_functions(it)
+        value = it.evaluate(None)
+        assert value is not None, f"undefined, which Step Functions refuses: {expression}"
+        return value
+
+    def recased(it, first):
+        if isinstance(it, list):
+            return [recased(one, first) for one in it]
+        return {first(key[0]) + key[1:]: recased(value, first) for key, value in it.items()} if isinstance(it, dict) else it
+
+    def client(service: str, **kwargs):
+        """Step Functions spells all that an SDK knows with a capital; moto passes Step Functions' own as it is."""
+        it = boto_client_for(service=service, **kwargs)
+        if service != "stepfunctions":
+            return it
+        call = lambda name: lambda **asked: recased(getattr(it, name)(**recased(asked, str.lower)), str.upper)  # noqa: E731
+        return SimpleNamespace(list_executions=call("list_executions"), describe_execution=call("describe_execution"))
+
     with mock_aws(config={"stepfunctions": {"execute_state_machine": True}, "lambda": {"use_docker": False}}):
-        monkeypatch.setattr(engine, "_eval_jsonata", lambda expression: Jsonata.jsonata(expression).evaluate(None))
-        it = boto3.client("organizations", "us-east-1")
-        it.create_organization(FeatureSet="ALL")
-        created = [it.create_account(Email=f"{n}@example.com", AccountName=f"{n}") for n in range(120)]
-        yield SimpleNamespace(client=it, members=[one["CreateAccountStatus"]["AccountId"] for one in created])
+        monkeypatch.setattr(engine, "_eval_jsonata", evaluate)
+        monkeypatch.setattr(state_task_service_aws_sdk, "boto_client_for", client)
+        monkeypatch.setattr(CloudFormationResponse, "list_stack_instances", list_stack_instances)
+        yield listed
+
+
+class Scripted:
+    """A function that ends once with each word, and with the last for ever; the look tells what is refused."""
+
+    def __init__(self, *words: str, refused=()):
+        self.words, self.refused, self.runs = words, refused, 0
+
+    def __call__(self, event: dict) -> dict:
+        if event["name"] == LOOK:
+            if isinstance(self.refused, str):
+                return {"errorType": self.refused, "errorMessage": "curfew-look: …"}
+            return {"outcome": "incomplete", "message": "curfew-look: …", "targets": list(self.refused)}
+        self.runs += 1
+        word = self.words[min(self.runs, len(self.words)) - 1]
+        if word == "complete":
+            return {"outcome": word, "message": "office: stopped 1 of 1"}
+        return {"errorType": word, "errorMessage": "office: …"}
+
+
+class Real:
+    """The function as it is deployed, with Lambda's runtime API before it and ec2-sim behind it."""
+
+    def __init__(self, folder, endpoint: str):
+        self.endpoint = endpoint
+        self.events, self.answers = queue.Queue(), queue.Queue()
+        real = self
+
+        class Api(BaseHTTPRequestHandler):
+            def do_GET(self):
+                event = real.events.get()
+                self.send_response(200)
+                self.send_header("Lambda-Runtime-Aws-Request-Id", str(uuid.uuid4()))
+                self.send_header("Lambda-Runtime-Deadline-Ms", str(int((time.time() + 60) * 1000)))
+                self.send_header("Lambda-Runtime-Invoked-Function-Arn", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew")
+                self.end_headers()
+                self.wfile.write(json.dumps(event).encode())
+
+            def do_POST(self):
+                real.answers.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(202)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        with zipfile.ZipFile(TARGET / "lambda/ec2-curfew/bootstrap.zip") as it:
+            it.extract("bootstrap", folder)
+        (folder / "bootstrap").chmod(0o755)
+        env = {
+            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self.server.server_port}",
+            "AWS_LAMBDA_FUNCTION_NAME": "curfew",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }
+        self.process = subprocess.Popen([folder / "bootstrap"], env=env, stdout=subprocess.DEVNULL)
+
+    def __call__(self, event: dict) -> dict:
+        self.events.put(event)
+        return self.answers.get(timeout=60)
+
+    def fleet(self, accounts, denied=(), faults=()) -> None:
+        """A machine in each account; the roles of some nobody may assume."""
+        machines = [{"name": it, "account": it, "tags": {"curfew": "yes"}} for it in accounts]
+        fleet = {"machines": machines, "faults": list(faults), "settings": {"denied_accounts": list(denied)}}
+        urlopen(Request(f"{self.endpoint}/_sim/fleet", json.dumps(fleet).encode(), method="PUT"))
+
+    def instances(self) -> list[dict]:
+        return json.load(urlopen(f"{self.endpoint}/_sim/instances"))
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait(20)
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def real(tmp_path, ec2_sim):
+    it = Real(tmp_path, ec2_sim)
+    yield it
+    it.end()
 
 
 @pytest.fixture
 def execute(organization, definition, monkeypatch):
-    """Executes the state machine; its function ends once with each word, and with the last for ever."""
-    names = (f"run-{n}" for n in count())
+    """Executes the state machine as `deploy` has it; with another definition it becomes another one."""
+    machines, names = {}, (f"run-{n}" for n in count())
 
-    def execute(request: dict, *words: str, machine: dict = definition, sleep=None):
-        events, waits = [], []
+    def execute(request: dict, *words: str, function=None, refused=(), machine: dict = definition, sleep=None):
+        function = function or Scripted(*words, refused=refused)
+        looks, events, waits = [], [], []
 
         def invoke(_, function_name, qualifier, body, headers, response_headers):
             assert function_name == "curfew"
-            events.append(json.loads(body))
-            word = words[min(len(events), len(words)) - 1]
-            if word == "complete":
-                return json.dumps({"outcome": word}).encode()
-            response_headers["x-amz-function-error"] = "Unhandled"
-            return json.dumps({"errorType": word, "errorMessage": "office: …"}).encode()
+            event = json.loads(body)
+            (looks if event["name"] == LOOK else events).append(event)
+            answer = function(event)
+            if "errorType" in answer:
+                response_headers["x-amz-function-error"] = "Unhandled"
+            return json.dumps(answer).encode()
 
         monkeypatch.setattr(LambdaSimpleBackend, "invoke", invoke)
         monkeypatch.setattr(retrier_decl, "time", SimpleNamespace(sleep=sleep or waits.append))
         sfn = boto3.client("stepfunctions", "us-east-1")
-        name = next(names)
-        role = f"arn:aws:iam::{ACCOUNT}:role/state-machine"
-        arn = sfn.create_state_machine(name=name, definition=json.dumps(machine), roleArn=role)["stateMachineArn"]
-        started = sfn.start_execution(stateMachineArn=arn, name=name, input=json.dumps(request))["executionArn"]
+        text = json.dumps(machine)
+        if text not in machines:
+            role = f"arn:aws:iam::{ACCOUNT}:role/state-machine"
+            machines[text] = sfn.create_state_machine(name=next(names), definition=text, roleArn=role)["stateMachineArn"]
+        started = sfn.start_execution(stateMachineArn=machines[text], name=next(names), input=json.dumps(request))["executionArn"]
         while (it := sfn.describe_execution(executionArn=started))["status"] == "RUNNING":
             time.sleep(0.05)
         history = sfn.get_execution_history(executionArn=started)["events"]
         visited = [step["stateEnteredEventDetails"]["name"] for step in history if "stateEnteredEventDetails" in step]
+        told = it.get("output") or it.get("cause") or "null"
         return SimpleNamespace(
             status=it["status"],
             error=it.get("error"),
-            output=json.loads(it.get("output", "null")),
+            told=json.loads(told) if told[0] in "{n" else told,
             started=it["startDate"],
+            looks=looks,
             events=events,
             waits=waits,
             visited=visited,
@@ -108,54 +261,235 @@ def execute(organization, definition, monkeypatch):
     return execute
 
 
-def test_the_active_accounts_of_all_pages_are_passed_on_and_no_suspended_one(organization, execute):
-    first, last = organization.members[7], organization.members[-1]
-    for closed in (first, last):
-        organization.client.close_account(AccountId=closed)
+def test_the_accounts_that_have_the_role_are_passed_on_from_all_pages_and_no_suspended_one(organization, execute):
+    first, last = MEMBERS[7], MEMBERS[-1]
+    for one in organization.instances:
+        if one["Account"] in (first, last):
+            one["StackInstanceStatus"] = {"DetailedStatus": "SKIPPED_SUSPENDED_ACCOUNT"}
     run = execute(REQUEST, "complete")
-    assert (run.status, run.visited.count("ListAccounts")) == ("SUCCEEDED", 2)
+    assert (run.status, len(organization.calls)) == ("SUCCEEDED", 2), run.told
+    assert {(it["StackSetName"], it["CallAs"]) for it in organization.calls} == {("curfew-member", "SELF")}
     [event] = run.events
-    assert event["accounts"] == [ACCOUNT] + [it for it in organization.members if it not in (first, last)]
+    assert sorted(event["accounts"]) == sorted([ACCOUNT] + [it for it in MEMBERS if it not in (first, last)])
     assert event | REQUEST == event, "the request itself is passed on as it is"
     assert event["role"] == "curfew-member"
+    assert sorted(run.looks[0]["accounts"]) == sorted(event["accounts"]), "whoever is asked is looked at before"
 
 
-@pytest.mark.parametrize("retired", ["State", "Status"])
-def test_an_account_is_active_by_its_state_and_by_its_status_where_there_is_no_state(organization, execute, monkeypatch, retired):
-    """AWS has called it State since 2025 and announced that Status ends in September 2026."""
-    organization.client.close_account(AccountId=organization.members[0])
-    whole = FakeAccount.describe
-    monkeypatch.setattr(FakeAccount, "describe", lambda it: {key: value for key, value in whole(it).items() if key != retired})
-    [event] = execute(REQUEST, "complete").events
-    assert event["accounts"] == [ACCOUNT, *organization.members[1:]]
+def test_one_account_is_still_a_list_and_one_with_an_instance_is_not_worked_on_twice(organization, execute):
+    for instances in ([], [instance(ACCOUNT)]):
+        organization.instances = instances
+        run = execute(REQUEST, "complete")
+        assert [it["accounts"] for it in run.looks + run.events] == [[ACCOUNT], [ACCOUNT]]
 
 
-def test_one_active_account_is_still_a_list(organization, execute):
-    for member in organization.members:
-        organization.client.close_account(AccountId=member)
-    assert execute(REQUEST, "complete").events[0]["accounts"] == [ACCOUNT]
+def test_accounts_excepted_are_left_alone_one_s_own_too(rendered, organization, execute):
+    organization.instances = [instance(it) for it in MEMBERS[:3]]
+    run = execute(REQUEST, "complete", machine=machine(rendered, ExceptAccounts=f"{MEMBERS[1]},{ACCOUNT}"))
+    assert [it["accounts"] for it in run.looks + run.events] == [[MEMBERS[0], MEMBERS[2]]] * 2
 
 
-def test_from_a_delegated_administrator_the_management_account_is_left_out(rendered, organization, execute):
-    """StackSets give it no role."""
-    text = template(rendered)["Resources"]["StateMachine"]["Properties"]["DefinitionString"]
-    run = execute(REQUEST, "complete", machine=json.loads(filled(text, organization.members[0])))
-    assert run.events[0]["accounts"] == organization.members
-
-
-@pytest.mark.parametrize("given", [["self", "111122223333"], "self", []])
+@pytest.mark.parametrize("given", [["self", "111122223333"], ["111122223333"], ["self"], "self", []])
 def test_accounts_in_the_request_are_taken_as_they_are_and_none_is_listed(execute, given):
     run = execute(REQUEST | {"accounts": given}, "complete")
-    assert "ListAccounts" not in run.visited
-    assert run.events[0]["accounts"] == given
+    assert "ListInstances" not in run.visited
+    assert run.events[0]["accounts"] == ([given] if given == "self" else given)
+    # Which the function refuses where it is for nobody.
+    assert ("role" in run.events[0]) == ("role" in run.looks[0]) == ("111122223333" in given)
+
+
+# ---- Waves ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def units(organization):
+    """Four of them with an account each, listed in another order than they are targets in; one's id begins like another's."""
+    targets = dict(zip((f"{CANARY}6", CANARY, TEST, PROD), MEMBERS))
+    organization.instances = [instance(account, target) for target, account in reversed(targets.items())]
+    return {"Targets": ",".join(targets)}
+
+
+@pytest.mark.parametrize(
+    ("at_once", "waves"),
+    [("0", [[0], [1, 2, 3]]), ("1", [[0], [1], [2], [3]]), ("2", [[0], [1, 2], [3]]), ("9", [[0], [1, 2, 3]])],
+)
+def test_the_first_target_goes_first_and_the_others_in_their_order(rendered, execute, units, at_once, waves):
+    run = execute(REQUEST, "complete", machine=machine(rendered, MaxConcurrency=at_once, **units))
+    expected = [[MEMBERS[it] for it in wave] for wave in waves]
+    expected[-1].append(ACCOUNT)
+    assert [sorted(it["accounts"]) for it in run.events] == expected
+    assert (run.status, [it["accounts"] for it in run.told["runs"]]) == ("SUCCEEDED", [len(it) for it in expected])
+    assert len(run.looks) == 1, "all are looked at, once, before any is worked on"
+
+
+def test_an_account_of_no_target_that_is_known_goes_last(rendered, organization, execute, units):
+    organization.instances += [instance(MEMBERS[4], "ou-0a1b-ffffffff"), {**instance(MEMBERS[5]), "OrganizationalUnitId": ""}]
+    run = execute(REQUEST, "complete", machine=machine(rendered, MaxConcurrency="1", **units))
+    assert sorted(run.events[-1]["accounts"]) == sorted([MEMBERS[3], MEMBERS[4], MEMBERS[5], ACCOUNT])
+
+
+def test_what_ec2_refuses_in_the_canary_holds_up_nobody_else(rendered, execute, units):
+    run = execute(REQUEST, "Incomplete", "complete", machine=machine(rendered, MaxConcurrency="1", **units))
+    assert (run.status, run.error, len(run.events)) == ("FAILED", "Incomplete", 4)
+    assert [it["outcome"] for it in run.told["runs"]] == ["Incomplete", "complete", "complete", "complete"]
+    assert (run.told["left"], "office: …" in run.told["runs"][0]["message"]) == (0, True)
+
+
+@pytest.mark.parametrize("error", ["TooManyChanges", "Internal", "InvalidRequest"])
+def test_a_canary_that_fails_otherwise_spares_the_rest_unless_that_is_tolerated(rendered, execute, units, error):
+    run = execute(REQUEST, error, "complete", machine=machine(rendered, MaxConcurrency="1", **units))
+    assert (run.status, run.error, len(run.events), run.told["left"]) == ("FAILED", error, 1, 3)
+    tolerant = machine(rendered, MaxConcurrency="1", FailureTolerance="1", **units)
+    run = execute(REQUEST, error, "Incomplete", "complete", machine=tolerant)
+    assert (run.status, run.error, len(run.events), run.told["left"]) == ("FAILED", error, 4, 0)
+    run = execute(REQUEST, "Incomplete", error, error, "complete", machine=tolerant)
+    assert (run.status, run.error, len(run.events), run.told["left"]) == ("FAILED", error, 3, 1)
+
+
+def test_what_is_unfinished_in_a_wave_is_repeated_before_the_next_begins(rendered, execute, units):
+    run = execute(REQUEST, "Unfinished", "Unfinished", "complete", machine=machine(rendered, **units))
+    assert (run.status, run.waits) == ("SUCCEEDED", [30, 60])
+    assert [it["accounts"] for it in run.events[:3]] == [[MEMBERS[0]]] * 3 and len(run.events) == 4
+
+
+# ---- Whom it can't reach ------------------------------------------------------------------------------------------------
+
+
+def refusal(account: str, region: str = "us-east-1", code: str = "AccessDenied", message: str = "not authorized to perform: sts:AssumeRole") -> dict:
+    return {"account": account, "region": region, "error": {"code": code, "message": message}}
+
+
+def test_the_real_function_reaches_the_rest_and_it_rings_once_for_each_change(organization, execute, real):
+    """Two member accounts, one of them quarantined."""
+    one, two = MEMBERS[:2]
+    organization.instances = [instance(one), instance(two)]
+
+    def night(*quarantined: str):
+        real.fleet([ACCOUNT, one, two], quarantined)
+        run = execute(REQUEST, function=real)
+        stopped = {it["account"] for it in real.instances() if it["state"] != "running"}
+        assert stopped == {ACCOUNT, one, two} - set(quarantined)
+        return run
+
+    first = night(two)
+    assert (first.status, first.error) == ("FAILED", "Unreachable")
+    assert first.told["unreachable"] == {"count": 1, "accounts": [two], "changed": [two]}
+    assert (first.told["runs"][0]["outcome"], first.told["runs"][0]["message"]) == ("complete", "office: stopped 2 of 2")
+    for _ in range(2):
+        same = night(two)
+        assert (same.status, same.told["unreachable"]) == ("SUCCEEDED", {"count": 1, "accounts": [two], "changed": []})
+    # As many, but another.
+    other = night(one)
+    assert (other.status, other.error) == ("FAILED", "Unreachable")
+    assert other.told["unreachable"] == {"count": 1, "accounts": [one], "changed": [one, two]}
+    assert night(one).status == "SUCCEEDED"
+    assert night().told["unreachable"] == {"count": 0, "accounts": [], "changed": [one]}
+    assert night().status == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(
+    ("regions", "action"),
+    [
+        ({"regions": "all"}, "DescribeRegions"),
+        ({}, "DescribeInstances"),
+        ({"regions": ["us-east-1", "eu-west-1"]}, "DescribeInstances"),
+    ],
+)
+def test_the_real_function_passes_over_an_account_in_which_a_policy_denies_all(organization, execute, real, regions, action):
+    one, two = MEMBERS[:2]
+    organization.instances = [instance(one), instance(two)]
+    message = f"You are not authorized to perform this operation. User: arn:aws:sts::{two}:assumed-role/curfew-member/curfew-office is not authorized to perform: ec2:{action} with an explicit deny in a service control policy."
+    fault = {"action": action, "account": two, "then": {"refuse": {"code": "UnauthorizedOperation", "message": message, "status": 403}}}
+    real.fleet([ACCOUNT, one, two], faults=[fault])
+    assert execute(REQUEST | regions, function=real).error == "Unreachable"
+    again = execute(REQUEST | regions, function=real)
+    assert (again.status, again.told["unreachable"]["accounts"]) == ("SUCCEEDED", [two]), again.told
+    assert again.events[0]["accounts"] == [ACCOUNT, one]
+
+
+@pytest.mark.parametrize("accounts", ["self", ["self"], [ACCOUNT]])
+def test_the_real_function_takes_one_s_own_account_alone(execute, real, accounts):
+    real.fleet([ACCOUNT])
+    run = execute(REQUEST | {"accounts": accounts}, function=real)
+    assert (run.status, run.told["runs"][0]["message"]) == ("SUCCEEDED", "office: stopped 1 of 1"), run.told
+
+
+def test_an_account_of_which_some_region_answers_is_worked_on(organization, execute):
+    organization.instances = [instance(it) for it in MEMBERS[:3]]
+    refused = [refusal(MEMBERS[0]), refusal(MEMBERS[1]), refusal(MEMBERS[1], "eu-west-1")]
+    run = execute(REQUEST | {"regions": ["us-east-1", "eu-west-1"]}, "complete", refused=refused)
+    assert run.told["unreachable"]["accounts"] == [MEMBERS[1]]
+    one_region = [refusal(MEMBERS[0], message="not authorized to perform: ec2:DescribeInstances"), refusal(MEMBERS[1])]
+    run = execute(REQUEST | {"regions": "all"}, "complete", refused=one_region)
+    assert run.told["unreachable"]["accounts"] == [MEMBERS[1]]
+    assert run.events[0]["accounts"] == [ACCOUNT, MEMBERS[0], MEMBERS[2]]
+
+
+@pytest.mark.parametrize("refused", [[refusal(MEMBERS[0], code="Throttling")], [refusal(MEMBERS[0], code="InternalFailure")], "Internal", "Lambda.Unknown"])
+def test_what_may_pass_leaves_nobody_out(organization, execute, refused):
+    organization.instances = [instance(MEMBERS[0])]
+    run = execute(REQUEST, "complete", refused=refused)
+    assert (run.status, run.told["unreachable"]["count"], run.events[0]["accounts"]) == ("SUCCEEDED", 0, [ACCOUNT, MEMBERS[0]])
+
+
+def test_more_than_are_borne_ring_each_time(rendered, organization, execute):
+    organization.instances = [instance(it) for it in MEMBERS[:5]]
+    refused = [refusal(it) for it in MEMBERS[:3]]
+    two, three = machine(rendered, MostUnreachable="2"), machine(rendered, MostUnreachable="3")
+    assert [execute(REQUEST, "complete", refused=refused, machine=two).error for _ in range(3)] == ["Unreachable"] * 3
+    assert [execute(REQUEST, "complete", refused=refused, machine=three).error for _ in range(3)] == ["Unreachable", None, None]
+
+
+def test_where_nobody_is_reached_it_rings_each_time_and_nothing_is_run(rendered, organization, execute):
+    organization.instances = [instance(MEMBERS[0])]
+    without = machine(rendered, ExceptAccounts=ACCOUNT)
+    for _ in range(2):
+        run = execute(REQUEST, "complete", refused=[refusal(MEMBERS[0])], machine=without)
+        assert (run.error, run.events) == ("Unreachable", [])
+
+
+def test_a_night_that_fails_remembers_too_whom_it_could_not_reach(execute):
+    refused = [refusal(MEMBERS[0])]
+    assert execute(REQUEST, "Incomplete", refused=refused).error == "Incomplete"
+    run = execute(REQUEST, "complete", refused=refused)
+    assert (run.status, run.told["unreachable"]) == ("SUCCEEDED", {"count": 1, "accounts": [MEMBERS[0]], "changed": []})
+
+
+def test_a_request_for_some_accounts_forgets_none_of_the_others(execute):
+    refused = [refusal(MEMBERS[0])]
+    assert execute(REQUEST, "complete", refused=refused).error == "Unreachable"
+    some = execute(REQUEST | {"accounts": [MEMBERS[1]]}, "complete")
+    assert (some.status, some.told["unreachable"]) == ("SUCCEEDED", {"count": 1, "accounts": [MEMBERS[0]], "changed": []})
+    assert execute(REQUEST, "complete", refused=refused).status == "SUCCEEDED"
+
+
+def test_where_the_execution_before_can_t_be_asked_whoever_is_not_reached_rings_and_all_others_are_worked_on(execute, monkeypatch):
+    refused = [refusal(MEMBERS[0])]
+    for _ in range(2):
+        run = execute(REQUEST, "complete", refused=refused)
+    assert run.status == "SUCCEEDED"
+    monkeypatch.setattr(StepFunctionBackend, "list_executions", lambda *_, **__: 1 / 0)
+    run = execute(REQUEST, "complete", refused=refused)
+    assert (run.error, len(run.events), run.told["unreachable"]["changed"]) == ("Unreachable", 1, [MEMBERS[0]])
+
+
+def test_one_that_has_left_the_organization_is_no_change(organization, execute):
+    refused = [refusal(MEMBERS[0])]
+    assert execute(REQUEST, "complete", refused=refused).error == "Unreachable"
+    organization.instances = organization.instances[1:]
+    run = execute(REQUEST, "complete")
+    assert (run.status, run.told["unreachable"]) == ("SUCCEEDED", {"count": 0, "accounts": [], "changed": []})
+
+
+# ---- Again and again ----------------------------------------------------------------------------------------------------
 
 
 def test_what_is_unfinished_is_repeated_with_the_same_event_until_it_is_done(execute):
     run = execute(REQUEST | {"scheduled_time": DUE}, "Unfinished", "Unfinished", "complete")
-    assert (run.status, run.output) == ("SUCCEEDED", {"outcome": "complete"})
+    assert (run.status, run.told["runs"]) == ("SUCCEEDED", [{"accounts": 121, "outcome": "complete", "message": "office: stopped 1 of 1"}])
     assert run.waits == [30, 60]
     assert len(run.events) == 3 and run.events[0] == run.events[1] == run.events[2]
-    assert run.visited.count("ListAccounts") == 2, "listed once, page by page: a retry meets the accounts of the first run"
+    assert run.visited.count("ListInstances") == 2, "listed once, page by page: a retry meets the accounts of the first run"
 
 
 @pytest.mark.parametrize("error", ["Incomplete", "TooManyChanges", "InvalidRequest", "Internal"])
@@ -205,7 +539,7 @@ def test_a_tick_goes_to_all_accounts_and_is_late_after_five_minutes_as_everywher
     """What Lambda refused is asked for again until then. That something is left, a tick only tells: it succeeds."""
     tick = json.loads((ROOT / "infra/events/reconcile.json").read_text())
     run = execute(tick, "Lambda.TooManyRequestsException", "complete")
-    assert (run.status, run.visited.count("ListAccounts"), len(run.events)) == ("SUCCEEDED", 2, 2)
+    assert (run.status, run.visited.count("ListInstances"), len(run.events)) == ("SUCCEEDED", 2, 2)
     assert (run.events[0]["max_delay_minutes"], run.events[0]["role"], len(run.events[0]["accounts"])) == (5, "curfew-member", 121)
     target = template(rendered)["Resources"]["ReconcileSchedule"]["Properties"]["Target"]
     assert target["RetryPolicy"] == {"MaximumRetryAttempts": 0} and "DeadLetterConfig" not in target
@@ -249,10 +583,17 @@ def test_ten_thousand_accounts_fit_into_a_payload(execute):
 
 def test_the_state_machine_may_call_what_it_calls_and_nothing_else_but_its_log(definition):
     called = {re.sub(r"^arn:aws:states:::(aws-sdk:)?", "", it["Resource"]) for it in definition["States"].values() if "Resource" in it}
-    assert called == {"lambda:invoke", "organizations:listAccounts"}
+    assert called == {"lambda:invoke", "cloudformation:listStackInstances", "sfn:listExecutions", "sfn:describeExecution"}
     statements = json.loads((ROOT / "policy/organization-role.json").read_text())["Statement"]
     allowed = {action for it in statements for action in ([it["Action"]] if isinstance(it["Action"], str) else it["Action"])}
-    assert {it for it in allowed if not it.startswith("logs:")} == {"lambda:InvokeFunction", "organizations:ListAccounts"}
+    assert {it for it in allowed if not it.startswith("logs:")} == {
+        "lambda:InvokeFunction",
+        "cloudformation:ListStackInstances",
+        # Asked of a delegated administrator who lists them (terraform-provider-aws #32536).
+        "organizations:ListDelegatedAdministrators",
+        "states:DescribeExecution",
+        "states:ListExecutions",
+    }
 
 
 def test_every_account_gets_the_role_of_the_policy_folder(rendered):
@@ -265,14 +606,60 @@ def test_every_account_gets_the_role_of_the_policy_folder(rendered):
     assert json.loads(role["AssumeRolePolicyDocument"]["Fn::Sub"]) == policy("member-role-trust")
     [inline] = role["Policies"]
     assert json.loads(inline["PolicyDocument"]["Fn::Sub"][0]) == policy("member-role")
+    kms = member["Resources"]["MemberKmsPolicy"]
+    assert kms["Properties"]["Roles"] == [{"Ref": "Member"}]
+    assert json.loads(kms["Properties"]["PolicyDocument"]["Fn::Sub"][0]) == policy("execution-role-kms")
 
 
 def test_the_role_is_called_the_same_where_it_is_made_assumed_and_allowed(rendered, execute):
     made = filled(template(rendered, "member-role")["Resources"]["Member"]["Properties"]["RoleName"])
-    assert execute(REQUEST | {"accounts": "self"}, "complete").events[0]["role"] == made
+    assert execute(REQUEST, "complete").events[0]["role"] == made
     allowed = template(rendered)["Resources"]["ExecutionAccountsPolicy"]["Properties"]["PolicyDocument"]
     [statement] = json.loads(filled(allowed))["Statement"]
     assert statement["Resource"] == f"arn:aws:iam::*:role/{made}"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "keys"),
+    [
+        ({}, None),
+        ({"EncryptedVolumes": "yes"}, ["arn:aws:kms:*:*:key/*"]),
+        ({"EncryptedVolumes": "yes", "KmsKeyArns": f"{KEY}1,{KEY}2"}, [f"{KEY}1", f"{KEY}2"]),
+        ({"KmsKeyArns": f"{KEY}1"}, [f"{KEY}1"]),
+    ],
+)
+def test_an_account_s_role_may_start_encrypted_volumes_by_yes_and_only_with_the_keys_named(cloud, rendered, parameters, keys):
+    cloudformation, iam = cloud.client("cloudformation"), cloud.client("iam")
+    given = {"Curfew": "curfew", "CurfewAccount": ACCOUNT, "ExecutionRole": "curfew-1", "OrganizationId": "o-0a1b2c3d4e", "ManagedTag": "curfew=yes"}
+    cloudformation.create_stack(
+        StackName="member",
+        TemplateBody=(rendered / "member-role.yaml").read_text(),
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in (given | parameters).items()],
+    )
+    cloudformation.get_waiter("stack_create_complete").wait(StackName="member", WaiterConfig={"Delay": 1})
+    try:
+        names = iam.list_role_policies(RoleName="curfew-member")["PolicyNames"]
+        assert sorted(names) == (["curfew"] if keys is None else ["curfew", "curfew-kms"])
+        if keys:
+            [statement] = iam.get_role_policy(RoleName="curfew-member", PolicyName="curfew-kms")["PolicyDocument"]["Statement"]
+            assert (statement["Action"], statement["Resource"]) == ("kms:CreateGrant", keys)
+            assert statement["Condition"]["StringLike"] == {"kms:ViaService": "ec2.*.amazonaws.com"}
+    finally:
+        cloudformation.delete_stack(StackName="member")
+        cloudformation.get_waiter("stack_delete_complete").wait(StackName="member", WaiterConfig={"Delay": 1})
+
+
+def test_the_hub_s_role_may_start_encrypted_volumes_as_the_accounts_may(rendered):
+    hub, member = template(rendered, "curfew"), template(rendered, "member-role")
+    for it in ("Encrypted", "HasKeys"):
+        assert hub["Conditions"][it] == member["Conditions"][it]
+    one, other = hub["Resources"]["ExecutionKmsPolicy"], member["Resources"]["MemberKmsPolicy"]
+    assert (one["Condition"], one["Properties"]["PolicyDocument"]) == (other["Condition"], other["Properties"]["PolicyDocument"])
+    assert template(rendered)["Resources"]["MemberRoles"]["Properties"]["Parameters"][-2:] == [
+        {"ParameterKey": "EncryptedVolumes", "ParameterValue": {"Ref": "EncryptedVolumes"}},
+        {"ParameterKey": "KmsKeyArns", "ParameterValue": {"Fn::Join": [",", {"Ref": "KmsKeyArns"}]}},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -331,7 +718,7 @@ def scripted() -> bytes:
 
 
 def rendered_with_accounts(folder, accounts: list[str]) -> str:
-    """As who gives the role to some units only has it: the accounts stand in the event."""
+    """MiniStack can't list who has the role: the accounts stand in the event."""
     for part in ("infra", "policy"):
         shutil.copytree(ROOT / part, folder / part)
     event = folder / "infra/events/stop-7pm.json"
@@ -355,7 +742,8 @@ def deployed(tmp_path_factory):
             Role=role["Arn"],
             Timeout=900,
             Code={"ZipFile": scripted()},
-            Environment={"Variables": {"WORDS": "Unfinished Unfinished complete"}},
+            # The first is the look's.
+            Environment={"Variables": {"WORDS": "complete Unfinished Unfinished complete"}},
         )
         at = datetime.now(timezone.utc) + timedelta(seconds=80)
         parameters = {
@@ -391,7 +779,8 @@ def test_deployed_its_schedule_starts_it_and_it_repeats_the_function_until_it_is
 
     [execution] = until("the schedule has started it, and it ended", 180, ended)
     assert execution["status"] == "SUCCEEDED"
-    events = until("the function's log", 20, lambda: (them := cloud.lines("curfew")) and len(them) == 3 and them)
+    look, *events = until("the function's log", 20, lambda: (them := cloud.lines("curfew")) and len(them) == 4 and them)
+    assert (look["name"], look["dry_run"], look["role"]) == (LOOK, True, "curfew-member")
     assert events[0] == events[1] == events[2]
     shipped = json.loads((ROOT / "infra/events/stop-7pm.json").read_text())
     given = {"accounts": ["self", "444455556666"], "role": "curfew-member", "max_delay_minutes": 240, "timezone": "UTC"}
@@ -420,6 +809,7 @@ def test_deployed_the_functions_role_may_assume_the_member_role(deployed):
     policy = cloud.client("iam").get_role_policy(RoleName="curfew-ExecutionRole-1", PolicyName="curfew-accounts")
     [statement] = policy["PolicyDocument"]["Statement"]
     assert (statement["Action"], statement["Resource"]) == ("sts:AssumeRole", "arn:aws:iam::*:role/curfew-member")
+    assert statement["Condition"] == {"StringEquals": {"aws:ResourceOrgID": "o-0a1b2c3d4e"}}
 
 
 def test_undeployed_nothing_of_it_is_left(deployed):

@@ -43,6 +43,7 @@ WRONG = [
     ("Architecture", {"Architecture": "arm"}),
     ("Email", {"Email": "platform"}),
     ("KmsKeyArns", {"KmsKeyArns": "alias/ebs"}),
+    ("EncryptedVolumes", {"EncryptedVolumes": "perhaps"}),
     ("Live", {"Live": "perhaps"}),
     ("Live", {"Live": "yes"}),
     ("Paused", {"Paused": "yes"}),
@@ -140,8 +141,9 @@ def test_ticks_may_come_more_often_and_at_other_minutes(tmp_path, cron):
     assert ended.returncode == 0, ended.stderr
 
 
-def test_yaml_reads_off_as_false_and_we_as_off(tmp_path):
-    assert render(tmp_path, "StartAt: off\n").returncode == 0
+def test_yaml_reads_off_and_no_as_false_and_we_as_what_was_written(tmp_path):
+    ended = render(tmp_path, "StartAt: off\nEncryptedVolumes: no\n")
+    assert ended.returncode == 0, ended.stderr
 
 
 def shipped(event: str) -> dict:

@@ -5,17 +5,33 @@ The evaluator is the one inside MiniStack: its SimulateCustomPolicy takes no con
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 
 import parliament
 import pytest
-from conftest import ROOT
+from conftest import BIN, ROOT
 from ministack.core.iam_evaluator import EvalContext, evaluate, parse_policy_document
 
 ACCOUNT = "111122223333"
 INSTANCE = f"arn:aws:ec2:eu-west-1:{ACCOUNT}:instance/i-0abc12345678def00"
 ELSEWHERE = "arn:aws:ec2:eu-west-1:444455556666:instance/i-0abc12345678def00"
 LICENSE = f"arn:aws:license-manager:eu-west-1:{ACCOUNT}:license-configuration:lic-0abc"
+LICENSE_OF_ANOTHER = LICENSE.replace(ACCOUNT, "444455556666")
+GROUP = f"arn:aws:resource-groups:eu-west-1:{ACCOUNT}:group/hosts"
 KEY = "arn:aws:kms:us-east-1:111122223333:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f"
+# As EC2 asks for it where an instance with encrypted volumes starts (KMS developer guide, "Amazon EC2 example two").
+GRANT = {
+    "kms:GrantIsForAWSResource": "true",
+    "kms:ViaService": "ec2.us-east-1.amazonaws.com",
+    "kms:EncryptionContextKeys": ["aws:ebs:id"],
+    "kms:GrantOperations": ["Decrypt"],
+}
+OURS_ORGANIZATION = {"aws:ResourceOrgID": "o-0a1b2c3d4e"}
+# In the rendered policies every stack has the same name.
+STATE_MACHINE = "curfew"
+STACK_SET = "arn:aws:cloudformation:us-east-1:{}:stackset/{}:0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f"
 OURS = {"aws:ResourceTag/curfew": "yes"}
 MARK = {"aws:TagKeys": ["curfew:stopped-at"]}
 ROLES = ["execution-role", "member-role"]
@@ -35,8 +51,11 @@ SWITCHING = [
             (verb, ELSEWHERE, OURS, False),
         ]
     ],
-    ("ec2:StartInstances", LICENSE, {}, True),
-    ("ec2:StopInstances", LICENSE, {}, False),
+    *[
+        row
+        for it in (LICENSE, LICENSE_OF_ANOTHER, GROUP, GROUP.replace(ACCOUNT, "444455556666"))
+        for row in [("ec2:StartInstances", it, {}, True), ("ec2:StopInstances", it, {}, False), ("ec2:RunInstances", it, {}, False)]
+    ],
     *[
         row
         for verb in ("ec2:CreateTags", "ec2:DeleteTags")
@@ -63,12 +82,28 @@ OTHERS = [
     ("execution-role", "sqs:SendMessage", f"arn:aws:sqs:us-east-1:{ACCOUNT}:curfew-DeadLetters", {}, True),
     ("execution-role", "sqs:SendMessage", f"arn:aws:sqs:us-east-1:{ACCOUNT}:orders", {}, False),
     ("execution-role", "sqs:ReceiveMessage", f"arn:aws:sqs:us-east-1:{ACCOUNT}:curfew-DeadLetters", {}, False),
-    ("execution-role", "kms:CreateGrant", KEY, {"kms:GrantIsForAWSResource": "true"}, False),
-    ("execution-role-kms", "kms:CreateGrant", KEY, {"kms:GrantIsForAWSResource": "true"}, True),
-    ("execution-role-kms", "kms:CreateGrant", KEY, {"kms:GrantIsForAWSResource": "false"}, False),
-    ("execution-role-kms", "kms:CreateGrant", KEY, {}, False),
-    ("execution-role-kms", "kms:CreateGrant", KEY.replace("0a1b2c3d-", "ffffffff-", 1), {"kms:GrantIsForAWSResource": "true"}, False),
-    ("execution-role-kms", "kms:Decrypt", KEY, {"kms:GrantIsForAWSResource": "true"}, False),
+    ("execution-role", "kms:CreateGrant", KEY, GRANT, False),
+    ("member-role", "kms:CreateGrant", KEY, GRANT, False),
+    ("execution-role-kms", "kms:CreateGrant", KEY, GRANT, True),
+    ("execution-role-kms", "kms:CreateGrant", KEY, GRANT | {"kms:ViaService": "ec2.eu-west-1.amazonaws.com"}, True),
+    *[
+        ("execution-role-kms", "kms:CreateGrant", KEY, GRANT | wrong, False)
+        for wrong in (
+            {"kms:GrantIsForAWSResource": "false"},
+            {"kms:GrantIsForAWSResource": None},
+            {"kms:ViaService": "rds.us-east-1.amazonaws.com"},
+            {"kms:ViaService": None},
+            {"kms:EncryptionContextKeys": ["aws:s3:arn"]},
+            {"kms:EncryptionContextKeys": ["aws:ebs:id", "aws:s3:arn"]},
+            {"kms:EncryptionContextKeys": None},
+            {"kms:GrantOperations": ["Decrypt", "Encrypt"]},
+            {"kms:GrantOperations": ["GenerateDataKey"]},
+            {"kms:GrantOperations": None},
+        )
+    ],
+    ("execution-role-kms", "kms:CreateGrant", KEY.replace("0a1b2c3d-", "ffffffff-", 1), GRANT, False),
+    ("execution-role-kms", "kms:Decrypt", KEY, GRANT, False),
+    ("execution-role-kms", "kms:RetireGrant", KEY, GRANT, False),
     ("schedules-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, True),
     ("schedules-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:billing", {}, False),
     ("schedules-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew:tick", {}, True),
@@ -76,14 +111,31 @@ OTHERS = [
     ("schedules-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:billing:tick", {}, False),
     ("schedules-role", "lambda:UpdateFunctionCode", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, False),
     ("schedules-role", "ec2:StopInstances", INSTANCE, OURS, False),
-    ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/curfew-member", {}, True),
-    ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/admin", {}, False),
-    ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/curfew-member-of-another", {}, False),
-    ("execution-role-accounts", "iam:PassRole", "arn:aws:iam::444455556666:role/curfew-member", {}, False),
+    ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/curfew-member", OURS_ORGANIZATION, True),
+    ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/curfew-member", {"aws:ResourceOrgID": "o-ffffffffff"}, False),
+    ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/curfew-member", {}, False),
+    ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/admin", OURS_ORGANIZATION, False),
+    ("execution-role-accounts", "sts:AssumeRole", "arn:aws:iam::444455556666:role/curfew-member-of-another", OURS_ORGANIZATION, False),
+    ("execution-role-accounts", "iam:PassRole", "arn:aws:iam::444455556666:role/curfew-member", OURS_ORGANIZATION, False),
     ("organization-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, True),
     ("organization-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:billing", {}, False),
     ("organization-role", "lambda:UpdateFunctionCode", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, False),
-    ("organization-role", "organizations:ListAccounts", "*", {}, True),
+    ("organization-role", "cloudformation:ListStackInstances", STACK_SET.format(ACCOUNT, "curfew-member"), {}, True),
+    # A delegated administrator's StackSet is the management account's.
+    ("organization-role", "cloudformation:ListStackInstances", STACK_SET.format("444455556666", "curfew-member"), {}, True),
+    ("organization-role", "cloudformation:ListStackInstances", STACK_SET.format(ACCOUNT, "baseline"), {}, False),
+    ("organization-role", "cloudformation:DeleteStackInstances", STACK_SET.format(ACCOUNT, "curfew-member"), {}, False),
+    ("organization-role", "organizations:ListDelegatedAdministrators", "*", {}, True),
+    ("organization-role", "organizations:ListAccounts", "*", {}, False),
+    *[
+        row
+        for action, kind, name in (("ListExecutions", "stateMachine", "{}"), ("DescribeExecution", "execution", "{}:0a1b"))
+        for row in [
+            ("organization-role", f"states:{action}", f"arn:aws:states:us-east-1:{ACCOUNT}:{kind}:{name.format(STATE_MACHINE)}", {}, True),
+            ("organization-role", f"states:{action}", f"arn:aws:states:us-east-1:{ACCOUNT}:{kind}:{name.format('billing')}", {}, False),
+        ]
+    ],
+    ("organization-role", "states:StartExecution", f"arn:aws:states:us-east-1:{ACCOUNT}:stateMachine:{STATE_MACHINE}", {}, False),
     ("organization-role", "organizations:CloseAccount", "*", {}, False),
     ("organization-role", "sts:AssumeRole", "arn:aws:iam::444455556666:role/curfew-member", {}, False),
     ("organization-role", "ec2:StopInstances", INSTANCE, OURS, False),
@@ -95,6 +147,17 @@ OTHERS = [
     *[
         ("read-only", action, INSTANCE, OURS | MARK, False)
         for action in ("ec2:StopInstances", "ec2:StartInstances", "ec2:CreateTags", "ec2:DeleteTags", "ec2:GetConsoleOutput")
+    ],
+    *[
+        ("read-only", action, "*", {}, True)
+        for action in ("cloudwatch:GetMetricData", "pricing:GetProducts", "ce:GetCostAndUsageWithResources", "ce:GetSavingsPlansUtilization")
+    ],
+    ("read-only", "logs:FilterLogEvents", f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/lambda/curfew", {}, True),
+    ("read-only", "logs:FilterLogEvents", f"arn:aws-cn:logs:cn-north-1:{ACCOUNT}:log-group:/aws/lambda/curfew", {}, True),
+    ("read-only", "logs:FilterLogEvents", f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/lambda/payroll", {}, False),
+    *[
+        ("read-only", action, "*", {}, False)
+        for action in ("cloudwatch:PutMetricData", "logs:DeleteLogGroup", "logs:StartQuery", "ce:UpdatePreferences", "ce:GetCostAndUsage")
     ],
     ("read-only", "sts:AssumeRole", "arn:aws:iam::444455556666:role/curfew-member", {}, False),
     ("deployer", "cloudformation:DeleteStack", f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/curfew/1", {}, True),
@@ -155,12 +218,45 @@ def test_the_member_role_may_do_on_ec2_exactly_what_the_execution_role_may():
     assert on_ec2[0] == on_ec2[1]
 
 
-# StartInstances on a license configuration is not in parliament's list (Instance Scheduler #213 met it); the account of
-# a transform is "aws" (CloudFormation user guide, "Control access").
-KNOWN = {"execution-role": ["RESOURCE_MISMATCH"], "member-role": ["RESOURCE_MISMATCH"], "deployer": ["INVALID_ARN"]}
+# parliament wants every statement to name what StartInstances must have, an instance, and for executions those of Map
+# runs and of Express, too; the account of a transform is "aws" (CloudFormation user guide, "Control access").
+KNOWN = {
+    "execution-role": ["RESOURCE_MISMATCH"],
+    "member-role": ["RESOURCE_MISMATCH"],
+    "organization-role": ["RESOURCE_MISMATCH"] * 2,
+    "deployer": ["INVALID_ARN"],
+}
 
 
 @pytest.mark.parametrize("policy", sorted({path.stem for path in (ROOT / "policy").glob("*.json")} - {"member-role-trust"}))
 def test_parliament_finds_nothing(rendered, policy):
     analyzed = parliament.analyze_policy_string((rendered / "policy" / f"{policy}.json").read_text())
     assert [it.issue for it in analyzed.findings] == KNOWN.get(policy, [])
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong"),
+    [
+        ("infra/organization.asl.json", '"Arguments": {', '"Argumets": {'),
+        ("infra/organization.asl.json", '"Assign": {', '"Asign": {'),
+        ("policy/member-role.json", "ec2:StopInstances", "ec2:StopInstance"),
+        ("policy/member-role-trust.json", "ArnLike", "ArnLiek"),
+        ("policy/organization-role.json", "cloudformation:ListStackInstances", "cloudformation:ListStackInstance"),
+    ],
+)
+def test_the_linter_looks_into_what_templates_hold_as_text(tmp_path, file, right, wrong):
+    """As `make lint` does."""
+    assert "objects.json" in re.search(r"^\t.*cfn-lint .*$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0]
+    for part in ("infra", "policy"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+
+    def lint() -> int:
+        subprocess.run([sys.executable, tmp_path / "infra/stack.py", "render", tmp_path], check=True)
+        return subprocess.run([BIN / "cfn-lint", tmp_path / "objects.json"], stdout=subprocess.DEVNULL).returncode
+
+    text = (tmp_path / file).read_text()
+    assert right in text
+    (tmp_path / file).write_text(text.replace(right, wrong))
+    assert lint() != 0
+    (tmp_path / file).write_text(text)
+    assert lint() == 0

@@ -83,7 +83,7 @@ fn shows_the_night_the_morning_and_the_weekend(output: &Output) {
     let weekend = weekend.join("\n").replace("Memorial Day", "Labor Day");
     assert_eq!(
         weekend,
-        r#"! Fri 12:00 crm BAD TAG "Mon-Fri 8-19": not hours that can be read; write
+        r#"! Fri 12:00 crm BAD TAG "Mon-Fri 8-19": can't be read as hours; write
 "Mo-Fr 08:00-19:00"
 Fri 19:00 web-1 … -3 stopped office closes
 Fri 19:00 lab stopped lab closes

@@ -18,22 +18,22 @@ const LOOKS: [&str; 4] = ["AssumeRole", "DescribeInstances", "DescribeRegions", 
 
 /// What a command said, and how it ended.
 #[derive(Debug)]
-struct Said {
-    out: String,
-    err: String,
-    code: i32,
+pub(crate) struct Said {
+    pub(crate) out: String,
+    pub(crate) err: String,
+    pub(crate) code: i32,
 }
 
 /// A person at a terminal: an AWS account, a home, an environment.
-struct Desk {
-    sim: Sim,
+pub(crate) struct Desk {
+    pub(crate) sim: Sim,
     /// With an empty home directory and a `PATH` of its own in it.
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     env: BTreeMap<String, String>,
 }
 
 impl Desk {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let sim = Sim::start().await;
         let name = sim.url().replace(|c: char| !c.is_ascii_alphanumeric(), "");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("curfew-{}-{name}", std::process::id()));
@@ -50,17 +50,17 @@ impl Desk {
         Self { sim, folder, env: env.map(|(name, value)| (name.to_owned(), value)).into() }
     }
 
-    fn env(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    fn without(mut self, name: &str) -> Self {
+    pub(crate) fn without(mut self, name: &str) -> Self {
         self.env.remove(name);
         self
     }
 
-    fn file(&self, name: &str, text: &str) {
+    pub(crate) fn file(&self, name: &str, text: &str) {
         std::fs::create_dir_all(self.folder.join(name).parent().unwrap()).unwrap();
         std::fs::write(self.folder.join(name), text).unwrap();
     }
@@ -73,7 +73,7 @@ impl Desk {
     }
 
     /// Runs a command with this on its standard input.
-    async fn with_input(&self, args: &[&str], input: &str) -> Said {
+    pub(crate) async fn with_input(&self, args: &[&str], input: &str) -> Said {
         let mut child = self.command(args).spawn().unwrap();
         // Who doesn't read it closes it.
         drop(child.stdin.take().unwrap().write_all(input.as_bytes()).await);
@@ -89,7 +89,7 @@ impl Desk {
         Said { out: text(output.stdout), err: text(output.stderr), code: output.status.code().unwrap() }
     }
 
-    async fn run(&self, args: &[&str]) -> Said {
+    pub(crate) async fn run(&self, args: &[&str]) -> Said {
         self.with_input(args, "").await
     }
 
@@ -221,6 +221,30 @@ async fn nothing_but_looks_goes_out_whatever_the_event_asks_for() {
     let policy: Value = serde_json::from_str(include_str!("../../policy/read-only.json")).unwrap();
     let allowed = &policy["Statement"][0]["Action"];
     assert_eq!(allowed, &json!(["ec2:DescribeInstances", "ec2:DescribeRegions"]));
+}
+
+#[tokio::test]
+async fn what_ticks_have_told_of_before_is_told_anew() {
+    let mut world = World::new().await;
+    world.sim.add(ours("lab").tag("curfew:hours", "lab"));
+    world.sim.add(ours("late").tag("curfew:hours", "lab").tag("curfew:exempt", "true"));
+    world.sim.add(ours("always").tag("curfew:hours", "24/7"));
+    // Closed for two hours.
+    let at = |hours| (Utc::now() - TimeDelta::hours(hours)).format("%H:%M").to_string();
+    let event = json!({
+        "action": "reconcile", "tags": {"curfew": "yes"}, "hours": {"lab": format!("Mo-Su {}-{}", at(5), at(2))}
+    });
+    let told = world.invoke(with(event.clone(), json!({"dry_run": true}))).await;
+    assert_eq!((told.names("would_change"), told.names("skipped")), (names([]), names([])), "a tick is quiet by now");
+
+    let mut desk = Desk::new().await;
+    desk.env.insert("AWS_ENDPOINT_URL".to_owned(), world.sim.url());
+    let said = desk.plan(&event, &[]).await;
+    for name in ["lab", "late"] {
+        assert!(said.out.lines().any(|line| line.contains(&format!("  {name} "))), "{name}: {}", said.out);
+    }
+    let end = "curfew: would stop 1 of 3; left 1 alone (1 exempt)\nNot listed: 1 as_scheduled\n";
+    assert!(said.out.ends_with(end), "{}", said.out);
 }
 
 #[tokio::test]
@@ -630,7 +654,7 @@ async fn help_the_manual_and_completions_know_every_command() {
     assert_eq!(desk.run(&["man", "plans"]).await.code, 1);
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = desk.run(&["completions", shell]).await;
-        for command in ["check", "plan"] {
+        for command in ["check", "plan", "takeover"] {
             assert!(script.out.contains(command) && script.code == 0, "{shell}: {command}");
             assert!(manual.contains(command), "{command} in the manual");
         }

@@ -1,4 +1,4 @@
-//! Running hours: nights and weeks of ticks on the pretend EC2's clock, and what people do between them.
+//! Running hours: nights and weeks of ticks on the simulated EC2's clock, and what people do between them.
 
 mod edges;
 mod nights;

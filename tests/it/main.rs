@@ -31,6 +31,7 @@ mod services;
 mod soup;
 mod starts;
 mod suggest;
+mod takeover;
 mod throttling;
 mod told;
 mod transient;

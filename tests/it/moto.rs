@@ -525,7 +525,7 @@ async fn where_moto_is_not_like_aws_ec2_sim_is_as_far_as_aws_says() {
 // ---- The ways to ask ----
 
 /// moto, running until this is dropped.
-struct Moto {
+pub(crate) struct Moto {
     ec2: Ec2,
     /// Where it has machines.
     regions: BTreeSet<String>,
@@ -533,7 +533,7 @@ struct Moto {
 }
 
 impl Moto {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/moto_server");
         assert!(program.exists(), "{} is missing: `make test` installs it", program.display());
         let mut server = Command::new(program)
@@ -558,6 +558,11 @@ impl Moto {
         // It writes a line for each call, and would wait if nobody read them.
         tokio::spawn(async move { copy(&mut stderr.into_inner(), &mut sink()).await });
         Self { ec2: Ec2::at(url), regions: BTreeSet::new(), server }
+    }
+
+    /// Returns where it listens.
+    pub(crate) fn url(&self) -> &str {
+        &self.ec2.url
     }
 
     /// Launches a machine with the type and the tags of this one, and returns its id.

@@ -147,8 +147,8 @@ const MALFORMED: &[&str] = &[
 fn still(message: &str) -> String {
     let mut words: Vec<&str> = message.split(' ').collect();
     for at in 1..words.len() {
-        if words[at - 1] == "is" && words.get(at + 1) == Some(&"now;") {
-            words[at] = "[now]";
+        if words[at - 1] == "now" && words[at].ends_with(");") {
+            words[at] = "[now]);";
         }
         if words[at - 1] == "like" && words[at].starts_with("\"20") && message.contains("RFC 3339") {
             words[at] = "[now]";
@@ -248,9 +248,9 @@ async fn hostile_events_are_refused_in_few_words_and_the_next_event_works() {
         ),
         (
             json!({"action": "stop", "tags": {"curfew": many_values}}).to_string().into_bytes(),
-            "201 values in all, EC2 takes 200",
+            "201 values in all, but EC2 takes 200",
         ),
-        (json!({"action": "stop", "tags": many_keys}).to_string().into_bytes(), "51 in all, EC2 takes 50"),
+        (json!({"action": "stop", "tags": many_keys}).to_string().into_bytes(), "51 in all, but EC2 takes 50"),
         (Value::Object(many_unknown).to_string().into_bytes(), "5002 problems, nothing was called"),
         (
             json!({"action": "stop", "tags": {"curfew": "yes"}, "name": "a".repeat(65)}).to_string().into_bytes(),

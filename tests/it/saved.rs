@@ -93,8 +93,9 @@ fn october() -> Vec<Value> {
     vec![
         // web-1 is off 13 h; 15 h until a person starts it on Saturday at 10:00, which the next stop tells; 37 h to Monday.
         off_since("2025-10-01T19:00:00", 1, "web-1", "2025-09-29T08:00:00"),
-        on("2025-10-02T08:00:00", 1, "web-1"),
-        off_since("2025-10-03T19:00:00", 1, "web-1", "2025-10-02T07:59:00"),
+        // told three minutes after it was done
+        on("2025-10-02T08:03:00", 1, "web-1"),
+        off_since("2025-10-03T19:00:00", 1, "web-1", "2025-10-02T08:00:00"),
         off_since("2025-10-04T19:00:00", 1, "web-1", "2025-10-04T10:00:00"),
         // told twice: the second found it stopping
         with(off_since("2025-10-04T19:01:00", 1, "web-1", "2025-10-04T10:00:00"), json!({ "from": "stopping" })),
@@ -277,6 +278,26 @@ async fn what_was_billed_is_shown_only_when_asked_for_and_its_price_first() {
     let day = |name: &str| asked["TimePeriod"][name].as_str().unwrap().parse::<chrono::NaiveDate>().unwrap();
     assert_eq!(day("End") - day("Start"), TimeDelta::days(14), "{asked}");
 
+    // All that was asked is in the policy for those who look.
+    let policy: Value = serde_json::from_str(include_str!("../../policy/read-only.json")).unwrap();
+    let statements = policy["Statement"].as_array().unwrap().iter().map(|it| it["Action"].to_string());
+    let allowed = statements.collect::<String>();
+    for (service, operation) in [
+        ("logs", "FilterLogEvents"),
+        ("pricing", "GetProducts"),
+        ("ce", "GetCostAndUsageWithResources"),
+        ("ce", "GetSavingsPlansUtilization"),
+    ] {
+        assert!(
+            !aws.asked(operation).is_empty() && allowed.contains(&format!("\"{service}:{operation}\"")),
+            "{operation}"
+        );
+    }
+    assert_eq!(
+        aws.operations(),
+        names(["FilterLogEvents", "GetCostAndUsageWithResources", "GetProducts", "GetSavingsPlansUtilization"])
+    );
+
     let lines = Arc::new(october());
     let denied = Services::start(move |operation, input| match operation {
         "FilterLogEvents" => Ok(log_events(&lines, input)),
@@ -323,7 +344,7 @@ async fn what_the_function_tells_is_what_is_read() {
     let told: Value = serde_json::from_str(&said.out).unwrap();
     let hours = told["hours_off"].as_f64().unwrap();
     // 2 × 10 h × $0.0104 = $0.208
-    assert!((20.0..20.1).contains(&hours) && told["saved"] == json!({"USD": "0.21"}), "{told:#}");
+    assert!((19.99..20.1).contains(&hours) && told["saved"] == json!({"USD": "0.21"}), "{told:#}");
     assert!(aws.asked("GetProducts").is_empty(), "the file is enough");
 }
 

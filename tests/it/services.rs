@@ -1,6 +1,7 @@
 //! A double of AWS's services that speak JSON (Smithy, "AWS JSON 1.0 and 1.1"): it answers as a test says, and keeps what it
 //! was asked.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -32,6 +33,12 @@ impl Services {
             }
         });
         Self { url, asked }
+    }
+
+    /// The operations that were called.
+    pub(crate) fn operations(&self) -> BTreeSet<String> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().filter_map(|(target, _)| Some(target.rsplit_once('.')?.1.to_owned())).collect()
     }
 
     /// The inputs with which an operation was called.

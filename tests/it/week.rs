@@ -371,6 +371,23 @@ async fn what_strangers_write_into_tags_stays_text() {
     }
 }
 
+#[tokio::test]
+async fn a_calendar_takes_each_period_of_each_schedule_once() {
+    let (sim, folder) = (Sim::start().await, Folder::new());
+    let [stop, start, hours] = ["stop-7pm", "start-8am", "reconcile"].map(|name| format!("infra/events/{name}.json"));
+    let uids = async |events: &[&str]| {
+        let file = folder.file("week.ics");
+        shown(&sim, &[events, &["--from", "2026-11-23", "--ics", &file]].concat(), &[]).await;
+        let text = std::fs::read_to_string(&file).unwrap();
+        text.lines().filter(|line| line.starts_with("UID:")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    // The pair and the hours have one name, and begin at the same times.
+    let all = uids(&[&stop, &start, &hours, &hours]).await;
+    assert_eq!(all.len(), 10, "{all:?}");
+    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 10, "{all:?}");
+    assert_eq!(uids(&[&hours]).await.iter().filter(|uid| all.contains(uid)).count(), 5, "they stay what they are");
+}
+
 /// `INSTA_UPDATE=always` writes it anew.
 #[tokio::test]
 async fn the_picture_in_the_readme_is_what_the_tool_draws() {

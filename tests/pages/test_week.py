@@ -170,7 +170,8 @@ def test_it_prints_on_few_pages_black_on_white_whatever_the_theme(opened):
     is_legible(page)
     pdf = page.pdf(format="A4")
     assert pdf.startswith(b"%PDF-")
-    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 2
+    # Two, or three where letters are wider.
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) in (2, 3)
 
 
 def test_its_figures_are_those_of_json(opened, week):

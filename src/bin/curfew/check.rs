@@ -70,13 +70,13 @@ fn shown(event: &EventFile, now: DateTime<Utc>) -> String {
 fn texts(written: Option<&Value>) -> String {
     match written {
         Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(texts)) => texts.iter().map(|text| texts_or(text)).collect::<Vec<_>>().join(", or "),
+        Some(Value::Array(texts)) => texts.iter().map(text_or).collect::<Vec<_>>().join(", or "),
         Some(Value::Object(fields)) => texts(fields.get("open")),
         _ => String::new(),
     }
 }
 
-fn texts_or(text: &Value) -> String {
+fn text_or(text: &Value) -> String {
     text.as_str().unwrap_or_default().to_owned()
 }
 

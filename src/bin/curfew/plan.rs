@@ -59,11 +59,13 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let (begun, now) = (Instant::now(), Utc::now());
     let event = events::read(&args.event, now)?;
     let request = &event.request;
-    if let Some(id) = &args.instance {
-        return instance::run(&event, id, &args.account, now).await;
-    }
     let as_of = request.scheduled_time.map_or(now, |due| due.min(now));
     let late = (now - as_of).to_std().unwrap_or(Duration::ZERO);
+    if let Some(id) = &args.instance {
+        // Of one that comes too late, people want to know what it would do in time.
+        let as_of = if late > request.max_delay { now } else { as_of };
+        return instance::run(&event, id, &args.account, as_of, now).await;
+    }
     if late > request.max_delay {
         let stale = Report::of_stale(request, late, begun.elapsed());
         return match args.json {
@@ -202,7 +204,7 @@ fn shown(event: &EventFile, access: &Access, preview: &Preview, report: &Report,
     text.push_str(&terminal::table(&rows, 2, width));
     text.push_str(&troubles(report, width));
     text.push('\n');
-    text.push_str(&format!("{HEADING}{}{HEADING:#}", terminal::wrapped(&report.message, width)));
+    text.push_str(&format!("{HEADING}{}{HEADING:#}\n", terminal::wrapped(&report.message, width).trim_end()));
     if report.outcome == Verdict::Complete && !report.suspicious {
         text.push_str(&unlisted(report));
     }

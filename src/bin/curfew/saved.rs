@@ -141,7 +141,9 @@ impl Unpriced {
         match self {
             Self::Gone => format!("No money is counted for {those} gone by now: EC2 no longer tells the type."),
             Self::Unseen => format!("No money is counted for {those} in accounts that could not be looked at."),
-            Self::Spot => format!("No money is counted for {those} on the Spot market: its prices change all the time."),
+            Self::Spot => {
+                format!("No money is counted for {those} on the Spot market: its prices change all the time.")
+            }
             Self::Host => format!("No money is counted for {those} on Dedicated Hosts: they are paid for either way."),
             Self::Unknown(Key { region, kind, operation, tenancy }) => format!(
                 "No money is counted for {those} of {kind}: no price is known in {region} ({operation}, tenancy {tenancy}). A file can tell it: --prices."

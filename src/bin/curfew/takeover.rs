@@ -28,21 +28,23 @@ use crate::aws_json::{Client, DYNAMODB};
 use crate::problem::Problem;
 use crate::terminal;
 
-/// Both are asked to act every five minutes or so, and EC2 takes a minute to switch.
+/// It acts every five minutes, and EC2 takes a minute or two to switch.
 const SCHEDULER_SETTLES: TimeDelta = TimeDelta::minutes(12);
 /// Its policies run once an hour, at any minute of it.
 const CUSTODIAN_SETTLES: TimeDelta = TimeDelta::minutes(72);
 /// Tags of a large fleet take a minute to read.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Take over the schedules of another tool: write them as the event of a reconcile
+/// Take over another tool's schedules, as the event of a reconcile
 ///
-/// What doesn't carry over is named on standard error, with why, and what to do about it. With --shadow, nothing is written:
-/// what the event would do now is compared with what runs, so that a week without a difference is the proof.
+/// What doesn't carry over is named on standard error, with why, and what to do
+/// about it. With --shadow, nothing is written: what the event would do now is
+/// compared with what runs, so that a week without a difference is the proof.
 ///
-/// Exit status: 0, all is carried over, or there is no difference; 1, something is left out, or there are differences; 2, it
-/// could not be done.
+/// Exit status: 0, all is carried over, or there is no difference; 1, something
+/// is left out, or there are differences; 2, it could not be done.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     #[command(subcommand)]
     from: From,
@@ -56,9 +58,11 @@ enum From {
 
 /// Take over AWS Instance Scheduler's schedules and periods
 ///
-/// From its configuration table, which needs dynamodb:Scan, or from files: what `aws dynamodb scan --table-name …` prints, or
-/// what its own command line prints for describe-schedules and describe-periods (give both).
+/// From its configuration table, which needs dynamodb:Scan, or from files: what
+/// `aws dynamodb scan --table-name …` prints, or what its own command line prints
+/// for describe-schedules and describe-periods (give both).
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 struct SchedulerArgs {
     /// Exported configuration; - is standard input
     #[arg(value_name = "FILE.json", required_unless_present_any = ["table", "stack"], conflicts_with_all = ["table", "stack"])]
@@ -66,13 +70,13 @@ struct SchedulerArgs {
     /// Its configuration table
     #[arg(long, value_name = "NAME", conflicts_with = "stack")]
     table: Option<String>,
-    /// Its CloudFormation stack, whose table is then looked for (dynamodb:ListTables)
+    /// Its CloudFormation stack: needs dynamodb:ListTables, too
     #[arg(long, value_name = "NAME")]
     stack: Option<String>,
-    /// The tag that names an instance's schedule [default: the configuration's, else Schedule]
+    /// Its tag [default: the configuration's, else Schedule]
     #[arg(long, value_name = "KEY")]
     tag: Option<String>,
-    /// The zone of schedules that say none [default: the configuration's, else UTC]
+    /// Of schedules that say none [default: the configuration's, else UTC]
     #[arg(long, value_name = "ZONE")]
     timezone: Option<Tz>,
     #[command(flatten)]
@@ -83,8 +87,10 @@ struct SchedulerArgs {
 
 /// Take over Cloud Custodian's onhour and offhour policies
 ///
-/// From the policy file and the tags that instances have, which needs ec2:DescribeInstances.
+/// From the policy file and the tags that instances have, which needs
+/// ec2:DescribeInstances.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 struct CustodianArgs {
     /// Policy files; - is standard input
     #[arg(value_name = "POLICY.yml", required = true)]
@@ -106,7 +112,7 @@ struct Out {
     /// Write the event to a file [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Compare what the event would do now with what runs; for cron, for a week
+    /// Compare what the event would do now with what runs: for cron
     #[arg(long, conflicts_with = "output")]
     shadow: bool,
     /// With --shadow: as JSON, on one line
@@ -154,6 +160,9 @@ async fn from_custodian(args: CustodianArgs) -> Result<ExitCode, Problem> {
     let (mut policies, mut notes) = (Policies::default(), Notes::default());
     for path in &args.files {
         let text = read(path)?;
+        if text.trim().is_empty() {
+            return Err(Problem::new(format!("{} is empty", path.display())));
+        }
         let file = yaml::read(&text).and_then(|file| policies.add(&file, &mut notes));
         file.map_err(|why| Problem::new(format!("{} is no policy file of Cloud Custodian: {why}", path.display())))?;
     }

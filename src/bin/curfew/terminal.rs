@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use anstyle::Style;
 use console::{Term, measure_text_width};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::problem::Problem;
 
+/// What takes less needs no progress.
+const SOON: Duration = Duration::from_secs(1);
+/// How often a spinner turns.
+const TICK: Duration = Duration::from_millis(100);
 /// Blanks between columns.
 const GAP: usize = 2;
 /// Columns that the last of a table has at least.
@@ -162,17 +166,23 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Shows that something is under way, on standard error, once it takes over a second; nothing in a pipe.
+/// Shows that something is under way, on standard error, once it has taken a second; nothing in a pipe.
 pub(crate) fn spinner(what: impl Into<String>) -> ProgressBar {
-    let bar = ProgressBar::new_spinner();
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     if !stderr().is_terminal() {
-        return ProgressBar::hidden();
+        return bar;
     }
-    let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
-    if let Ok(style) = style {
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}, {elapsed}") {
         bar.set_style(style);
     }
     bar.set_message(what.into());
-    bar.enable_steady_tick(Duration::from_millis(100));
+    let shown = bar.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(SOON);
+        if !shown.is_finished() {
+            shown.set_draw_target(ProgressDrawTarget::stderr());
+            shown.enable_steady_tick(TICK);
+        }
+    });
     bar
 }

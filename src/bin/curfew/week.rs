@@ -97,6 +97,8 @@ pub(crate) struct Day {
 pub(crate) struct Schedule {
     /// The event's name.
     pub(crate) event: String,
+    /// What switches: `hours` or `crons`.
+    pub(crate) by: &'static str,
     /// What the tag says; of a pair, the event's name.
     pub(crate) name: String,
     /// Its hours or its crons, where the name doesn't say them.
@@ -357,7 +359,8 @@ impl Week {
         }
         // What the schedule says, and then what is special.
         rows.sort_by_key(|row| (row.line != line, std::cmp::Reverse(row.instances.len()), row.instances[0].clone()));
-        self.schedules.push(Schedule { event: event.to_owned(), name: name.to_owned(), says, line, rows });
+        let by = if hours_tag.is_some() { "hours" } else { "crons" };
+        self.schedules.push(Schedule { event: event.to_owned(), by, name: name.to_owned(), says, line, rows });
     }
 
     /// Returns its first moment, and the one after its last.
@@ -414,6 +417,7 @@ impl Week {
         let schedule = |it: &Schedule| {
             let mut told = line(&it.line);
             told["event"] = json!(it.event);
+            told["by"] = json!(it.by);
             told["name"] = json!(it.name);
             told["says"] = json!(it.says);
             told["rows"] = it.rows.iter().map(row).collect();

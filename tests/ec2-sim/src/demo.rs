@@ -1,6 +1,6 @@
 //! `ec2-sim demo`: a night, a morning and a long weekend, with the real function and the real `cargo lambda`.
 //!
-//! Every state shown is read back from the pretend EC2, every reason from the function's own report. Where the two
+//! Every state shown is read back from the simulated EC2, every reason from the function's own report. Where the two
 //! disagree, the demo says so and fails.
 
 mod processes;
@@ -37,7 +37,7 @@ const INTERRUPTED: u8 = 130;
 const NEXT: &str = "
 Everything is shut down again. Next:
   make test                        see it proven
-  cargo run -p ec2-sim -- --help   play with the pretend EC2 yourself";
+  cargo run -p ec2-sim -- --help   play with the simulated EC2 yourself";
 
 /// The files that the demo puts together.
 #[derive(Args)]
@@ -140,7 +140,7 @@ fn header(sim: &Sim, event: &Event) -> String {
     let selected: Vec<_> = machines.iter().filter(|machine| event.selects(machine)).collect();
     let running = selected.iter().filter(|machine| machine.state == "running").count();
     format!(
-        "Curfew {} against a pretend EC2 on this machine. No AWS account needed.\n\
+        "Curfew {} against a simulated EC2 on this machine. No AWS account needed.\n\
          {} instances; {} carry {event}, {running} of them running.",
         env!("CARGO_PKG_VERSION"),
         machines.len(),
@@ -151,7 +151,7 @@ fn header(sim: &Sim, event: &Event) -> String {
 /// Invokes the function once, and shows what became of the office.
 ///
 /// # Errors
-/// It could not be invoked, or its report and the pretend EC2 disagree.
+/// It could not be invoked, or its report and the simulated EC2 disagree.
 async fn act(hour: &str, file: &Path, sim: &Sim, processes: &mut Processes) -> Result<Act, String> {
     let event = Event::read(file)?;
     say(&format!("\n{hour}  cargo lambda invoke --data-file {}\n", file.display()))?;
@@ -171,7 +171,10 @@ async fn act(hour: &str, file: &Path, sim: &Sim, processes: &mut Processes) -> R
     lies.extend(act.ended.disagreement(&act.report));
     if !lies.is_empty() {
         let lies = lies.iter().map(|lie| format!("\n  {lie}")).collect::<String>();
-        return Err(format!("THE REPORT AND THE PRETEND EC2 DISAGREE:{lies}\nThe report says: {}", act.report.message));
+        return Err(format!(
+            "THE REPORT AND THE SIMULATED EC2 DISAGREE:{lies}\nThe report says: {}",
+            act.report.message
+        ));
     }
     Ok(act)
 }
@@ -237,7 +240,7 @@ async fn night(sim: &Sim, evening: &Act) -> Result<String, String> {
     let begun = Instant::now();
     while sim.machines().iter().any(|machine| matches!(machine.state.as_str(), "pending" | "stopping")) {
         if begun.elapsed() > SETTLE_LIMIT {
-            return Err("some instances of the pretend EC2 never settled".into());
+            return Err("some instances of the simulated EC2 never settled".into());
         }
         sleep(Duration::from_millis(50)).await;
     }

@@ -1,4 +1,4 @@
-//! A pretend Lambda: runs a real binary, hands it events, and kills it at the deadline. Knows nothing of EC2.
+//! A simulated Lambda: runs a real binary, hands it events, and kills it at the deadline. Knows nothing of EC2.
 
 mod process;
 mod runtime_api;

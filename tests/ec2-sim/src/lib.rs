@@ -1,4 +1,4 @@
-//! A pretend EC2 and a pretend Lambda host, both on loopback, for tests, benches and a look around.
+//! A simulated EC2 and a simulated Lambda host, both on loopback, for tests, benches and a look around.
 //!
 //! [`Sim`] keeps state and answers as EC2 does: calls that fail as a whole, transitions that take time, pages that
 //! may be empty, and whatever [`Fault`] it is told to play. It has as many accounts as its machines name, and as much

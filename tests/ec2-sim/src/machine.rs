@@ -1,4 +1,4 @@
-//! One pretend instance: what it is, and the words to describe it in a test or a fleet's JSON.
+//! One simulated instance: what it is, and the words to describe it in a test or a fleet's JSON.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

@@ -1,4 +1,4 @@
-//! The command `ec2-sim`: the pretend EC2 for other programs, and the demo.
+//! The command `ec2-sim`: the simulated EC2 for other programs, and the demo.
 
 mod demo;
 
@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use demo::Demo;
 
-/// A pretend EC2 on this computer, to try out programs that start, stop and tag instances. Costs nothing, breaks
+/// A simulated EC2 on this computer, to try out programs that start, stop and tag instances. Costs nothing, breaks
 /// nothing, and is gone when it ends.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLE)]
@@ -22,7 +22,7 @@ struct Arguments {
     verb: Verb,
 }
 
-const EXAMPLE: &str = r#"Example, with three pretend instances:
+const EXAMPLE: &str = r#"Example, with three simulated instances:
   echo '{"machines": [{"name": "web", "count": 3, "tags": {"curfew": "yes"}}]}' > fleet.json
   ec2-sim serve --port 4566 --fleet fleet.json
 and in another terminal:
@@ -48,7 +48,7 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         fleet: Option<PathBuf>,
     },
-    /// Show an evening, a morning and a weekend with Curfew: the real function, cargo lambda, and a pretend EC2
+    /// Show an evening, a morning and a weekend with Curfew: the real function, cargo lambda, and a simulated EC2
     Demo(Demo),
 }
 
@@ -67,7 +67,7 @@ async fn serve(port: u16, fleet: Option<PathBuf>) -> Result<(), Box<dyn Error>> 
     };
     let sim = Sim::listen(port).await.map_err(|error| format!("port {port}: {error}"))?;
     sim.load(fleet);
-    println!("EC2 is pretended at {url}; AWS_ENDPOINT_URL_EC2={url}", url = sim.url());
+    println!("Simulated EC2 at {url}; AWS_ENDPOINT_URL_EC2={url}", url = sim.url());
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
         interrupted = ctrl_c() => interrupted?,

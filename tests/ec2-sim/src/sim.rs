@@ -15,7 +15,7 @@ use crate::hold::{Gate, Held};
 use crate::machine::Machine;
 use crate::server::{Shared, router};
 
-/// A pretend EC2 at an address of its own; it listens until it is dropped.
+/// A simulated EC2 at an address of its own; it listens until it is dropped.
 ///
 /// A machine is looked up by its id, its name, `region/name` or `account/region/name`. Where none or several answer to
 /// that, the call panics: that is a mistake in the test.

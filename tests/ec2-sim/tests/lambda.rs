@@ -1,4 +1,4 @@
-//! What the pretend Lambda promises, tried with a function in plain bash.
+//! What the simulated Lambda promises, tried with a function in plain bash.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the pretend EC2 does only where a test asks for it: limits, lags, policies, half-done stops.
+//! What the simulated EC2 does only where a test asks for it: limits, lags, policies, half-done stops.
 
 mod ask;
 

@@ -61,7 +61,7 @@ async fn a_bad_tag_has_a_message_and_is_warned_of_once_per_distinct_value() {
         [
             r#"db-01 and 19 more: left alone, curfew:hours is "ofice": neither a name in the request's "hours" nor hours; did you mean "office"?"#,
             r#"odd: left alone, curfew:hours is "whenever": neither a name in the request's "hours" nor hours; write one of its names, or hours like "Mo-Fr 08:00-19:00""#,
-            r#"web-01 and 29 more: left alone, curfew:hours is "Mon-Fri 8-19": not hours that can be read; write "Mo-Fr 08:00-19:00""#,
+            r#"web-01 and 29 more: left alone, curfew:hours is "Mon-Fri 8-19": can't be read as hours; write "Mo-Fr 08:00-19:00""#,
         ]
     );
     let message = told.entry("skipped", "web-07")["message"].as_str().unwrap().to_owned();

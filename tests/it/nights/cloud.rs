@@ -818,7 +818,7 @@ impl Client {
         match until.call(call).await {
             Ok(answer) => answer.unwrap(),
             Err(TooLate) => {
-                let message = "the invocation's time is over".to_owned();
+                let message = "the invocation ran out of time".to_owned();
                 Err(Error { code: "Deadline".to_owned(), message, kind: ErrorKind::TooLate })
             }
         }

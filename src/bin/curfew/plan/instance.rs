@@ -27,6 +27,7 @@ pub(super) async fn run(
     event: &EventFile,
     id: &str,
     account: &Account,
+    as_of: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<ExitCode, Problem> {
     let request = &event.request;
@@ -42,7 +43,7 @@ pub(super) async fn run(
     });
     let answer = match found {
         Some((sighting, instance, keep_out)) => {
-            Ok(About { request, instance, keep_out, sighting, now }.shown(&event.name))
+            Ok(About { request, instance, keep_out, sighting, as_of, now }.shown(&event.name))
         }
         None => Err(not_found(request, &access, id, &sightings).await),
     };
@@ -84,6 +85,8 @@ struct About<'a> {
     /// The request's filters that EC2 says don't match.
     keep_out: &'a [String],
     sighting: &'a Sighting,
+    /// The moment that the event stands for.
+    as_of: DateTime<Utc>,
     now: DateTime<Utc>,
 }
 
@@ -177,7 +180,7 @@ impl About<'_> {
     /// Says what the event would do about it, and who could change that.
     fn decided(&self) -> (String, Vec<Fix>) {
         let (stop, start) = (AnsiColor::Yellow.on_default().bold(), AnsiColor::Green.on_default().bold());
-        match decide(self.request, self.instance, self.now) {
+        match decide(self.request, self.instance, self.as_of) {
             Decision::Do(task) | Decision::Await(task) => match task.step {
                 Step::Stop { hibernate } => {
                     let word = if hibernate { "hibernated" } else { "stopped" };

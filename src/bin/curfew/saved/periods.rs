@@ -1,7 +1,7 @@
 //! Pure: what was switched, and what EC2 shows → how long each instance was kept off.
 //!
 //! A stop of Curfew's counts, from the moment at which the function said so to the next launch, whoever's: the function's own
-//! line tells it, or the launch time in the next stop's, or EC2's. Where nothing tells, nothing is counted.
+//! line tells it, or, to the second, the launch time in the next stop's, or EC2's. Where nothing tells, nothing is counted.
 
 use std::collections::BTreeMap;
 
@@ -51,10 +51,19 @@ pub(super) fn count(
         let mut instance =
             Instance { name: lines.iter().rev().find_map(|line| line.name.clone()), ..Instance::default() };
         let mut stopped: Option<&Switched> = None;
-        for line in &lines {
+        for (n, line) in lines.iter().enumerate() {
             let before = stopped.take();
             match (before, &line.to) {
-                (Some(stop), To::On) => instance.add(stop, line.at, (from, to)),
+                (Some(stop), To::On) => {
+                    // The line comes when the start is through, with those of others; EC2 knows the moment.
+                    let launched = match lines.get(n + 1).map(|next| &next.to) {
+                        Some(To::Off { launched }) => *launched,
+                        Some(To::On) => None,
+                        None => shown.get(who).map(|it| it.launch_time),
+                    };
+                    let exact = launched.filter(|launched| *launched > stop.at && *launched < line.at);
+                    instance.add(stop, exact.unwrap_or(line.at), (from, to));
+                }
                 (None, To::On) => instance.cannot_tell(line.at, (from, to)),
                 // A stop that was still under way, told twice: it was off all along.
                 (Some(stop), To::Off { launched: Some(launched) }) if *launched <= stop.at => {

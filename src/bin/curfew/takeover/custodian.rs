@@ -222,7 +222,11 @@ impl Policies {
                         Hours::new(Texts(vec![found.text]), found.zone.name(), &event.timezone, found.start),
                     );
                 }
-                Err((what, why)) => notes.left_out(&of, what, why),
+                Err((what, why)) => {
+                    notes.left_out(&of, what, why);
+                    // Nothing to warn of every five minutes.
+                    event.except(value);
+                }
             }
         }
         if !empty.is_empty() {
@@ -253,10 +257,9 @@ impl Policies {
 
 /// Writes the first few ids, and counts the rest.
 fn shortened(ids: &[&str]) -> String {
-    match ids {
-        [all @ ..] if all.len() <= 3 => all.join(", "),
-        [first, second, rest @ ..] => format!("{first}, {second} and {} more", rest.len()),
-        _ => String::new(),
+    match ids.len() {
+        0..=3 => ids.join(", "),
+        many => format!("{} and {} more", ids[..2].join(", "), many - 2),
     }
 }
 
@@ -441,7 +444,7 @@ fn key(tag: &str, instances: &[Tagged], notes: &mut Notes) -> String {
         notes.left_out(
             key,
             format!("tag {key}"),
-            format!("an event has one tag, {most}, and its case counts: tag {} with that", shortened(ids)),
+            format!("an event has one tag, {most}, and its case counts: give it to {}", shortened(ids)),
         );
     }
     most.to_owned()

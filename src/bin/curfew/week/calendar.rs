@@ -1,5 +1,7 @@
 //! The week for calendars: when each schedule is on (RFC 5545).
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 
 use super::forecast::Kind;
@@ -13,14 +15,21 @@ pub(crate) fn calendar(week: &Week) -> String {
     let utc = |moment: DateTime<Utc>| moment.format("%Y%m%dT%H%M%SZ").to_string();
     let mut lines =
         vec!["BEGIN:VCALENDAR".to_owned(), "VERSION:2.0".to_owned(), "PRODID:-//Curfew//week//EN".to_owned()];
+    // Two events may name one schedule, in two regions.
+    let mut written = BTreeSet::new();
     for schedule in &week.schedules {
+        let of_schedule = hash(&format!("{}\n{}\n{}", schedule.by, schedule.event, schedule.name));
         let name = text(&schedule.name);
         let description = text(&words::line(week, &schedule.line));
         for on in schedule.line.segments.iter().filter(|segment| segment.state == Kind::On) {
+            // The same of every week's file, so that a calendar takes it once.
+            let uid = format!("{}-{of_schedule:016x}@curfew", utc(on.from));
+            if !written.insert(uid.clone()) {
+                continue;
+            }
             lines.extend([
                 "BEGIN:VEVENT".to_owned(),
-                // The same of every week's file, so that a calendar takes it once.
-                format!("UID:{}-{:016x}@curfew", utc(on.from), hash(&format!("{}\n{}", schedule.event, schedule.name))),
+                format!("UID:{uid}"),
                 format!("DTSTAMP:{}", utc(week.asked)),
                 format!("DTSTART:{}", utc(on.from)),
                 format!("DTEND:{}", utc(on.to)),

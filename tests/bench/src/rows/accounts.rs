@@ -18,7 +18,7 @@ const LATENCY: Duration = Duration::from_millis(50);
 const RUNS: u16 = 3;
 /// Lambda allows 1,024.
 const MOST_FILES: usize = 900;
-/// The pretend EC2 has a socket for each of the function's, however many those are.
+/// The simulated EC2 has a socket for each of the function's, however many those are.
 const OWN_FILES: usize = 4096;
 
 /// 500 accounts in 4 regions.

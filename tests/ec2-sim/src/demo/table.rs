@@ -75,14 +75,27 @@ fn split(name: &str) -> (&str, &str) {
 
 /// Breaks a text between words.
 pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
+    // What stands in quotes is there to be copied, so it stays in one piece.
+    let mut words: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
+        match words.last_mut() {
+            Some(quote)
+                if quote.matches('"').count() % 2 == 1 && quote.chars().count() + word.chars().count() < width =>
+            {
+                *quote += " ";
+                *quote += word;
+            }
+            _ => words.push(word.to_owned()),
+        }
+    }
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
         match lines.last_mut() {
             Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
+                *line += " ";
+                *line += &word;
             }
-            _ => lines.push(word.to_owned()),
+            _ => lines.push(word),
         }
     }
     lines

@@ -1,4 +1,4 @@
-//! What was told beside what is so: the report, and the states read back from the pretend EC2.
+//! What was told beside what is so: the report, and the states read back from the simulated EC2.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -178,7 +178,7 @@ fn plain_words(reason: &str, message: Option<&str>, machine: &Machine) -> String
         ("autoscaling_member", _) => "its group would replace it".into(),
         // The message explains at length how to write it right.
         ("exempt", Some(_)) => match machine.tags.get("curfew:exempt") {
-            Some(value) => format!("{value:?} is no time: spared to be safe"),
+            Some(value) => format!("{value:?} is not a time: spared to be safe"),
             None => "by the event's except_tags".into(),
         },
         ("exempt", None) => "always".into(),

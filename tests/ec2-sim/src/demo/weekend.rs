@@ -1,4 +1,4 @@
-//! A long weekend of ticks, on the pretend EC2's clock: who was switched when, and why.
+//! A long weekend of ticks, on the simulated EC2's clock: who was switched when, and why.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -120,7 +120,7 @@ impl LongWeekend {
 /// Shows it.
 ///
 /// # Errors
-/// The function could not be invoked, or its reports and the pretend EC2 disagree.
+/// The function could not be invoked, or its reports and the simulated EC2 disagree.
 pub(super) async fn show(file: &Path, sim: &Sim, processes: &mut Processes) -> Result<(), String> {
     let long = LongWeekend::before(Utc::now()).ok_or("this machine's clock is in no year that has weekends")?;
     let begun = Instant::now();
@@ -305,7 +305,7 @@ impl Weekend<'_> {
 
 fn disagree(at: DateTime<FixedOffset>, lie: &str, report: &Report) -> String {
     let when = at.format("%a %R");
-    format!("THE REPORT AND THE PRETEND EC2 DISAGREE, {when}:\n  {lie}\nThe report says: {}", report.message)
+    format!("THE REPORT AND THE SIMULATED EC2 DISAGREE, {when}:\n  {lie}\nThe report says: {}", report.message)
 }
 
 /// Tells what a tick did to an instance, and why; nothing, if the report told nothing and nothing was done.

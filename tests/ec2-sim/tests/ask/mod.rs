@@ -1,4 +1,4 @@
-//! Asking the pretend EC2 over HTTP as a program would.
+//! Asking the simulated EC2 over HTTP as a program would.
 
 use std::time::Duration;
 
