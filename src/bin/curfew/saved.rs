@@ -47,11 +47,13 @@ const LEFT_OUT: [&str; 3] = [
     "Savings Plans and Reserved Instances are not in it: they are paid for either way, and what they cover saves nothing (see --billed).",
 ];
 
-/// Show what Curfew saved: how long it kept instances off, and what that would have cost
+/// Show what Curfew saved, in hours and money
 ///
-/// From the function's log, and today's list prices (logs:FilterLogEvents, ec2:DescribeInstances, pricing:GetProducts). Days are
-/// UTC's.
+/// How long it kept instances off, by the function's log, and what they would
+/// have cost in that time, by today's list prices. Days are UTC's; permissions
+/// are in policy/read-only.json.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// How many days, the last among them
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=i64::from(KEPT)))]
@@ -68,7 +70,7 @@ pub(crate) struct Args {
     /// Prices, in place of asking AWS for them
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
-    /// Also show what was billed in the last 14 days; Cost Explorer takes $0.01 for each call
+    /// Show what was billed in the last 14 days, too; each call costs $0.01
     #[arg(long)]
     billed: bool,
     /// Write it as JSON

@@ -40,11 +40,14 @@ const MONTH: i64 = 730;
 /// What the figures don't know.
 const UNSEEN: &str = "CPU and network don't see everything: not a GPU at work, not memory that takes a day to fill again, not a database that nobody asks at night but for the one report. Ask whoever runs it before you tag it.";
 
-/// Suggest running hours: when instances look idle, by their CPU and network
+/// Suggest running hours: when instances look idle
 ///
-/// Of all instances in the region but those that have hours already, or that a group or a service runs. It says what it looks
-/// like, and changes nothing (cloudwatch:GetMetricData, ec2:DescribeInstances, pricing:GetProducts).
+/// By their CPU and network, of all instances in the region but those that
+/// have hours already, or that a group or a service runs. It says what it looks
+/// like, and changes nothing. CloudWatch takes $0.01 for each 1,000 metrics,
+/// three of each instance; permissions are in policy/read-only.json.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// How many days are looked at
     #[arg(long, value_name = "N", default_value_t = 14, value_parser = clap::value_parser!(u16).range(7..=90))]
