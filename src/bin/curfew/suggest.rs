@@ -443,7 +443,7 @@ impl Seen {
 
 fn row((seen, gain, money): &(Seen, Gain, Option<Amounts>)) -> [Cell; 6] {
     let id = if seen.name.is_some() { Cell::new(seen.id.as_str()).styled(FAINT) } else { Cell::default() };
-    let share = if gain.outside == 0 { 100 } else { gain.idle * 100 / gain.outside };
+    let share = (gain.idle * 100).checked_div(gain.outside).unwrap_or(100);
     let confidence = match gain.confidence {
         Confidence::High => "high confidence",
         Confidence::Medium => "medium confidence",
