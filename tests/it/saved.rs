@@ -123,6 +123,7 @@ fn october() -> Vec<Value> {
         line("2025-10-08T05:00:00", 7, "odd-1", "hours", "stopped", "running"),
         // No stop: a rehearsal, a failure, one that was left alone, the report, and what others print.
         with(off("2025-10-15T19:00:00", 8, "dry"), json!({ "dry_run": true })),
+        with(on("2025-10-16T08:00:00", 8, "dry"), json!({ "dry_run": true })),
         json!({ "timestamp": "2025-10-15T19:00:00Z", "id": id(8), "name": "no", "account": "123456789012", "region": "us-east-1", "schedule": "office", "code": "UnauthorizedOperation" }),
         json!({ "timestamp": "2025-10-15T19:00:00Z", "name": "office", "action": "stop", "targets": [{ "changed": [{ "id": id(8), "from": "running", "to": "stopping" }] }] }),
         json!("START RequestId"),
@@ -402,6 +403,9 @@ async fn what_stands_in_the_way_is_said_with_what_to_do() {
     };
     let empty = logs(Ok(json!({ "events": [] }))).await;
     tell("an empty log, or a month without data", &desk.run(&sim, &empty.url, &OCTOBER, &[]).await);
+    let before = Arc::new(vec![off("2025-09-29T19:00:00", 1, "web-1"), on("2025-09-30T08:00:00", 1, "web-1")]);
+    let before = Services::start(move |_, input| Ok(log_events(&before, input))).await;
+    tell("all was before", &desk.run(&sim, &before.url, &OCTOBER, &[]).await);
     let missing = logs(Err((400, "ResourceNotFoundException", "The specified log group does not exist."))).await;
     tell("no such log group", &desk.run(&sim, &missing.url, &OCTOBER, &[]).await);
     let denied =

@@ -174,6 +174,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let ids: BTreeSet<&Who> = lines.iter().map(|line| &line.who).collect();
     let shown = look(&access, args.role.as_deref(), &ids, &mut notes).await;
     let counted = periods::count(&lines, &shown, (from, to));
+    if counted.is_empty() {
+        waiting.finish_and_clear();
+        return Err(nothing(&args, &access, (from, to)));
+    }
     waiting.set_message("Asking for prices");
     let keys = counted.keys().filter_map(|who| key(who, &shown)).collect();
     if let Err(error) = prices.ask(&access.aws, &keys).await {
@@ -248,28 +252,28 @@ async fn read_log(
     let group = &args.log_group;
     let cannot = |error: &_| refused(&format!("CloudWatch Logs does not show {group}"), error, "logs:FilterLogEvents");
     let logs = Client::new(access.aws.config(), LOGS, None).map_err(|error| cannot(&error))?;
-    let lines = log::read(&logs, group, (from - AROUND, (to + AROUND).min(now))).await;
-    let lines = match lines {
-        Ok(lines) => lines,
+    match log::read(&logs, group, (from - AROUND, (to + AROUND).min(now))).await {
+        Ok(lines) => Ok(lines),
         Err(error) if log::is_missing(&error) => {
             let what = format!("there is no log group {group} in {}", logs.region());
             let problem =
                 Problem::new(what).help("name the function's with --log-group, and where it is with --region");
-            return Err(match log::similar(&logs, group).await.as_slice() {
+            Err(match log::similar(&logs, group).await.as_slice() {
                 [] => problem,
                 names => problem.help(format!("there is {}", names.join(", "))),
-            });
+            })
         }
-        Err(error) => return Err(cannot(&error)),
-    };
-    // Something happened in it, or begins before it and may reach into it.
-    if lines.iter().any(|line| line.at < to) {
-        return Ok(lines);
+        Err(error) => Err(cannot(&error)),
     }
+}
+
+/// Says that nothing was switched.
+fn nothing(args: &Args, access: &Access, (from, to): (DateTime<Utc>, DateTime<Utc>)) -> Problem {
+    let (group, region) = (&args.log_group, access.aws.own_region().unwrap_or_default());
     let last = to - TimeDelta::seconds(1);
-    Err(Problem::new(format!("the log tells of nothing that was switched from {} to {}", date(from), date(last)))
-        .note(format!("{group} in {} was read; rehearsals don't count", logs.region()))
-        .help("choose another time with --days and --until (the log is kept for 90 days), or another log with --log-group"))
+    Problem::new(format!("the log tells of nothing that was off from {} to {}", date(from), date(last)))
+        .note(format!("{group} in {region} was read; rehearsals don't count"))
+        .help("choose another time with --days and --until (the log is kept for 90 days), or another log with --log-group")
 }
 
 /// Looks at instances wherever they are; what can't be looked at is noted.
@@ -544,6 +548,7 @@ impl Saved {
                     told["operation"] = json!(key.operation);
                     told["tenancy"] = json!(key.tenancy);
                     told["price"] = json!(price.decimals());
+                    told["currency"] = json!(price.currency);
                     told["saved"] = amounts(&sum(line.money()));
                 }
                 Err(why) => told["no_price"] = json!(why.say()),
