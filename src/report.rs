@@ -176,7 +176,7 @@ impl Target {
         for settled in worked.settled.iter().filter(|settled| !settled.is_quiet()) {
             let (id, name) = (settled.id, settled.name.as_deref().map(str::to_owned));
             let listed = match settled.outcome.clone() {
-                Outcome::Changed { from, to, message } => list(
+                Outcome::Changed { from, to, message, .. } => list(
                     max_listed,
                     &mut target.changed,
                     Changed { id, name, from, to, message: message.map(Into::into) },

@@ -28,6 +28,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::{Builder as HttpClient, ConnectorBuilder};
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
+use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -261,6 +262,26 @@ impl AwsEc2 {
         Ok(names)
     }
 
+    /// Reads as what the instances that match are billed; those whose id or launch time is missing are left out. Slower than
+    /// [`Ec2::matching`]: a tool asks it, of a few.
+    ///
+    /// # Errors
+    /// EC2 refused a page, or did not answer in time.
+    pub async fn billing(&self, filters: &Filters, until: Deadline) -> Result<Vec<Billing>, Error> {
+        let call = self.client.describe_instances().set_filters(Some(sent(filters))).max_results(PAGE);
+        let (mut found, mut next_token) = (Vec::new(), None);
+        loop {
+            let call = call.clone().set_next_token(next_token);
+            let page = self.through(until, || call.send()).await??;
+            let instances = page.reservations().iter().flat_map(|it| it.instances());
+            found.extend(instances.filter_map(Billing::of));
+            next_token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            if next_token.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
     /// Asks for one page; and again if the answer can't be read, which the SDK doesn't repeat.
     async fn page(
         &self,
@@ -292,12 +313,8 @@ impl Ec2 for AwsEc2 {
         keep: impl Fn(Instance) -> Option<T> + Send,
         until: Deadline,
     ) -> Result<Vec<T>, Error> {
-        let filters: Vec<Filter> = filters
-            .iter()
-            .map(|(name, values)| Filter::builder().name(name).set_values(Some(values.clone())).build())
-            .collect();
         let (mut kept, mut words) = (Vec::new(), Words::default());
-        let call = self.client.describe_instances().set_filters(Some(filters)).max_results(PAGE);
+        let call = self.client.describe_instances().set_filters(Some(sent(filters))).max_results(PAGE);
         let mut next_token = None;
         loop {
             let page = self.page(&call.clone().set_next_token(next_token.clone()), &mut words, until).await?;
@@ -437,6 +454,45 @@ impl Intercept for Whole {
         // What says no is read for its code, whole or not.
         if answer.status().is_success() && !whole { Err("the answer is cut short".into()) } else { Ok(()) }
     }
+}
+
+/// As what an instance is billed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Billing {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its state.
+    pub state: State,
+    /// When it was last started.
+    pub launch_time: DateTime<Utc>,
+    /// Its instance type.
+    pub instance_type: String,
+    /// Its software, like `RunInstances:0002` for Windows (EC2 user guide, "AMI billing information fields").
+    pub usage_operation: String,
+    /// `default`, `dedicated` or `host`.
+    pub tenancy: String,
+    /// Whether it is a Spot Instance.
+    pub spot: bool,
+}
+
+impl Billing {
+    fn of(instance: &types::Instance) -> Option<Self> {
+        Some(Self {
+            id: InstanceId::parse(instance.instance_id()?)?,
+            state: state(instance.state()),
+            launch_time: DateTime::from_timestamp(instance.launch_time()?.secs(), 0)?,
+            instance_type: instance.instance_type()?.as_str().to_owned(),
+            usage_operation: instance.usage_operation().unwrap_or_default().to_owned(),
+            tenancy: instance.placement()?.tenancy()?.as_str().to_owned(),
+            spot: instance.instance_lifecycle().is_some_and(|it| it.as_str() == "spot"),
+        })
+    }
+}
+
+fn sent(filters: &Filters) -> Vec<Filter> {
+    let filter =
+        |(name, values): &(String, Vec<String>)| Filter::builder().name(name).set_values(Some(values.clone())).build();
+    filters.iter().map(filter).collect()
 }
 
 fn texts(ids: &[InstanceId]) -> Vec<String> {
