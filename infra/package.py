@@ -102,8 +102,10 @@ def follow_parameters(template: dict, values: dict[str, str]) -> None:
     tag = {which: {"Fn::Select": [at, {"Fn::Split": ["=", {"Ref": "ManagedTag"}]}]} for at, which in enumerate(("TagKey", "TagValue"))}
 
     def select(it: object) -> None:
-        if isinstance(it, dict) and isinstance(sub := it.get("Fn::Sub"), list) and f'"{key}":"{value}"' in sub[0]:
-            it["Fn::Sub"] = [sub[0].replace(f'"{key}":"{value}"', '"${TagKey}":"${TagValue}"'), sub[1] | tag]
+        if isinstance(it, dict) and "Fn::Sub" in it:
+            text, filled = it["Fn::Sub"] if isinstance(it["Fn::Sub"], list) else (it["Fn::Sub"], {})
+            if f'"{key}":"{value}"' in text:
+                it["Fn::Sub"] = [text.replace(f'"{key}":"{value}"', '"${TagKey}":"${TagValue}"'), filled | tag]
         for child in it.values() if isinstance(it, dict) else it if isinstance(it, list) else ():
             select(child)
 

@@ -21,7 +21,7 @@ mod differential;
 mod page;
 mod refusal;
 
-pub use aws::{Aws, AwsEc2};
+pub use aws::{Aws, AwsEc2, Billing};
 pub use refusal::{Class, Fall, classify, fall, is_denied_by_organization, may_pass};
 
 /// EC2 in one account and region.

@@ -115,6 +115,8 @@ pub enum Outcome {
     Changed {
         from: State,
         to: State,
+        /// When it was last started before.
+        launched: DateTime<Utc>,
         /// What the states alone don't say.
         message: Option<Box<str>>,
     },

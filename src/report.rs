@@ -208,7 +208,7 @@ impl Target {
         for settled in worked.settled.iter().filter(|settled| !settled.is_quiet()) {
             let (id, name) = (settled.id.as_str().into(), settled.name.as_deref().map(str::to_owned));
             let listed = match settled.outcome.clone() {
-                Outcome::Changed { from, to, message } => {
+                Outcome::Changed { from, to, message, .. } => {
                     list(max_listed, &mut target.changed, change(settled, &from, &to, message))
                 }
                 Outcome::WouldChange { from, to } => {

@@ -69,9 +69,12 @@ pub fn log_target(request: &Request, target: &TargetRun) {
             };
         }
         match &settled.outcome {
-            Outcome::Changed { from, to, message } => {
+            Outcome::Changed { from, to, launched, message } => {
+                // The end of what an earlier stop saved, where a person has started it since (`curfew saved`).
+                let is_stop = matches!(settled.task.map(|task| task.step), Some(Step::Stop { .. }));
+                let launched = is_stop.then(|| rfc3339(*launched));
                 let detail = message.as_ref().map(|message| format!("; {message}")).unwrap_or_default();
-                tell!(info, [from = from.as_str(), to = to.as_str()], "{done}, {from} → {to}{detail}");
+                tell!(info, [from = from.as_str(), to = to.as_str(), launched], "{done}, {from} → {to}{detail}");
             }
             Outcome::WouldChange { from, to } => {
                 tell!(info, [from = from.as_str(), to = to.as_str(), dry_run = true], "would {verb}, {from} → {to}");

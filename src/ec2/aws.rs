@@ -28,7 +28,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::{Builder as HttpClient, ConnectorBuilder};
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -263,6 +263,26 @@ impl AwsEc2 {
         Ok(names)
     }
 
+    /// Reads as what the instances that match are billed; those whose id or launch time is missing are left out. Slower than
+    /// [`Ec2::matching`]: a tool asks it, of a few.
+    ///
+    /// # Errors
+    /// EC2 refused a page, or did not answer in time.
+    pub async fn billing(&self, filters: &Filters, until: Deadline) -> Result<Vec<Billing>, Error> {
+        let call = self.client.describe_instances().set_filters(Some(sent(filters))).max_results(PAGE);
+        let (mut found, mut next_token) = (Vec::new(), None);
+        loop {
+            let call = call.clone().set_next_token(next_token);
+            let page = self.through(until, || call.send()).await??;
+            let instances = page.reservations().iter().flat_map(|it| it.instances());
+            found.extend(instances.filter_map(Billing::of));
+            next_token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            if next_token.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
     /// Asks for one page; and again if the answer can't be read, which the SDK doesn't repeat.
     async fn page(
         &self,
@@ -294,9 +314,8 @@ impl Ec2 for AwsEc2 {
         keep: impl Fn(Instance) -> Option<T> + Send,
         until: Deadline,
     ) -> Result<Vec<T>, Error> {
-        let filters = written(filters);
         let (mut kept, mut words) = (Vec::new(), Words::default());
-        let call = self.client.describe_instances().set_filters(Some(filters)).max_results(PAGE);
+        let call = self.client.describe_instances().set_filters(Some(sent(filters))).max_results(PAGE);
         let mut next_token = None;
         loop {
             let page = self.page(&call.clone().set_next_token(next_token.clone()), &mut words, until).await?;
@@ -361,7 +380,7 @@ impl AwsEc2 {
     /// # Errors
     /// EC2 refused a page, did not answer in time, or answered what can't be read.
     pub async fn snapshots(&self, filters: &Filters, until: Deadline) -> Result<Vec<Snapshot>, Error> {
-        let call = self.client.describe_snapshots().owner_ids("self").set_filters(Some(written(filters)));
+        let call = self.client.describe_snapshots().owner_ids("self").set_filters(Some(sent(filters)));
         let call = call.max_results(PAGE);
         every_page(|token| {
             let call = call.clone().set_next_token(token);
@@ -530,10 +549,6 @@ fn filter(name: &str, values: Vec<String>) -> Filter {
     Filter::builder().name(name).set_values(Some(values)).build()
 }
 
-fn written(filters: &Filters) -> Vec<Filter> {
-    filters.iter().map(|(name, values)| filter(name, values.clone())).collect()
-}
-
 /// Reads an id on a list of what must be kept: one that can't be read makes the whole list unusable.
 fn of_a_list(id: Option<String>) -> Result<SnapshotId, Error> {
     let id = id.unwrap_or_default();
@@ -645,6 +660,43 @@ impl Intercept for Whole {
         // What says no is read for its code, whole or not.
         if answer.status().is_success() && !whole { Err("the answer is cut short".into()) } else { Ok(()) }
     }
+}
+
+/// As what an instance is billed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Billing {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its state.
+    pub state: State,
+    /// When it was last started.
+    pub launch_time: DateTime<Utc>,
+    /// Its instance type.
+    pub instance_type: String,
+    /// Its software, like `RunInstances:0002` for Windows (EC2 user guide, "AMI billing information fields").
+    pub usage_operation: String,
+    /// `default`, `dedicated` or `host`.
+    pub tenancy: String,
+    /// Whether it is a Spot Instance.
+    pub spot: bool,
+}
+
+impl Billing {
+    fn of(instance: &types::Instance) -> Option<Self> {
+        Some(Self {
+            id: InstanceId::parse(instance.instance_id()?)?,
+            state: state(instance.state()),
+            launch_time: DateTime::from_timestamp(instance.launch_time()?.secs(), 0)?,
+            instance_type: instance.instance_type()?.as_str().to_owned(),
+            usage_operation: instance.usage_operation().unwrap_or_default().to_owned(),
+            tenancy: instance.placement()?.tenancy()?.as_str().to_owned(),
+            spot: instance.instance_lifecycle().is_some_and(|it| it.as_str() == "spot"),
+        })
+    }
+}
+
+fn sent(filters: &Filters) -> Vec<Filter> {
+    filters.iter().map(|(name, values)| filter(name, values.clone())).collect()
 }
 
 fn texts(ids: &[InstanceId]) -> Vec<String> {

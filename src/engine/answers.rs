@@ -40,7 +40,8 @@ impl Engine<'_> {
         let entry = self.ledger.get(slot);
         let message = (entry.hibernation_refused && entry.task.step == Step::Stop { hibernate: false })
             .then(|| "its memory was not saved: EC2 would not hibernate it, so it was stopped".into());
-        self.settle(slot, Outcome::Changed { from: entry.instance.state.clone(), to, message });
+        let (from, launched) = (entry.instance.state.clone(), entry.instance.launch_time);
+        self.settle(slot, Outcome::Changed { from, to, launched, message });
     }
 
     /// EC2 accepted a group: what it says about each instance counts.

@@ -510,7 +510,7 @@ def test_a_run_that_lambda_refused_or_lost_is_repeated_but_not_for_ever(execute,
 
 
 def test_the_time_limit_ends_it(execute, definition):
-    definition["TimeoutSeconds"] = 2
+    definition["TimeoutSeconds"] = 6
     run = execute(REQUEST, "Unfinished", sleep=lambda _: time.sleep(0.2))
     assert run.status == "TIMED_OUT"
     assert len(run.events) > 2

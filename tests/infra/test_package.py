@@ -165,7 +165,7 @@ def test_all_else_of_it_is_what_make_deploy_deploys(package, rendered):
     assert plain["Outputs"] == sam["Outputs"]
     # Events follow the parameter of the tag, and alarms that of the schedule.
     other = {name for name in sam["Resources"] if plain["Resources"][name] != sam["Resources"][name]}
-    schedules = {f"{action}{by}" for action in ("Stop", "Start", "Reconcile", "Snapshots") for by in ("Schedule", "Rule")}
+    schedules = {f"{action}{by}" for action in ("Stop", "Start", "Reconcile", "Snapshots", "Warn") for by in ("Schedule", "Rule")}
     assert other == {"Function", "SnapshotsFunction", "NoStop", "NoStart", "NoSnapshots"} | schedules
 
 

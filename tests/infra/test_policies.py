@@ -175,6 +175,17 @@ OTHERS = [
         ("read-only", action, INSTANCE, OURS | MARK, False)
         for action in ("ec2:StopInstances", "ec2:StartInstances", "ec2:CreateTags", "ec2:DeleteTags", "ec2:GetConsoleOutput")
     ],
+    *[
+        ("read-only", action, "*", {}, True)
+        for action in ("cloudwatch:GetMetricData", "pricing:GetProducts", "ce:GetCostAndUsageWithResources", "ce:GetSavingsPlansUtilization")
+    ],
+    ("read-only", "logs:FilterLogEvents", f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/lambda/curfew", {}, True),
+    ("read-only", "logs:FilterLogEvents", f"arn:aws-cn:logs:cn-north-1:{ACCOUNT}:log-group:/aws/lambda/curfew", {}, True),
+    ("read-only", "logs:FilterLogEvents", f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/lambda/payroll", {}, False),
+    *[
+        ("read-only", action, "*", {}, False)
+        for action in ("cloudwatch:PutMetricData", "logs:DeleteLogGroup", "logs:StartQuery", "ce:UpdatePreferences", "ce:GetCostAndUsage")
+    ],
     ("read-only", "sts:AssumeRole", "arn:aws:iam::444455556666:role/curfew-member", {}, False),
     ("deployer", "cloudformation:DeleteStack", f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/curfew/1", {}, True),
     ("deployer", "cloudformation:DeleteStack", f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/network/1", {}, False),
@@ -456,7 +467,7 @@ def test_where_the_roles_have_a_path_the_deployer_and_the_organizations_policy_m
         assert evaluate(asking(DEPLOYER, "iam:CreateRole", resource, {}), [policy(tmp_path, "deployer")]).decision == made
     # Nor do they lend themselves to the organization's, wherever these are.
     for path in ("organization/", "platform/organization/"):
-        for name in ("organization-ExecutionRole-1", "member"):
+        for name in ("organization-ExecutionRole-1", "member", "ExecutionRole-1"):
             its = f"arn:aws:iam::{ACCOUNT}:role/{path}curfew-{name}"
             assert evaluate(asking(DEPLOYER, "iam:PutRolePolicy", its, {}), [policy(tmp_path, "deployer")]).decision == "Deny"
     guards = [policy(tmp_path, "scp")]

@@ -679,7 +679,7 @@ async fn help_the_manual_and_completions_know_every_command() {
     assert_eq!(desk.run(&["man", "plans"]).await.code, 1);
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = desk.run(&["completions", shell]).await;
-        for command in ["check", "plan", "takeover"] {
+        for command in ["check", "plan", "takeover", "suggest", "saved"] {
             assert!(script.out.contains(command) && script.code == 0, "{shell}: {command}");
             assert!(manual.contains(command), "{command} in the manual");
         }

@@ -14,7 +14,7 @@ fn still(mut value: Value) -> Value {
         Value::Object(fields) => {
             for (key, value) in fields.iter_mut() {
                 *value = match key.as_str() {
-                    "timestamp" | "Timestamp" => json!("[time]"),
+                    "timestamp" | "Timestamp" | "launched" => json!("[time]"),
                     "duration" | "duration_ms" => json!(0),
                     _ => still(value.take()),
                 };

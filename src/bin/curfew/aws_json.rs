@@ -56,6 +56,27 @@ pub(crate) struct Service {
 pub(crate) const DYNAMODB: Service =
     Service { id: "DynamoDB", signing_name: "dynamodb", host: "dynamodb", target: "DynamoDB_20120810", json: "1.0" };
 
+/// Amazon CloudWatch's metrics: JSON is one of the protocols that it speaks (botocore's model of it, "protocols").
+pub(crate) const CLOUDWATCH: Service = Service {
+    id: "CloudWatch",
+    signing_name: "monitoring",
+    host: "monitoring",
+    target: "GraniteServiceVersion20100801",
+    json: "1.0",
+};
+
+/// Amazon CloudWatch Logs.
+pub(crate) const LOGS: Service =
+    Service { id: "CloudWatch Logs", signing_name: "logs", host: "logs", target: "Logs_20140328", json: "1.1" };
+
+/// AWS Price List.
+pub(crate) const PRICING: Service =
+    Service { id: "Pricing", signing_name: "pricing", host: "api.pricing", target: "AWSPriceListService", json: "1.1" };
+
+/// AWS Cost Explorer.
+pub(crate) const COSTS: Service =
+    Service { id: "Cost Explorer", signing_name: "ce", host: "ce", target: "AWSInsightsIndexService", json: "1.1" };
+
 /// A service in a region.
 #[derive(Debug)]
 pub(crate) struct Client {

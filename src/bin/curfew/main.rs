@@ -7,10 +7,14 @@ mod account;
 mod aws_json;
 mod check;
 mod events;
+mod money;
 mod plan;
+mod prices;
 mod problem;
+mod saved;
 mod shell;
 mod source;
+mod suggest;
 mod takeover;
 mod terminal;
 mod week;
@@ -36,6 +40,8 @@ enum Command {
     Plan(plan::Args),
     Week(week::Args),
     Takeover(takeover::Args),
+    Suggest(suggest::Args),
+    Saved(saved::Args),
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
 }
@@ -47,6 +53,8 @@ async fn main() -> ExitCode {
         Command::Plan(args) => plan::run(args).await,
         Command::Week(args) => week::run(args).await,
         Command::Takeover(args) => takeover::run(args).await,
+        Command::Suggest(args) => suggest::run(args).await,
+        Command::Saved(args) => saved::run(args).await,
         Command::Completions(args) => shell::completions(args),
         Command::Man(args) => shell::man(args),
     };

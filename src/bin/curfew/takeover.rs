@@ -327,7 +327,7 @@ fn region(access: &Access) -> Result<String, Problem> {
 }
 
 /// Says why AWS didn't answer, and what to do about it.
-fn refused(what: &str, error: &Error, permission: &str) -> Problem {
+pub(crate) fn refused(what: &str, error: &Error, permission: &str) -> Problem {
     let problem = Problem::new(format!("{what}: {error}"));
     match (error.code.as_str(), classify(error)) {
         (code, _)
@@ -340,7 +340,7 @@ fn refused(what: &str, error: &Error, permission: &str) -> Problem {
         ("NotSent", _) => {
             problem.help("give credentials and a region as to the AWS CLI: --profile, --region, or the environment")
         }
-        ("AccessDeniedException", _) | (_, Class::Permission) => {
+        ("AccessDeniedException" | "AccessDenied", _) | (_, Class::Permission) => {
             problem.help(format!("these credentials need {permission}"))
         }
         _ => problem,

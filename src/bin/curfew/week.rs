@@ -9,7 +9,7 @@ mod forecast;
 mod grid;
 mod page;
 mod picture;
-mod words;
+pub(crate) mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

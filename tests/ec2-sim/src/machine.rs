@@ -24,6 +24,8 @@ pub struct Machine {
     pub state: String,
     /// The instance type; blank: t3.micro.
     pub kind: String,
+    /// `default`, `dedicated` or `host`; blank: default.
+    pub tenancy: String,
     /// Blank: one VPC for all.
     pub vpc: String,
     /// Blank: made up.
@@ -205,6 +207,11 @@ impl Machine {
     pub fn shown<'a>(self, element: &str, text: impl Into<Option<&'a str>>) -> Self {
         let text = text.into().map(String::from);
         self.with(|machine| drop(machine.shown.insert(element.into(), text)))
+    }
+
+    /// Sets the tenancy.
+    pub fn tenancy(self, tenancy: &str) -> Self {
+        self.with(|machine| machine.tenancy = tenancy.into())
     }
 
     /// Makes a start leave the launch time alone.

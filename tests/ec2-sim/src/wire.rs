@@ -204,7 +204,7 @@ fn truth(xml: &mut Xml, machine: &Machine) {
     xml.leaf("launchTime", &machine.launch_time.format("%Y-%m-%dT%H:%M:%S.000Z").to_string());
     xml.node("placement", |xml| {
         xml.leaf("availabilityZone", &machine.zone);
-        xml.leaf("tenancy", "default");
+        xml.leaf("tenancy", if machine.tenancy.is_empty() { "default" } else { &machine.tenancy });
     });
     xml.node("monitoring", |xml| xml.leaf("state", "disabled"));
     xml.leaf("subnetId", &machine.subnet());
@@ -217,6 +217,8 @@ fn truth(xml: &mut Xml, machine: &Machine) {
         });
     }
     xml.leaf("architecture", "x86_64");
+    // Linux (EC2 user guide, "AMI billing information fields").
+    xml.leaf("usageOperation", "RunInstances");
     xml.leaf("rootDeviceType", machine.root_device_type());
     xml.leaf("rootDeviceName", "/dev/xvda");
     if machine.spot.is_some() {
