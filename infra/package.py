@@ -112,7 +112,8 @@ def follow_parameters(template: dict, values: dict[str, str]) -> None:
     select(template["Resources"])
     for name, it in yaml_parse(TEMPLATE.read_text())["Resources"].items():
         what, _, schedule = str(it["Properties"].get("EvaluationPeriods")).rpartition(" of ")
-        if what == "@silence":
+        # One that is packaged as "off" has what any other schedule needs.
+        if what == "@silence" and values[schedule] != "off":
             template["Conditions"][f"{schedule}AsPackaged"] = {"Fn::Equals": [{"Ref": schedule}, values[schedule]]}
             # What a schedule that leaves out days needs, since CloudFormation can't tell whether another one does.
             bears = {"Fn::If": [f"{schedule}AsPackaged", stack.silence(values[schedule]), stack.silence("")]}

@@ -65,6 +65,8 @@ def asked(service: str, operation: str, it: dict) -> list[tuple[str, str]]:
             return [(action, f"arn:aws:s3:::{it['Bucket']}" + (f"/{key}" if key else "")) for key in keys or [""]]
         case "logs":
             return [(action, f"arn:aws:logs:{region}:log-group:{it['logGroupName']}:*")]
+        case "rbin":
+            return [(action, "*")]
         case "sts" if operation == "GetCallerIdentity":
             # Nobody can be denied it.
             return []
