@@ -191,7 +191,7 @@ def installed(cloud, package):
     formation.create_stack(
         StackName="curfew-plain",
         # As `aws cloudformation deploy --s3-bucket` does with what is longer than a call may carry.
-        TemplateURL=f"https://somebodys.s3.{REGION}.amazonaws.com/curfew.yaml",
+        TemplateURL=f"https://s3.{REGION}.amazonaws.com/somebodys/curfew.yaml",
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
         Capabilities=["CAPABILITY_IAM"],
     )
