@@ -148,7 +148,7 @@ def cloud(tmp_path_factory):
     it.end()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ec2_sim(tmp_path_factory):
     """An EC2 that knows DryRun, with three instances of ours and one of somebody's, all running."""
     fleet = tmp_path_factory.mktemp("fleet") / "fleet.json"
