@@ -39,7 +39,7 @@ pub struct TargetRun {
     pub settled: Vec<Settled>,
     /// Why the whole target could not be worked on.
     pub error: Option<Trouble>,
-    /// Why it was passed over, if that is no error.
+    /// Why it was skipped, if that is no error.
     pub note: Option<String>,
 }
 
