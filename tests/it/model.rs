@@ -192,12 +192,14 @@ async fn lives_through(
     for trouble in troubles {
         world.sim.fault(trouble.fault(fleet));
     }
+    // Lambda's retry comes after a minute, when DescribeInstances no longer lags behind.
+    let a_minute_later = || tokio::time::sleep(Duration::from_millis(130));
     if let Some(calls) = death {
         world.dies_after(calls, event).await;
-        // Lambda's retry comes after a minute, when DescribeInstances no longer lags behind.
-        tokio::time::sleep(Duration::from_millis(130)).await;
+        a_minute_later().await;
     }
     world.within(Duration::from_secs(12), event.clone()).await;
+    a_minute_later().await;
     world.sim.clear_faults();
     let mut told = world.invoke(event.clone()).await;
     if told.verdict() == "Unfinished" {
