@@ -134,7 +134,15 @@ def said_by(*command: str | Path, **env: str) -> str:
 
 
 def commit() -> str:
-    return said_by("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    return said_by_git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or "(unknown: not built from a Git checkout)"
+
+
+def said_by_git(*arguments: str) -> str:
+    """Returns what Git says, or nothing in an unpacked archive of the sources."""
+    try:
+        return said_by("git", *arguments)
+    except Wrong:
+        return ""
 
 
 def compiler() -> str:
@@ -156,7 +164,7 @@ def bill_of_materials(cyclonedx: Path, triple: str, crates: set[tuple[str, str]]
     try:
         said_by(
             cyclonedx, "cyclonedx", "--format=json", "--spec-version=1.5", f"--target={triple}", f"--override-filename={name}",
-            SOURCE_DATE_EPOCH=said_by("git", "log", "-1", "--format=%ct"),
+            SOURCE_DATE_EPOCH=said_by_git("log", "-1", "--format=%ct") or "0",
         )  # fmt: skip
         text = (ROOT / f"{name}.json").read_text()
     finally:
