@@ -539,7 +539,7 @@ where
         all.extend(page);
         match next.filter(|next| !next.is_empty()) {
             None => return Ok(all),
-            same if same == token => return Err(broken("EC2 gave the same NextToken twice".to_owned())),
+            same if same == token => return Err(broken("EC2 returned the same NextToken twice".to_owned())),
             next => token = next,
         }
     }
@@ -552,7 +552,7 @@ fn filter(name: &str, values: Vec<String>) -> Filter {
 /// Reads an id on a list of what must be kept: one that can't be read makes the whole list unusable.
 fn of_a_list(id: Option<String>) -> Result<SnapshotId, Error> {
     let id = id.unwrap_or_default();
-    SnapshotId::parse(&id).ok_or_else(|| broken(format!("{id:?} is no snapshot's id")))
+    SnapshotId::parse(&id).ok_or_else(|| broken(format!("{id:?} is not a snapshot id")))
 }
 
 /// Reads a snapshot. Without an id or a start time nothing can be decided about it: then the whole answer is refused.

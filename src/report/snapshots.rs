@@ -125,7 +125,7 @@ impl Report {
             request.name,
             request.scheduled_time.map(rfc3339).unwrap_or_default(),
             request.scheduled_by,
-            // What is longer never reads as equal.
+            // So that a longer delay never reads as an equal one.
             duration_in_words(late.max(request.max_delay + Duration::from_secs(60))),
             duration_in_words(request.max_delay),
         );

@@ -1,4 +1,4 @@
-//! `curfew week` through its front door: the real tool against the pretend EC2.
+//! `curfew week` through its front door: the real tool against the simulated EC2.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

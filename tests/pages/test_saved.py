@@ -31,7 +31,7 @@ def switched(n: int, at: datetime, to: str) -> dict:
 
 @pytest.fixture(scope="module")
 def clouds(tmp_path_factory):
-    """moto, the pretend EC2, and the environment in which `curfew` finds both."""
+    """moto, the simulated EC2, and the environment in which `curfew` finds both."""
     folder = tmp_path_factory.mktemp("saved")
     machines = [{"id": ident(n), "name": name, "kind": "m5.large"} for n, name in enumerate(NAMES)]
     (folder / "fleet.json").write_text(json.dumps({"machines": machines}))

@@ -1,4 +1,4 @@
-"""The week's page in a real browser, and its calendar in a real reader: `curfew week` against the pretend EC2."""
+"""The week's page in a real browser, and its calendar in a real reader: `curfew week` against the simulated EC2."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-//! What the pretend EC2 promises about snapshots, asked over HTTP as a program would.
+//! What the simulated EC2 promises about snapshots, asked over HTTP as a program would.
 
 mod ask;
 
