@@ -1,6 +1,6 @@
-//! JSON → a [`Request`] that cannot be wrong; the text of every refusal.
+//! JSON → a [`Request`] whose every field is valid; the text of every refusal.
 //!
-//! Must not know EC2, the environment or the clock: what it needs of them is an argument.
+//! Must not know EC2, the environment or the clock: what it needs from them is an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,25 +20,25 @@ use crate::wording::{clip, nearest, path_of, quote, quote_str};
 
 pub mod snapshots;
 
-/// What Scheduler replaces by the scheduled time; left as it stands when a person types the event.
+/// The placeholder that EventBridge Scheduler replaces with the scheduled time; it stays when a person sends the event.
 const SCHEDULED_TIME_PLACEHOLDER: &str = "<aws.scheduler.scheduled-time>";
-/// How far ahead of our clock a scheduled time may lie: clocks differ, by seconds.
+/// How far ahead of our clock a scheduled time may be: clocks differ, by seconds rather than minutes.
 const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
-/// A stop may be this late: longer, and people are back at work.
+/// A stop may be this late: even later, people may be back at work.
 const STOP_MAX_DELAY: Duration = Duration::from_secs(60 * 60);
 /// A start may be this late: a late start still serves the rest of the morning.
 const START_MAX_DELAY: Duration = Duration::from_secs(4 * 60 * 60);
-/// A tick may be this late: the next one has come by then.
+/// A tick may be this late: by then the next one has come.
 const RECONCILE_MAX_DELAY: Duration = Duration::from_secs(5 * 60);
 /// The largest `max_delay_minutes`: a year.
 const MAX_DELAY_MINUTES: u64 = 366 * 24 * 60;
 /// Characters in a tag's key (EC2 user guide, "Tag restrictions").
 const MAX_TAG_KEY_CHARS: usize = 128;
-/// Filters that Curfew sets itself.
+/// Filters that Curfew sets itself, so that a request may not.
 const STATE_FILTERS: [&str; 2] = ["instance-state-code", "instance-state-name"];
-/// Characters of a list that a refusal writes out.
+/// The most characters of a list that a refusal writes out.
 const MAX_LIST: usize = 120;
-/// Problems a refusal lists; the rest is counted.
+/// The most problems that a refusal lists; the rest are only counted.
 const MAX_PROBLEMS: usize = 50;
 
 /// Every field a request may have.
@@ -67,7 +67,7 @@ pub const FIELDS: [&str; 22] = [
     "archived",
 ];
 
-/// What a run shall do, to which instances, where and how.
+/// What a run should do: to which instances, where and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Stop, start or reconcile.
@@ -76,7 +76,7 @@ pub struct Request {
     pub name: String,
     /// Which instances.
     pub selection: Selection,
-    /// Which of them to spare.
+    /// Which of them to leave alone: those that match any of these tags.
     pub except_tags: TagPatterns,
     /// In which regions.
     pub regions: Regions,
@@ -84,44 +84,46 @@ pub struct Request {
     pub accounts: Vec<Account>,
     /// For real, or to see what would happen.
     pub mode: Mode,
-    /// Mark what is stopped; start only what is marked.
+    /// Whether a stop marks what it stops, and a start starts only what is marked.
     pub remember: bool,
-    /// The most instances to change, over all targets.
+    /// The most instances to change, in all targets together.
     pub max_changes: Option<u64>,
-    /// When the run should have begun, if anybody said so.
+    /// When the run was due, if the request or its envelope says so.
     pub scheduled_time: Option<DateTime<Utc>>,
-    /// The field that said so.
+    /// The field that gave `scheduled_time`, as messages name it.
     pub scheduled_by: &'static str,
-    /// How much later than that it may begin.
+    /// How long after `scheduled_time` it may begin.
     pub max_delay: Duration,
     /// The time zone of dates in `curfew:exempt`.
     pub timezone: Tz,
-    /// The tag with an instance's own running hours.
+    /// The key of the tag that holds an instance's own running hours.
     pub hours_tag: String,
-    /// What such a tag may say, by name; only reconcile asks.
+    /// The schedules that this tag may name; only reconcile uses them.
     pub schedules: Schedules,
 }
 
 impl Request {
-    /// Returns whether an instance that carries the hours tag is this request's: reconcile switches no others, and a plain
-    /// stop or start only those that it names.
+    /// Whether the request switches instances by their own running hours. Such a request, a reconcile, switches only
+    /// instances with the hours tag; a plain stop or start leaves those alone unless it names their ids.
     #[must_use]
     pub fn is_about_hours(&self) -> bool {
         matches!(self.action, Action::Reconcile { .. })
     }
 
-    /// Writes the filters of the calls that show what is selected, in these states.
+    /// Returns the filters of the DescribeInstances calls that find what is selected, in these states; in any, if
+    /// empty.
     #[must_use]
     pub fn calls(&self, states: &[State]) -> Vec<Filters> {
         self.selection.calls(states, self.tag_key())
     }
 
-    /// Writes the filters by which a look at instances shows their tags too; none if the request names no tag.
+    /// Returns the tag filters that make EC2 show tags when instances are looked at by id; none if the request names no
+    /// tag.
     #[must_use]
     pub fn tags_in_looks(&self) -> Filters {
         let mut filters = self.selection.tag_filters();
         let values: usize = filters.iter().map(|(_, values)| values.len()).sum();
-        // An id goes out with them.
+        // Leaves room for this filter and for the one by id, each with at least one value.
         if let Some(key) =
             self.tag_key().filter(|_| values + 2 <= MAX_FILTER_VALUES && filters.len() + 2 <= MAX_FILTERS)
         {
@@ -130,7 +132,7 @@ impl Request {
         filters
     }
 
-    /// The tag that everything selected carries; whoever names instances by nothing but their ids wants to hear of each.
+    /// Returns the tag key that everything selected carries; none for ids alone, since each of those is reported.
     fn tag_key(&self) -> Option<&str> {
         (self.is_about_hours() && !self.selection.ids_alone()).then_some(&*self.hours_tag)
     }
@@ -146,7 +148,7 @@ pub enum Action {
     },
     /// Switch them on.
     Start,
-    /// Switch each as its own hours say.
+    /// Switch each according to its own running hours.
     Reconcile {
         /// Hibernate those configured for it.
         hibernate: bool,
@@ -164,7 +166,7 @@ impl Action {
         }
     }
 
-    /// Returns its past tense.
+    /// Returns the past tense of its name.
     #[must_use]
     pub fn past(self) -> &'static str {
         match self {
@@ -180,7 +182,7 @@ impl Action {
 pub enum Mode {
     /// Change what the plan says.
     Live,
-    /// Ask EC2 whether it would let us, and change nothing.
+    /// Ask EC2 whether the calls would be allowed, and change nothing.
     DryRun,
 }
 
@@ -200,29 +202,29 @@ pub enum Regions {
 pub enum Account {
     /// The function's own.
     Own,
-    /// One in which a role is assumed; it may turn out to be the function's own.
+    /// One in which a role is assumed; its id may turn out to be the function's own account.
     Member {
         /// Twelve digits.
         id: String,
-        /// The role's name, with its path.
+        /// The role's name, with its path if it has one.
         role: String,
     },
 }
 
-/// A request that is not carried out: everything that is wrong with it.
+/// Why a request is not carried out: everything that is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     problems: Vec<String>,
 }
 
 impl Refused {
-    /// Refuses for one reason.
+    /// Builds a refusal with a single problem.
     #[must_use]
     pub fn one(problem: String) -> Self {
         Self { problems: vec![problem] }
     }
 
-    /// Returns all that is wrong, each beginning with the field's path.
+    /// Returns everything that is wrong, each problem beginning with the field's path.
     #[must_use]
     pub fn problems(&self) -> &[String] {
         &self.problems
@@ -246,7 +248,8 @@ impl std::error::Error for Refused {}
 impl Request {
     /// Reads a request.
     ///
-    /// `time` is what the envelope says of when it was due; the request's own `scheduled_time` goes first.
+    /// `time` is the envelope's own time, which counts as the scheduled time unless the request has one. `now` is what
+    /// both are compared with.
     ///
     /// # Errors
     /// All problems at once, each naming field, value and fix.
@@ -260,7 +263,7 @@ impl Request {
     }
 }
 
-/// Takes one field after the other out of the request, and notes what is wrong.
+/// Takes the fields out of the request one by one, and collects what is wrong.
 struct Reader {
     fields: Map<String, Value>,
     problems: Vec<String>,
@@ -337,7 +340,7 @@ impl Reader {
     fn action(&mut self, hibernate: Option<bool>, misspelt: &[&str]) -> Option<Action> {
         const EXPECTED: &str = "write \"stop\", \"start\", \"reconcile\" or \"snapshots\"";
         let action = match self.fields.remove("action") {
-            // One problem, not two.
+            // Already reported as a misspelt field.
             None if misspelt.contains(&"action") => return None,
             None => {
                 self.problem(format!("action: missing, {EXPECTED}"));
@@ -378,7 +381,7 @@ impl Reader {
         key
     }
 
-    /// Reads `holidays` and `hours`, which only reconcile has.
+    /// Reads `holidays` and `hours`, which are only valid with reconcile.
     fn schedules(&mut self, action: Option<Action>, timezone: Tz, moment: DateTime<Utc>) -> Schedules {
         let (holidays, hours) = (self.fields.remove("holidays"), self.fields.remove("hours"));
         if let Some(Action::Stop { .. } | Action::Start) = action {
@@ -429,7 +432,7 @@ impl Reader {
         if names > MAX_FILTERS {
             self.problem(format!("tags and filters: {names} in all, but EC2 takes {MAX_FILTERS}; split the event"));
         }
-        // Ids go out in groups: they need room for one at least.
+        // Ids are split over several calls, so they need room for at least one.
         let values = tags.values().map(Vec::len).sum::<usize>()
             + filters.values().map(Vec::len).sum::<usize>()
             + usize::from(!ids.is_empty());
@@ -498,7 +501,7 @@ impl Reader {
         ids.into_iter().map(|id| id.map_or(Account::Own, |id| Account::Member { id, role: role.clone() })).collect()
     }
 
-    /// Reads the role; `others` if the request names accounts other than the function's own.
+    /// Reads the role; `others` says whether the request names accounts other than the function's own.
     fn role(&mut self, others: bool) -> Option<String> {
         let given = self.fields.contains_key("role");
         let role = self.text("role", "like \"curfew-member\"");
@@ -581,7 +584,7 @@ impl Reader {
         })
     }
 
-    /// Reads a map of names to a text or a list of texts; `check` tells what is wrong with a name.
+    /// Reads a map from names to a text or a list of texts; `check` returns what is wrong with a name.
     fn patterns(&mut self, field: &str, check: fn(&str) -> Option<String>) -> BTreeMap<String, Vec<Pattern>> {
         let map = match self.fields.remove(field) {
             None => return BTreeMap::new(),
@@ -652,7 +655,7 @@ impl Reader {
         STATE_FILTERS.contains(&name).then(|| "Curfew sets the state itself; leave it out".to_owned())
     }
 
-    /// Reads a text or a list of texts, each with its place in the request; absent is empty.
+    /// Reads a text or a list of texts, each with its path in the request; an absent field is an empty list.
     fn texts(&mut self, field: &str, like: &str) -> Vec<(String, String)> {
         match self.fields.remove(field) {
             None => Vec::new(),
@@ -660,7 +663,7 @@ impl Reader {
         }
     }
 
-    /// Reads a tag's or a filter's values; a tag's may be empty, which means just that.
+    /// Reads the values of a tag or a filter. A tag's value may be the empty text, which EC2 allows.
     fn values_of(&mut self, path: &str, value: Value, may_be_empty: bool) -> Vec<(String, String)> {
         self.list_of(path, value, "", may_be_empty)
     }
@@ -760,7 +763,7 @@ impl Reader {
         }
     }
 
-    /// Refuses what no request has; gives the fields that were probably meant.
+    /// Refuses unknown fields; returns the fields that were probably meant.
     fn unknown_fields(&mut self) -> Vec<&'static str> {
         let unknown: Vec<String> =
             self.fields.keys().filter(|field| !FIELDS.contains(&field.as_str())).cloned().collect();
@@ -776,7 +779,7 @@ impl Reader {
     }
 }
 
-/// Returns whether a text has a region's shape, in any partition: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`.
+/// Whether a text has a region's shape, in any partition: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`.
 fn is_region(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let letters = |part: &str, length: std::ops::RangeInclusive<usize>| {
@@ -797,15 +800,15 @@ fn is_region(text: &str) -> bool {
 /// Whether a text is a role's name, with its path if it has one (IAM user guide, "IAM and STS quotas").
 fn is_role(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
-    // A part of dots alone would climb in what an ARN's path is joined to.
+    // A part made only of dots, like "..", could climb out of whatever the path is appended to.
     let name =
         |part: &str| (1..=64).contains(&part.len()) && part.chars().all(allowed) && !part.chars().all(|c| c == '.');
     text.len() <= 512 && text.split('/').all(name)
 }
 
-/// Writes the shapes in which other tools have tags and filters as the maps that Curfew reads, tags apart and without the
-/// state: the AWS CLI's `{"Name": "tag:x", "Values": […]}`, a tag's `{"Key": "x", "Value": "y"}`, a list of such, and
-/// `{"tag:x": "y"}`. Nothing, if it is none of them.
+/// Rewrites other tools' shapes of tags and filters as the maps that Curfew reads: the AWS CLI's `{"Name": "tag:x",
+/// "Values": […]}`, a tag's `{"Key": "x", "Value": "y"}`, a list of those, and `{"tag:x": "y"}`. Tags are separated
+/// from filters, and filters by state are left out. None for any other shape, and for more than 400 bytes.
 fn as_maps(field: &str, value: &Value) -> Option<String> {
     let (mut tags, mut filters) = (Map::new(), Map::new());
     let mut add = |name: &str, values: &Value| {
@@ -843,7 +846,7 @@ fn as_maps(field: &str, value: &Value) -> Option<String> {
     (1..=400).contains(&text.len()).then_some(text)
 }
 
-/// Reads `{"Name": …, "Values": …}` and `{"Key": …, "Value": …}`, in either case of letters; the latter is a tag's.
+/// Reads `{"Name": …, "Values": …}` and `{"Key": …, "Value": …}`, in upper or lower case; the latter is a tag.
 fn named_values(map: &Map<String, Value>) -> Option<(String, &Value)> {
     let field = |wanted: &[&str]| {
         map.iter().find(|(key, _)| wanted.iter().any(|it| key.eq_ignore_ascii_case(it))).map(|(_, value)| value)

@@ -1,7 +1,7 @@
 //! Every account × region: look → plan → carry out.
 //!
-//! All targets are planned before any is acted on, because `max_changes` counts over all of them; and all at once,
-//! because a region where EC2 fails must not cost the others their night.
+//! All targets are planned before any is acted on, because `max_changes` applies to all of them together. They are
+//! worked on concurrently, so that a region where EC2 fails doesn't hold up the others.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -24,7 +24,7 @@ use crate::plan::{Decision, Plan, consider, decide_again, is_selected, plan_of, 
 use crate::request::{Account, Action, Mode, Regions, Request};
 use crate::select::{Filters, MAX_FILTER_VALUES};
 
-/// Pauses before EC2 is asked again for its instances; the SDK has repeated each call before.
+/// Pauses between the attempts of [`patiently`], 51 s in all; within each attempt the SDK has retried already.
 const PAUSES: [Duration; 6] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
@@ -37,9 +37,9 @@ const PAUSES: [Duration; 6] = [
 /// Where the function itself lives, as its ARN says.
 #[derive(Clone, Debug)]
 pub struct Home {
-    /// Its account; `unknown` where a host gives no ARN (`cargo lambda watch` doesn't).
+    /// Its account's twelve digits; `unknown` where the host gives no ARN (`cargo lambda watch` doesn't).
     pub account: String,
-    /// Its partition: `aws`, `aws-cn`, `aws-us-gov`.
+    /// Its partition, like `aws`, `aws-cn` or `aws-us-gov`; `aws` where the host gives no ARN.
     pub partition: String,
 }
 
@@ -57,15 +57,15 @@ impl Home {
     }
 }
 
-/// An account and region, and how far the work in it has come.
+/// An account and region, and how far the run has got there.
 #[derive(Debug)]
 struct Target {
-    /// Whoever acts there, as people know it.
+    /// The role that acts there, as messages name it.
     role: String,
-    /// The way to it, and when it was asked for what is planned; none if there is no way.
+    /// Its EC2, and when the look that the plan is based on began; none if it can't be reached.
     way: Option<(AwsEc2, Instant)>,
     plan: Plan,
-    /// What an organization's policy says, of whoever asks for every region.
+    /// The refusal by an organization's policy, where the request asks for every region.
     denied: Option<Error>,
     worked: TargetRun,
 }
@@ -85,11 +85,11 @@ impl Target {
         Self { worked: TargetRun { error: Some(trouble(error)), ..self.worked }, ..self }
     }
 
-    /// Takes a plan, or why there is none.
+    /// Takes the plan, or the error that came in its place.
     fn planned(self, planned: Result<Plan, Error>, every_region: bool) -> Self {
         match planned {
             Ok(plan) => Self { plan, ..self },
-            // Whoever asks for every region means those that the organization allows.
+            // "Every region" means those that the organization allows.
             Err(error) if every_region && is_denied_by_organization(&error) => {
                 let note = Some(passed_over(&error));
                 Self { denied: Some(error), worked: TargetRun { note, ..self.worked }, ..self }
@@ -98,7 +98,7 @@ impl Target {
         }
     }
 
-    /// Does what is planned.
+    /// Carries out the plan.
     async fn carry_out(&mut self, request: &Request, run: Moment, limits: Limits, deadline: Deadline) {
         let plan = std::mem::take(&mut self.plan);
         let Some((ec2, seen)) = &self.way else { return };
@@ -123,18 +123,18 @@ impl Target {
     }
 }
 
-/// The moment that a run stands for, and the run itself.
+/// Which run it is, and the moment that it stands for.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// When it was due, or when it began.
+    /// When it was due, or when it began if no time was scheduled.
     pub as_of: DateTime<Utc>,
     /// Which invocation it is.
     pub run: Run,
-    /// The time by both clocks.
+    /// When it began by the monotonic clock, and the time of day that this counts as: `as_of` for a tick of reconcile.
     pub clock: (Instant, DateTime<Utc>),
 }
 
-/// What becomes of the other targets when one's EC2 has ignored DryRun.
+/// Returns the outcome for the other targets once one target's EC2 has ignored DryRun.
 fn not_asked() -> Outcome {
     let message = "not tried: in another region or account, EC2 carried out a dry run".into();
     Outcome::Failed { code: DRY_RUN_IGNORED.into(), message }
@@ -145,12 +145,12 @@ pub(crate) fn passed_over(error: &Error) -> String {
     format!("skipped, a service control policy denies it ({})", error.code)
 }
 
-/// Returns what stands in the way of a target.
+/// Converts an error into what the report says about a target.
 pub(crate) fn trouble(error: &Error) -> Trouble {
     Trouble { code: error.code.clone(), message: cut(&error.message), may_pass: may_pass(error) }
 }
 
-/// Works on every target of the request; `tell` hears of each as soon as it is done.
+/// Carries out the request in every target; `tell` is called with each target as soon as it is done.
 pub async fn run(
     request: &Request,
     aws: &Aws,
@@ -165,7 +165,8 @@ pub async fn run(
     let mut halted = false;
     let first = match request.mode {
         Mode::Live => 0,
-        // An EC2 that ignores DryRun shows itself in one target, before the others are asked.
+        // One target with changes goes first, so that an EC2 that ignores DryRun is noticed before the others are
+        // called.
         Mode::DryRun => targets.iter().position(|target| target.plan.changes() > 0).map_or(0, |first| first + 1),
     };
     let (one_by_one, at_once) = targets.split_at_mut(if too_many_changes.is_some() { 0 } else { first });
@@ -196,15 +197,15 @@ pub async fn run(
 /// What a run would do, and what it would do it to.
 #[derive(Debug, Default)]
 pub struct Preview {
-    /// What would become of each instance, if EC2 let us.
+    /// What would become of each instance if EC2 accepted every call.
     pub run: outcome::Run,
     /// The instances that EC2 showed, target by target, with the decision about each.
     pub decided: Vec<Vec<(Instance, Decision)>>,
 }
 
-/// Plans every target of the request, and leaves it at that: EC2 is asked for what is there, and for nothing else.
+/// Plans every target of the request without carrying anything out: EC2 is only asked what is there.
 ///
-/// What earlier ticks have told of is told of too.
+/// What an earlier tick has already reported is included.
 pub async fn preview(request: &Request, aws: &Aws, home: &Home, deadline: Deadline, as_of: DateTime<Utc>) -> Preview {
     let planned = plan_all(request, aws, home, deadline, as_of).await;
     let too_many = planned.too_many_changes.map(|_| Outcome::Unfinished { reason: "too_many_changes".into() });
@@ -227,8 +228,8 @@ pub struct Sighting {
     pub account: String,
     /// The region.
     pub region: String,
-    /// The instance as EC2 shows it, if it is there, and the names of the request's filters that keep it out; or why
-    /// nobody knows.
+    /// The instance as EC2 shows it, if it is there, and the names of the request's filters that exclude it; or why EC2
+    /// couldn't be asked.
     pub found: Result<Option<(Instance, Vec<String>)>, Trouble>,
 }
 
@@ -248,7 +249,7 @@ pub async fn find(request: &Request, aws: &Aws, home: &Home, deadline: Deadline,
     join_all(looks).await
 }
 
-/// Looks at an instance; then, as only EC2 can judge most filters, once for each of the request's.
+/// Looks at an instance by its id, then once with each of the request's filters: only EC2 can evaluate most of them.
 async fn sight(
     ec2: &AwsEc2,
     request: &Request,
@@ -261,7 +262,7 @@ async fn sight(
         patiently(until, || ec2.matching(&filters, Some, until)).await.map(|mut found| found.pop())
     };
     let Some(mut instance) = look(None).await? else { return Ok(None) };
-    // An answer is only known to show tags where a filter names one.
+    // An answer is only certain to show tags if a filter names one (cloud-custodian #252, #10909).
     if let Some(tagged) = look(Some(("tag-key".to_owned(), vec!["*".to_owned()]))).await? {
         instance = tagged;
     }
@@ -282,7 +283,7 @@ struct Planned {
 }
 
 async fn plan_all(request: &Request, aws: &Aws, home: &Home, deadline: Deadline, as_of: DateTime<Utc>) -> Planned {
-    // One that doesn't answer at all must leave the others time to be worked on.
+    // A target that doesn't answer at all must leave time to carry out the plans of the others.
     let planning = deadline.first_half();
     let accounts = accounts_once(&request.accounts, home);
     let planned = accounts.iter().map(|account| plan_account(request, aws, home, account, planning, as_of));
@@ -292,7 +293,7 @@ async fn plan_all(request: &Request, aws: &Aws, home: &Home, deadline: Deadline,
     let mut second_look = None;
     if targets.iter().all(|target| target.plan.matched() == 0 && target.worked.error.is_none()) {
         match look_at_every_state(request, &mut targets, deadline, as_of).await {
-            // The first look missed them: complete needs proof.
+            // The first look missed instances that are planned now, so there is no empty result to explain.
             Ok(_) if targets.iter().any(|target| target.plan.matched() > 0) => {}
             look => second_look = Some(look.map_err(|error| trouble(&error))),
         }
@@ -302,7 +303,7 @@ async fn plan_all(request: &Request, aws: &Aws, home: &Home, deadline: Deadline,
     Planned { targets, too_many_changes, second_look }
 }
 
-/// Lists the accounts to work in, each once: the function's own may be named by its id too.
+/// Lists the accounts to work in, each once: the function's own may also be named by its id.
 pub(crate) fn accounts_once(accounts: &[Account], home: &Home) -> Vec<Account> {
     let mut seen = BTreeSet::new();
     let own = |account: &Account| match account {
@@ -313,7 +314,8 @@ pub(crate) fn accounts_once(accounts: &[Account], home: &Home) -> Vec<Account> {
     accounts.filter(|account| seen.insert(account.clone())).collect()
 }
 
-/// Where every region of every account is denied, nobody has been asked: that is no quiet night.
+/// Turns notes into errors if every region of every account is denied: nothing was looked at, which must not read as a
+/// night with nothing to do.
 fn all_denied_is_an_error(targets: &mut [Target]) {
     if all_passed_over(targets.iter().map(|target| target.denied.as_ref())) {
         for target in targets {
@@ -323,13 +325,13 @@ fn all_denied_is_an_error(targets: &mut [Target]) {
     }
 }
 
-/// Whether every target has been denied.
+/// Whether every target was denied by an organization's policy.
 pub(crate) fn all_passed_over<'a>(mut denied: impl Iterator<Item = Option<&'a Error>>) -> bool {
     denied.all(|denied| denied.is_some())
 }
 
 impl Account {
-    /// Returns its twelve digits, where they are known.
+    /// Returns its twelve digits; `unknown` for the function's own where the host gives no ARN.
     pub(crate) fn id<'a>(&'a self, home: &'a Home) -> &'a str {
         match self {
             Self::Own => &home.account,
@@ -359,7 +361,7 @@ async fn plan_account(
     .await
 }
 
-/// Finds the way to every region of an account; what goes wrong belongs to the account and region that was asked.
+/// Returns a target for every region of an account; an error is reported for the account and region that was asked.
 async fn reach(request: &Request, aws: &Aws, home: &Home, account: &Account, planning: Deadline) -> Vec<Target> {
     let ways = ways(account, &request.regions, &request.name, aws, home, planning).await;
     let target = |(region, way)| {
@@ -372,7 +374,7 @@ async fn reach(request: &Request, aws: &Aws, home: &Home, account: &Account, pla
     ways.into_iter().map(target).collect()
 }
 
-/// Finds the way to every region of an account, or why there is none.
+/// Returns every region of an account with its EC2, or with the error if it can't be reached.
 pub(crate) async fn ways(
     account: &Account,
     regions: &Regions,
@@ -425,11 +427,11 @@ pub struct Look {
     pub account: String,
     /// The region.
     pub region: String,
-    /// What the request selects there, whatever its state; or why nobody knows.
+    /// What the request selects there, in any state but terminated; or why EC2 couldn't be asked.
     pub found: Result<Vec<Instance>, Trouble>,
 }
 
-/// Looks at all that the request selects, in every target, and leaves it at that.
+/// Looks at everything that the request selects, in every target, without planning anything.
 pub async fn look(request: &Request, aws: &Aws, home: &Home, until: Deadline) -> Vec<Look> {
     let accounts = accounts_once(&request.accounts, home);
     let reached = accounts.iter().map(|account| reach(request, aws, home, account, until));
@@ -446,7 +448,7 @@ pub async fn look(request: &Request, aws: &Aws, home: &Home, until: Deadline) ->
 }
 
 async fn instances<E: Ec2>(ec2: &E, request: &Request, until: Deadline) -> Result<Vec<Instance>, Error> {
-    // Nothing is decided yet.
+    // The decision only fills the place: it is dropped below.
     let selected = |instance: Instance| {
         let is_ours = is_selected(request, &instance) && !instance.state.is_gone();
         is_ours.then_some(Found::Planned(instance, Decision::Follow, None))
@@ -460,20 +462,20 @@ async fn instances<E: Ec2>(ec2: &E, request: &Request, until: Deadline) -> Resul
     Ok(plan.decided.into_iter().map(|(instance, _)| instance).collect())
 }
 
-/// What a look found of one instance.
+/// An instance that a look found.
 enum Found {
     /// It is in the plan.
     Planned(Instance, Decision, Option<Mark>),
-    /// It showed no tags, though no filter kept EC2 from showing them.
+    /// It showed no tags, and no filter named one: EC2 may have left them out.
     Bare(Instance),
 }
 
-/// Asks EC2 for what the request selects, and plans.
+/// Looks at what the request selects, and plans.
 ///
 /// # Errors
 /// EC2 refused, or did not answer in time.
 pub async fn select<E: Ec2>(ec2: &E, request: &Request, until: Deadline, as_of: DateTime<Utc>) -> Result<Plan, Error> {
-    // Whoever names instances wants to hear of each, whatever its state.
+    // Instances named by id alone are all reported, whatever their state.
     let states = if request.selection.ids_alone() { &[] } else { states(request.action) };
     let planned = |instance: Instance| {
         let stale = stale_mark(request, &instance, as_of);
@@ -494,7 +496,7 @@ pub async fn select<E: Ec2>(ec2: &E, request: &Request, until: Deadline, as_of: 
                     plan.decided.push((instance, Decision::Leave(Skip::because(Reason::AlreadyDone).into())));
                 }
             }
-            // The next start looks for them again.
+            // Not fatal: the next start looks for them again.
             Err(error) => {
                 warn!(code = error.code, error = cut(&error.message), "could not look for marks on what runs")
             }
@@ -503,7 +505,7 @@ pub async fn select<E: Ec2>(ec2: &E, request: &Request, until: Deadline, as_of: 
     Ok(plan)
 }
 
-/// Plans what shows its tags, and puts the rest by: an answer is only known to show tags where a filter names one.
+/// Plans what shows its tags, and sets the rest aside: an answer is only certain to show tags if a filter names one.
 fn tags_first<'a>(
     request: &'a Request,
     planned: impl Fn(Instance) -> Option<Found> + Copy + Send + 'a,
@@ -512,9 +514,10 @@ fn tags_first<'a>(
     move |instance| if any_tags || !instance.tags.is_empty() { planned(instance) } else { Some(Found::Bare(instance)) }
 }
 
-/// Makes a plan of what was found; what showed no tags is asked for once more, by a filter that any tag matches.
+/// Plans what was found. Instances that showed no tags are looked at once more, with a filter that any tag matches.
 ///
-/// That costs a call for each 199 instances that have no tags at all, and nothing where `tags` selects.
+/// That costs one call for every 199 instances without tags (200 filter values, less the one for the tag), and none
+/// where `tags` selects.
 async fn plan_of_found<E: Ec2>(
     ec2: &E,
     request: &Request,
@@ -546,7 +549,8 @@ async fn plan_of_found<E: Ec2>(
     Ok(Plan { stale, ..plan_of(request, decided) })
 }
 
-/// Finds what runs with a mark that counts, though no stop can be under way: a run died between mark and stop.
+/// Finds running instances with a mark so old that its stop can't be under way any more: that run died between marking
+/// and stopping them.
 async fn running_with_stale_marks<E: Ec2>(
     ec2: &E,
     request: &Request,
@@ -558,14 +562,15 @@ async fn running_with_stale_marks<E: Ec2>(
         Some((instance.without_other_tags(), mark))
     };
     let mut found = Vec::new();
-    // Whoever names instances has seen the running ones already.
+    // There are no such calls for ids alone, which were looked at in every state already.
     for filters in request.selection.marked_calls(STOPPED_AT_TAG, State::Running) {
         found.extend(patiently(until, || ec2.matching(&filters, keep, until)).await?);
     }
     Ok(found)
 }
 
-/// Asks EC2, and again where it is throttled or failing; the error is then the last that EC2 or the network gave.
+/// Makes a call, and repeats it after a pause while it is throttled or EC2 fails. If time runs out, the error is the
+/// last one that EC2 or the network gave.
 pub(crate) async fn patiently<T, F>(deadline: Deadline, ask: impl Fn() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
@@ -573,7 +578,7 @@ where
     let mut answer = ask().await;
     for pause in PAUSES {
         match &answer {
-            // Where no answer came for so long, the SDK has spent time enough.
+            // After a time-out the SDK's own retries have taken long enough.
             Err(error) if may_pass(error) && error.code != TIMEOUT && deadline.pause(pause).await.is_ok() => {}
             _ => break,
         }
@@ -585,7 +590,7 @@ where
     answer
 }
 
-/// Asks again without the state. What can be switched after all is planned.
+/// Looks again, at instances in any state. Those that can be switched after all are planned.
 async fn look_at_every_state(
     request: &Request,
     targets: &mut [Target],
@@ -603,7 +608,7 @@ async fn look_at_every_state(
     let found: Vec<State> = try_join_all(looks).await?.into_iter().flatten().collect();
     let mut look = SecondLook::default();
     if found.is_empty() && !request.is_about_hours() && targets.iter().all(|target| target.plan.matched() == 0) {
-        // A typo, or another case of letters, is what people want to hear of. No answer is no trouble.
+        // Most likely a typo or different case in a tag's value. It is only a hint, so errors are ignored.
         let asked = targets.iter().filter_map(|target| target.way.as_ref());
         for near in
             join_all(asked.map(|(ec2, _)| look_at_keys(request, ec2, until))).await.into_iter().flatten().flatten()
@@ -620,7 +625,7 @@ async fn look_at_every_state(
     Ok(look)
 }
 
-/// Finds what has the keys of the request's tags with other values, and writes those.
+/// Finds instances that have the keys of the request's tags with other values; returns those tags as text, for each.
 async fn look_at_keys(request: &Request, ec2: &AwsEc2, until: Deadline) -> Result<Vec<String>, Error> {
     let mut near = Vec::new();
     for filters in request.selection.calls_by_keys() {

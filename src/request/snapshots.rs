@@ -1,4 +1,4 @@
-//! The request of `"action": "snapshots"`: what it shares with the others is read by the same [`Reader`].
+//! The request of `"action": "snapshots"`. The same [`Reader`] reads the fields that it shares with other actions.
 
 use std::time::Duration;
 
@@ -11,29 +11,29 @@ use crate::select::{MAX_FILTER_VALUES, MAX_FILTERS, TagPatterns};
 
 /// The action's name in requests and reports.
 pub const ACTION: &str = "snapshots";
-/// The fields that no other action has.
+/// The fields that are only valid with this action.
 pub(super) const OWN_FIELDS: [&str; 3] = ["min_age_days", "grace_days", "archived"];
-/// The fields that only other actions have.
+/// The fields that are only valid with other actions.
 const OTHERS_FIELDS: [&str; 7] = ["filters", "instance_ids", "hibernate", "remember", "hours_tag", "holidays", "hours"];
 /// The default of `min_age_days`: half a year.
 const MIN_AGE_DAYS: u64 = 180;
-/// The least that `min_age_days` may be: nobody's work of this week.
+/// The least that `min_age_days` may be: nothing that anybody made in the past week is deleted.
 const LEAST_AGE_DAYS: u64 = 7;
-/// The default of `grace_days`: longer than a week's holiday.
+/// The default of `grace_days`: people who are away for a week can still object.
 const GRACE_DAYS: u64 = 14;
 /// The most that either may be: ten years.
 const MOST_DAYS: u64 = 3660;
-/// A run may be this late: it changes nobody's working day.
+/// A run may be this late: nobody's working day depends on it.
 const MAX_DELAY: Duration = Duration::from_secs(4 * 60 * 60);
 
-/// Which snapshots may go, where and how.
+/// Which snapshots may be deleted, where and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The schedule's name.
     pub name: String,
-    /// Every key must match one of its values: never empty.
+    /// The tags that select: for every key, one of the values must match. Never empty.
     pub tags: TagPatterns,
-    /// Any key that matches keeps the snapshot.
+    /// The tags that keep a snapshot: one key that matches is enough.
     pub except_tags: TagPatterns,
     /// In which regions.
     pub regions: Regions,
@@ -43,17 +43,17 @@ pub struct Request {
     pub mode: Mode,
     /// How old a snapshot must be.
     pub min_age: TimeDelta,
-    /// How long it stays after it was marked.
+    /// How long a snapshot is kept after it was marked.
     pub grace: TimeDelta,
-    /// Archived ones, too.
+    /// Whether archived snapshots may be deleted, too.
     pub archived: bool,
-    /// The most snapshots to mark and to delete, over all targets.
+    /// The most snapshots to change, marks and deletions counted together, in all targets together.
     pub max_changes: Option<u64>,
-    /// When the run should have begun, if anybody said so.
+    /// When the run was due, if the request or its envelope says so.
     pub scheduled_time: Option<DateTime<Utc>>,
-    /// The field that said so.
+    /// The field that gave `scheduled_time`, as messages name it.
     pub scheduled_by: &'static str,
-    /// How much later than that it may begin.
+    /// How long after `scheduled_time` it may begin.
     pub max_delay: Duration,
     /// The time zone of dates in `curfew:exempt`.
     pub timezone: Tz,
@@ -118,7 +118,7 @@ impl Reader {
         }
     }
 
-    /// Reads tags, as many as one call takes.
+    /// Reads tags, and refuses more of them than fit into one call.
     fn bounded(&mut self, field: &str) -> TagPatterns {
         let tags = TagPatterns(self.patterns(field, Self::tag_key));
         let values: usize = tags.0.values().map(Vec::len).sum();
