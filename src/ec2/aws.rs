@@ -1,4 +1,4 @@
-//! The adapter: the only file that names the AWS SDK.
+//! The adapter: the only file of the library, tests aside, that names the AWS SDK.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
@@ -41,17 +41,18 @@ use crate::request::Mode;
 use crate::select::Filters;
 use crate::snapshots::rule::{DELETE_AFTER_TAG, GIB, Snapshot, SnapshotId};
 
-/// A connection is made in milliseconds, or something is wrong with the network.
+/// How long connecting may take: it takes milliseconds unless something is wrong with the network.
 const CONNECT: Duration = Duration::from_secs(3);
-/// A page of 1000 instances takes EC2 a few seconds; nothing that Curfew asks takes this long.
+/// How long one attempt of a call may take. The slowest, a page of 1000 instances, takes EC2 a few seconds.
 const ATTEMPT: Duration = Duration::from_secs(20);
-/// Our code for an answer that can't be read.
+/// Our error code for an answer that can't be read.
 const BROKEN_ANSWER: &str = "BrokenAnswer";
-/// Attempts of the SDK's standard retries of whatever only looks or tags: throttling, 5xx, time-outs and resets.
+/// Attempts of calls that only look or tag, by the SDK's standard retries: after throttling, 5xx, time-outs and resets.
+/// Three is the SDK's own default.
 const ATTEMPTS: u32 = 3;
 
-/// Calls in flight to one host, of all accounts together: with the 34 regions of today, a connection each, they stay
-/// below the 1,024 files that Lambda lets a function open.
+/// The most calls in flight to one host, all accounts together. Each has a connection: in today's 34 regions these are
+/// 816, below the 1,024 files that Lambda lets a function open (Lambda developer guide, "Lambda quotas").
 const CALLS_AT_ONCE: usize = 24;
 /// Characters in a session's name and in its source identity (STS API reference, AssumeRole).
 const MAX_SESSION_NAME: usize = 64;
@@ -60,8 +61,8 @@ fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).build()
 }
 
-/// The SDK's own HTTP client, but one for all: else each of two thousand EC2 clients would have connections and root
-/// certificates of its own.
+/// Builds an HTTP client like the SDK's own, but to be shared: otherwise each EC2 client, of which there is one for
+/// every account and region, would have its own connections and root certificates.
 fn http_client() -> SharedHttpClient {
     HttpClient::new().build_with_connector_fn(|settings, components| {
         let mut connector = ConnectorBuilder::default().tls_provider(Provider::Rustls(CryptoMode::Ring));
@@ -78,14 +79,15 @@ pub struct Aws {
     config: SdkConfig,
     sts: aws_sdk_sts::Client,
     limits: Limits,
-    /// The source identity of every session, none if empty.
+    /// The source identity of every session; empty for none.
     execution: String,
-    /// Whose credentials these are, where they aren't the function's own.
+    /// The account of an assumed role; empty for the function's own credentials.
     account: String,
     gates: Gates,
 }
 
-/// Bounds the calls in flight, region by region: one that hangs keeps no other region's from going out.
+/// Limits the calls in flight, separately for each host (a region's EC2, or STS): calls that hang in one region don't
+/// hold up those to another.
 #[derive(Clone, Debug, Default)]
 struct Gates(Arc<Mutex<HashMap<String, Arc<Semaphore>>>>);
 
@@ -103,8 +105,8 @@ impl Aws {
         Self::of(config, limits)
     }
 
-    /// Reads credentials and region as a person's computer has them: in the environment, or in a profile. One that is named
-    /// goes before the environment, as with the AWS CLI.
+    /// Reads credentials and region from the environment or a profile, as on a person's computer. A profile or region
+    /// given here takes precedence over the environment, as with the AWS CLI.
     pub async fn from_profile(profile: Option<&str>, region: Option<&str>) -> Self {
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http_client());
         let region = region.map(|region| Region::new(region.to_owned()));
@@ -119,7 +121,7 @@ impl Aws {
         Self::of(loader.load().await, Limits::default())
     }
 
-    /// Takes these credentials instead.
+    /// Replaces the credentials.
     #[must_use]
     pub fn with_keys(self, id: &str, secret: &str, token: Option<&str>) -> Self {
         let keys = Credentials::new(id, secret, token.map(str::to_owned), None, "given");
@@ -127,22 +129,22 @@ impl Aws {
         Self::of(config, self.limits)
     }
 
-    /// Takes this region for its own.
+    /// Replaces the own region.
     #[must_use]
     pub fn in_region(self, region: &str) -> Self {
         Self::of(self.config.into_builder().region(Region::new(region.to_owned())).build(), self.limits)
     }
 
-    /// Finds credentials, before anything is asked with them.
+    /// Checks that there are credentials, before any call needs them.
     ///
     /// # Errors
-    /// Why there are none.
+    /// Why there are none, as the SDK's provider says it.
     pub async fn find_credentials(&self) -> Result<(), String> {
         let Some(provider) = self.config.credentials_provider() else { return Err("no credentials".to_owned()) };
         provider.provide_credentials().await.map(drop).map_err(|error| chain(&error))
     }
 
-    /// Asks STS who comes with these credentials: an ARN.
+    /// Asks STS whose credentials these are, and returns the ARN.
     ///
     /// # Errors
     /// STS refused, or did not answer in time.
@@ -167,8 +169,9 @@ impl Aws {
         Self { execution: execution.take(MAX_SESSION_NAME).collect(), ..self }
     }
 
-    /// Assumes a role in another account, for an hour: longer than any invocation lives. CloudTrail shows the schedule's
-    /// name in the session's, and the invocation as its source identity; where a role doesn't admit one, it does without.
+    /// Assumes a role in another account for an hour, STS's default, which is longer than any invocation lives.
+    /// CloudTrail shows the schedule's name in the session's, and the invocation as its source identity. A role that
+    /// doesn't allow `sts:SetSourceIdentity` is assumed without one.
     ///
     /// # Errors
     /// STS refused, or did not answer in time.
@@ -181,7 +184,7 @@ impl Aws {
     ) -> Result<Self, Error> {
         let session: String = format!("curfew-{schedule}").chars().take(MAX_SESSION_NAME).collect();
         let call = self.sts.assume_role().role_arn(role_arn).role_session_name(session);
-        // STS takes two characters at least.
+        // STS requires at least two characters (API reference, AssumeRole).
         let identity = Some(self.execution.clone()).filter(|identity| identity.len() > 1);
         let gate = self.gates.of("sts");
         let ask = |identity| deadline.call_through(&gate, || call.clone().set_source_identity(identity).send());
@@ -201,7 +204,7 @@ impl Aws {
             "AssumeRole",
         );
         let config = self.config.to_builder().credentials_provider(SharedCredentialsProvider::new(keys));
-        // They live as long as this run: a cache would keep them for ever.
+        // They are only used in this run, but the shared cache would keep them as long as the function lives.
         let config = config.identity_cache(IdentityCache::no_cache()).build();
         Ok(Self { config, account: account.to_owned(), ..self.clone() })
     }
@@ -224,13 +227,13 @@ impl Aws {
         &self.config
     }
 
-    /// Opens EC2 in a region.
+    /// Builds the client of EC2 in a region.
     #[must_use]
     pub fn ec2(&self, region: &str) -> AwsEc2 {
         let config = Builder::from(&self.config)
             .region(Region::new(region.to_owned()))
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-            // The SDK would share one bucket of retries among all accounts.
+            // By default all accounts would share the SDK's one token bucket for retries.
             .retry_partition(RetryPartition::new(format!("ec2-{}-{region}", self.account)))
             .interceptor(Whole)
             .timeout_config(timeouts())
@@ -239,7 +242,7 @@ impl Aws {
     }
 }
 
-/// EC2 in one account and region, by the AWS SDK.
+/// EC2 in one account and region, through the AWS SDK.
 #[derive(Debug)]
 pub struct AwsEc2 {
     client: Client,
@@ -263,8 +266,8 @@ impl AwsEc2 {
         Ok(names)
     }
 
-    /// Reads as what the instances that match are billed; those whose id or launch time is missing are left out. Slower than
-    /// [`Ec2::matching`]: a tool asks it, of a few.
+    /// Reads what determines the price of each instance that matches. Instances whose id, launch time, type or tenancy
+    /// is missing are left out. Slower than [`Ec2::matching`]: only the command-line tool uses it.
     ///
     /// # Errors
     /// EC2 refused a page, or did not answer in time.
@@ -283,7 +286,8 @@ impl AwsEc2 {
         }
     }
 
-    /// Asks for one page; and again if the answer can't be read, which the SDK doesn't repeat.
+    /// Asks for one page, and again if the answer can't be read, which the SDK doesn't retry: [`ATTEMPTS`] times in
+    /// all.
     async fn page(
         &self,
         call: &DescribeInstancesFluentBuilder,
@@ -320,7 +324,7 @@ impl Ec2 for AwsEc2 {
         loop {
             let page = self.page(&call.clone().set_next_token(next_token.clone()), &mut words, until).await?;
             kept.extend(page.instances.into_iter().filter_map(&keep));
-            // A short page, even an empty one, is not the last: only the token tells.
+            // A short page, or even an empty one, need not be the last: only a missing token says so.
             match page.next_token {
                 None => return Ok(kept),
                 same if same == next_token => return Err(broken("EC2 returned the same NextToken twice".to_owned())),
@@ -373,7 +377,7 @@ impl Ec2 for AwsEc2 {
     }
 }
 
-/// The calls about snapshots. Lists are read over all pages.
+/// The calls about snapshots. Lists are read to their last page.
 impl AwsEc2 {
     /// Reads the account's own snapshots that match.
     ///
@@ -393,12 +397,12 @@ impl AwsEc2 {
         .await
     }
 
-    /// Returns which of these volumes exist, including those that an AWS service hides; at most 200.
+    /// Returns which of these volumes exist, including hidden ones that an AWS service manages; takes at most 200 ids.
     ///
     /// # Errors
     /// As for [`snapshots`](Self::snapshots).
     pub async fn volumes(&self, ids: Vec<String>, until: Deadline) -> Result<BTreeSet<Box<str>>, Error> {
-        // A filter, because with ids EC2 refuses the whole call for one that it doesn't know.
+        // A filter, because if the call named ids, EC2 would refuse it as a whole for a single unknown one.
         let call = self.client.describe_volumes().filters(filter("volume-id", ids)).include_managed_resources(true);
         let volumes = every_page(|token| {
             let call = call.clone().set_next_token(token);
@@ -413,7 +417,8 @@ impl AwsEc2 {
         Ok(volumes.await?.into_iter().collect())
     }
 
-    /// Returns which of these snapshots the account has images of, including deprecated and disabled ones; at most 200.
+    /// Returns which of these snapshots the account's images use, deprecated and disabled ones included, each with such
+    /// an image's id; takes at most 200 ids. The images' other snapshots are in the answer, too.
     ///
     /// # Errors
     /// As for [`snapshots`](Self::snapshots).
@@ -447,7 +452,7 @@ impl AwsEc2 {
             async move {
                 let answer = self.through(until, || call.send()).await??;
                 let read = answer.snapshots.unwrap_or_default().into_iter();
-                // A state that this version doesn't know counts as locked.
+                // An unknown state counts as locked.
                 let read =
                     read.filter(|it| it.lock_state() != Some(&types::LockState::Expired)).map(|it| it.snapshot_id);
                 Ok((read.map(of_a_list).collect::<Result<_, _>>()?, answer.next_token))
@@ -488,7 +493,7 @@ impl AwsEc2 {
         }
     }
 
-    /// Writes the mark on snapshots, over any other.
+    /// Writes the mark on snapshots, replacing any other.
     ///
     /// # Errors
     /// EC2 refused, or did not answer in time.
@@ -528,7 +533,7 @@ impl AwsEc2 {
     }
 }
 
-/// Reads one page after the other; `ask` returns what is on it, and the token for the next.
+/// Reads all pages; `ask` takes a page's token, and returns what is on the page and the token for the next.
 async fn every_page<T, F>(ask: impl Fn(Option<String>) -> F) -> Result<Vec<T>, Error>
 where
     F: Future<Output = Result<(Vec<T>, Option<String>), Error>>,
@@ -549,13 +554,13 @@ fn filter(name: &str, values: Vec<String>) -> Filter {
     Filter::builder().name(name).set_values(Some(values)).build()
 }
 
-/// Reads an id on a list of what must be kept: one that can't be read makes the whole list unusable.
+/// Reads a snapshot's id in a list. One that can't be read fails the whole list, since it may be one that must be kept.
 fn of_a_list(id: Option<String>) -> Result<SnapshotId, Error> {
     let id = id.unwrap_or_default();
     SnapshotId::parse(&id).ok_or_else(|| broken(format!("{id:?} is not a snapshot id")))
 }
 
-/// Reads a snapshot. Without an id or a start time nothing can be decided about it: then the whole answer is refused.
+/// Reads a snapshot. Without an id or a start time nothing can be decided about it: then the whole answer is rejected.
 fn snapshot(told: types::Snapshot) -> Result<Snapshot, Error> {
     let id = of_a_list(told.snapshot_id)?;
     let started = told.start_time.and_then(|at| DateTime::from_timestamp(at.secs(), at.subsec_nanos()));
@@ -577,7 +582,8 @@ fn snapshot(told: types::Snapshot) -> Result<Snapshot, Error> {
     })
 }
 
-/// Reads EC2's way to say yes to a dry run, which is an error; a plain yes means that it did what it was only asked about.
+/// Turns the answer to a dry run into what it means: yes comes as the error `DryRunOperation`, while a success means
+/// that EC2 ignored DryRun and did it.
 fn checked<T: Default>(answer: Result<T, Error>, ids: &[String], mode: Mode) -> Result<T, Error> {
     match (mode, answer) {
         (Mode::Live, answer) => answer,
@@ -598,10 +604,10 @@ fn broken(message: String) -> Error {
     Error { code: BROKEN_ANSWER.to_owned(), message, kind: ErrorKind::NoAnswer }
 }
 
-/// What the SDK reads in an answer's place: a list of nothing.
+/// What the SDK parses in place of the answer: an empty list.
 const PLACEHOLDER: &str = "<DescribeInstancesResponse></DescribeInstancesResponse>";
 
-/// Keeps DescribeInstances's answer from the SDK, to read it in its place.
+/// Takes the body of DescribeInstances's answer before the SDK parses it, so that [`page`] can.
 #[derive(Clone, Debug, Default)]
 struct Unread(Arc<Mutex<Option<SdkBody>>>);
 
@@ -628,7 +634,7 @@ impl Intercept for Unread {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let answer = context.response_mut();
-        // What says no the SDK reads for its code.
+        // The SDK still reads an error for its code.
         if answer.status().is_success() {
             let body = std::mem::replace(answer.body_mut(), SdkBody::from(PLACEHOLDER));
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
@@ -637,7 +643,7 @@ impl Intercept for Unread {
     }
 }
 
-/// Refuses an answer that was cut short: to the SDK, half a list of instances is a list of half the instances.
+/// Rejects a truncated answer: the SDK would read the first half of a list as a complete, shorter list.
 #[derive(Debug)]
 struct Whole;
 
@@ -657,12 +663,12 @@ impl Intercept for Whole {
             let last_tag = body.iter().rposition(|byte| *byte == b'<').map_or(&[][..], |at| &body[at..]);
             last_tag.starts_with(b"</") && last_tag.trim_ascii_end().ends_with(b"Response>")
         });
-        // What says no is read for its code, whole or not.
+        // An error is read for its code even if it is truncated.
         if answer.status().is_success() && !whole { Err("the answer is cut short".into()) } else { Ok(()) }
     }
 }
 
-/// As what an instance is billed.
+/// What determines an instance's price.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Billing {
     /// Its id.
@@ -673,7 +679,8 @@ pub struct Billing {
     pub launch_time: DateTime<Utc>,
     /// Its instance type.
     pub instance_type: String,
-    /// Its software, like `RunInstances:0002` for Windows (EC2 user guide, "AMI billing information fields").
+    /// Its software, like `RunInstances:0002` for Windows; empty if unknown (EC2 user guide, "AMI billing information
+    /// fields").
     pub usage_operation: String,
     /// `default`, `dedicated` or `host`.
     pub tenancy: String,
@@ -743,9 +750,9 @@ where
             SdkError::DispatchFailure(failure) if failure.is_timeout() => no_answer(TIMEOUT, &error),
             SdkError::DispatchFailure(_) => no_answer("NoConnection", &error),
             SdkError::ServiceError(answer) => match (answer.err().code(), answer.raw().status().as_u16()) {
-                // Said yes, in words that can't be read.
+                // A success whose body can't be parsed.
                 (None, 200..=299) => no_answer(BROKEN_ANSWER, &error),
-                // A proxy or a portal, not EC2: it may say anything.
+                // EC2 always gives a code: this is a proxy or a captive portal, which says nothing about EC2.
                 (None, status @ 300..=499) => no_answer(&format!("Http{status}"), &error),
                 (code, status) => Self {
                     code: code.map_or_else(|| format!("Http{status}"), str::to_owned),
@@ -759,7 +766,7 @@ where
     }
 }
 
-/// Writes an error with its causes, each once.
+/// Returns an error's text with those of its causes, none of them twice.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

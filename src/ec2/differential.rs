@@ -1,8 +1,8 @@
-//! The same answers through the SDK's parser and through [`page`]: what both read must be the same instances.
+//! A differential test: from the same answer, the SDK's parser and [`page`] must read the same instances.
 //!
-//! The answers are written at random within what XML allows and EC2 might send: characters in every spelling, empty and
-//! missing elements, unknown ones, comments. The SDK reads them over HTTP, as it would read EC2's. How its types become
-//! ours is said once more here, so that a mistake has to be made twice to go unseen.
+//! The answers are random within what XML allows and EC2 might send: every way to write a character, empty, missing and
+//! unknown elements, comments. The SDK reads them over HTTP, as it reads EC2's. The conversion from its types to ours
+//! is written a second time here, so that a mistake would have to be made twice to go unnoticed.
 
 use std::fmt::Write;
 
@@ -22,26 +22,26 @@ use proptest::test_runner::TestRunner;
 use super::page::{self, Page, Words};
 use crate::instance::{Instance, InstanceId, RootDevice, State, StateReason};
 
-/// Answers that are compared; each holds several instances.
+/// How many answers are compared; each holds several instances.
 const CASES: usize = 400;
 
-/// A piece of an answer: an element with its children, or with a text and the way to spell it.
+/// A piece of an answer: an element with its children, or with a text and the ways to write its characters.
 #[derive(Clone, Debug)]
 enum Xml {
     Element(String, Vec<Xml>),
     Text(String, String, Vec<Spelling>),
-    /// As it is; the SDK's parser and ours must both pass it over.
+    /// Written as it is; both parsers must skip it.
     Between(&'static str),
 }
 
 /// How a character is written.
 #[derive(Clone, Copy, Debug)]
 enum Spelling {
-    /// Itself, or the name of the entity where it has to have one.
+    /// As itself, or as an entity where XML requires one.
     Plain,
     Decimal,
     Hexadecimal,
-    /// The name of an entity, if there is one.
+    /// As a named entity, if there is one.
     Named,
 }
 
@@ -75,7 +75,7 @@ fn spell(letter: char, spelling: Option<Spelling>, answer: &mut String) {
         '\'' => Some("apos"),
         _ => None,
     };
-    // XML forbids "]]>" in a text: there the SDK's parser stops, and tells nobody what it left out.
+    // XML forbids "]]>" in a text: the SDK's parser would stop there and silently drop the rest.
     let must = matches!(letter, '&' | '<' | '\r') || (letter == '>' && answer.ends_with("]]"));
     match (spelling.unwrap_or(Spelling::Plain), name) {
         (Spelling::Decimal, _) => write!(answer, "&#{};", u32::from(letter)),
@@ -93,7 +93,7 @@ fn spellings() -> impl Strategy<Value = Vec<Spelling>> {
     vec(select(vec![Plain, Plain, Plain, Plain, Named, Decimal, Hexadecimal]), 1..5)
 }
 
-/// A text as people write tags: any letters of any script, and the ones that mean something to XML.
+/// A tag's text as people may write it: characters of any script, and those with a meaning in XML.
 fn words() -> impl Strategy<Value = String> {
     let odd = select(vec![
         "",
@@ -128,13 +128,13 @@ fn perhaps(xml: impl Strategy<Value = Xml>) -> impl Strategy<Value = Vec<Xml>> {
     option::weighted(0.8, xml).prop_map(|xml| xml.into_iter().collect())
 }
 
-/// What stands between elements: nothing of it means anything.
+/// What may be between elements without meaning anything.
 fn between() -> impl Strategy<Value = Xml> {
     select(vec!["", "", "\n  ", "<!-- a comment -->", "<!-- <instanceId>i-00000000</instanceId> -->", "<?odd thing?>"])
         .prop_map(Xml::Between)
 }
 
-/// Elements that neither parser knows, with whatever in them.
+/// Elements that neither parser knows, with anything in them.
 fn unknown() -> impl Strategy<Value = Xml> {
     let names = select(vec!["futureThing", "instanceid", "tagset", "newSet", "x.y-z"]);
     let leaf = (names.clone(), words(), spellings())
@@ -145,7 +145,7 @@ fn unknown() -> impl Strategy<Value = Xml> {
     })
 }
 
-/// Elements that the SDK reads and we don't, among them namesakes of ours further down.
+/// Elements that the SDK reads and we don't; some contain elements with the same names as ours.
 fn others() -> impl Strategy<Value = Xml> {
     let tag = || {
         (text("key", words()), text("value", words()))
@@ -176,7 +176,7 @@ fn states() -> impl Strategy<Value = Xml> {
 
 fn tag_set() -> impl Strategy<Value = Xml> {
     let tag = (text("value", words()), spellings(), vec(unknown(), 0..2), any::<bool>());
-    // Each key once, as in EC2.
+    // Keys are unique, as in EC2.
     btree_map(words(), tag, 0..6).prop_map(|tags| {
         let items = tags.into_iter().map(|(key, (value, spellings, more, first))| {
             let key = Xml::Text("key".into(), key, spellings);
@@ -228,7 +228,7 @@ fn instances() -> impl Strategy<Value = Xml> {
         .prop_map(|children| Xml::Element("item".into(), children))
 }
 
-/// Leaves out all but the first element of each name: twice the same is nothing that EC2 sends.
+/// Leaves out all but the first element of each name: EC2 sends no element twice.
 fn once_each(mut children: Vec<Xml>) -> Vec<Xml> {
     let mut seen = std::collections::BTreeSet::new();
     children.retain(|child| match child {
@@ -259,7 +259,7 @@ fn answers() -> impl Strategy<Value = String> {
     })
 }
 
-/// The SDK, against an EC2 that answers whatever it is told.
+/// Builds the SDK's client, and an EC2 that gives it whatever answer the test sets.
 async fn sdk() -> (Sim, Client) {
     let sim = Sim::start().await;
     let config = Config::builder()
@@ -279,7 +279,7 @@ async fn by_the_sdk(sim: &Sim, client: &Client, answer: &str) -> Result<Describe
     client.describe_instances().send().await.map_err(|error| format!("{error:?}"))
 }
 
-/// What the SDK has read, in our types.
+/// Converts what the SDK has read to our types.
 fn in_our_types(page: &DescribeInstancesOutput) -> Result<Page, &'static str> {
     let shown = page.reservations().iter().flat_map(types::Reservation::instances);
     Ok(Page {
@@ -314,10 +314,10 @@ fn instance(shown: &types::Instance) -> Result<Instance, &'static str> {
     })
 }
 
-/// Counts the instances that both have read alike.
+/// Returns how many instances an answer holds, if both parsers read the same ones.
 ///
 /// # Errors
-/// What they differ in.
+/// The first difference.
 async fn compare(sim: &Sim, client: &Client, answer: &str) -> Result<usize, String> {
     let theirs = by_the_sdk(sim, client, answer).await?;
     let theirs = in_our_types(&theirs)?;
@@ -364,7 +364,7 @@ async fn the_sdks_parser_and_ours_read_the_same_instances() {
 }
 
 #[tokio::test]
-async fn a_text_that_is_more_than_text_is_read_as_the_sdk_reads_it_or_not_at_all() {
+async fn a_text_with_markup_in_it_is_read_as_the_sdk_reads_it_or_not_at_all() {
     let (sim, client) = sdk().await;
     let mut refused = 0;
     for odd in ["<![CDATA[yes]]>", "y<![CDATA[e]]>s", "<!-- x -->yes", "ye<!-- x -->s", "yes<?odd?>", "<b>yes</b>"] {

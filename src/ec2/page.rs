@@ -1,7 +1,8 @@
 //! Pure: DescribeInstances's answer → the instances on its page.
 //!
-//! The SDK reads every field of every instance, and compares each tag's name with all that it knows: most of what a run
-//! costs (tests/bench). This reads the dozen fields that Curfew asks about, by quick-xml, and no half of an answer.
+//! The SDK reads every field of every instance, and compares each XML element's name with all that it knows, which is
+//! most of what a run costs (tests/bench). This reads only the fields that Curfew needs, with quick-xml, and rejects a
+//! truncated answer.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -15,14 +16,14 @@ use quick_xml::events::{BytesStart, Event};
 use crate::instance::{Instance, InstanceId, RootDevice, State, StateReason, Tags};
 use crate::wording::clip;
 
-/// Characters of a text that a complaint about it quotes.
+/// The most characters of a text that an error quotes.
 const MAX_QUOTED: usize = 60;
 
 /// A page of instances.
 #[derive(Debug, Default)]
 pub(super) struct Page {
     pub(super) instances: Vec<Instance>,
-    /// For the next page; an empty page may have one too.
+    /// The token for the next page; an empty page may have one, too.
     pub(super) next_token: Option<String>,
 }
 
@@ -36,7 +37,7 @@ impl<E: std::error::Error> From<E> for Broken {
     }
 }
 
-/// Words that many instances share, each kept once.
+/// Texts that many instances share, such as types and zones, each kept in memory once.
 #[derive(Default)]
 pub(super) struct Words(HashSet<Arc<str>>);
 
@@ -51,7 +52,7 @@ impl Words {
     }
 }
 
-/// Reads an answer, if it is whole.
+/// Reads an answer to DescribeInstances, if it is complete.
 pub(super) fn read(answer: &[u8], words: &mut Words) -> Result<Page, Broken> {
     let mut xml = Reader::from_str(std::str::from_utf8(answer)?);
     xml.config_mut().expand_empty_elements = true;
@@ -82,8 +83,8 @@ pub(super) fn read(answer: &[u8], words: &mut Words) -> Result<Page, Broken> {
     Ok(page)
 }
 
-/// Reads an instance. Without an id, a state or a launch time nothing can be decided about it, and a guess would be told
-/// as a reason: then the answer is none.
+/// Reads an instance. Without an id, a state or a launch time nothing can be decided about it, and a guess would be
+/// reported as a fact: then the whole answer is rejected.
 fn instance(xml: &mut Xml<'_>, words: &mut Words) -> Result<Instance, Broken> {
     let (mut id, mut tags, mut state, mut state_reason) = (None, Tags::default(), None, None);
     let mut launch_time = None;
@@ -160,7 +161,7 @@ fn instance(xml: &mut Xml<'_>, words: &mut Words) -> Result<Instance, Broken> {
 
 type Xml<'a> = Reader<&'a [u8]>;
 
-/// Passes each child of the element in hand to `each`, which has to read it to its end.
+/// Passes each child of the current element to `each`, which has to read it to its end.
 fn children<'a>(
     xml: &mut Xml<'a>,
     mut each: impl FnMut(&mut Xml<'a>, BytesStart<'a>) -> Result<(), Broken>,
@@ -175,12 +176,12 @@ fn children<'a>(
     }
 }
 
-/// Passes each item of the list in hand to `each`.
+/// Passes each item of the current list to `each`.
 fn items<'a>(xml: &mut Xml<'a>, mut each: impl FnMut(&mut Xml<'a>) -> Result<(), Broken>) -> Result<(), Broken> {
     children(xml, |xml, start| if start.name().as_ref() == "item" { each(xml) } else { skip(xml, &start) })
 }
 
-/// Reads the texts of the children with these names.
+/// Reads the texts of the current element's children with these names.
 fn texts<'a, const N: usize>(xml: &mut Xml<'a>, names: [&str; N]) -> Result<[Option<Cow<'a, str>>; N], Broken> {
     let mut found = [const { None }; N];
     children(xml, |xml, start| {
@@ -195,7 +196,7 @@ fn texts<'a, const N: usize>(xml: &mut Xml<'a>, names: [&str; N]) -> Result<[Opt
 
 fn text<'a>(xml: &mut Xml<'a>, start: &BytesStart<'a>) -> Result<Cow<'a, str>, Broken> {
     let raw = xml.read_text(start.name())?.into_inner();
-    // A comment or a CDATA section, which EC2 doesn't write: better no answer than half a text.
+    // A comment, an element or a CDATA section, none of which EC2 writes here: better no answer than half a text.
     if raw.contains('<') {
         return Err(Broken("a text in the answer is more than text".to_owned()));
     }
@@ -264,13 +265,13 @@ mod tests {
         assert_eq!((full.root_device, full.spot, full.hibernation), (RootDevice::InstanceStore, true, true));
         assert_eq!(full.operator.as_deref(), Some("eks.amazonaws.com"));
         let tags: Vec<_> = full.tags.iter().collect();
-        // Blanks count: "yes " is another value than "yes".
+        // Blanks count: "yes " and "yes" are different values.
         assert_eq!(tags, [("Name", " a <b> ü "), ("empty", ""), ("curfew", "yes")]);
         assert_eq!((bare.id.as_str(), &bare.operator, &bare.state), ("i-12345678", &None, &State::parse("odd")));
     }
 
     #[test]
-    fn an_instance_of_which_too_little_can_be_read_is_not_guessed_at() {
+    fn an_instance_without_id_state_or_launch_time_fails_the_answer() {
         for (whole, odd) in [
             ("<instanceId>i-12345678</instanceId>", ""),
             ("<instanceId>i-12345678</instanceId>", "<instanceId>i-1234567x</instanceId>"),
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_cut_short_anywhere_is_none() {
+    fn an_answer_truncated_anywhere_is_rejected() {
         let end = ANSWER.trim_end().len();
         for cut in (0..end).filter(|cut| ANSWER.is_char_boundary(*cut)) {
             assert!(read(&ANSWER.as_bytes()[..cut], &mut Words::default()).is_err(), "{}", &ANSWER[..cut]);
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_more_than_text_is_not_guessed_at() {
+    fn a_text_with_markup_in_it_is_rejected() {
         for odd in ["<![CDATA[curfew:exempt]]>", "curfew:exempt<!-- x -->", "<b>curfew:exempt</b>", "&unknown;"] {
             let answer = ANSWER.replace("<key>empty</key>", &format!("<key>{odd}</key>"));
             assert!(read(answer.as_bytes(), &mut Words::default()).is_err(), "{odd}");
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_instances_is_none() {
+    fn anything_but_a_list_of_instances_is_rejected() {
         for answer in
             ["", "{}", "<html><body>Bad gateway</body></html>", "<StopInstancesResponse/>", "\u{feff}", "<a></b>"]
         {

@@ -1,4 +1,5 @@
-//! Pure: EC2's words → what they are about, and so what to do. One table for answers, one for a fallen start.
+//! Pure: what EC2's error codes and state reasons mean, and so what to do. One table for errors, one for starts that
+//! fell back.
 //!
 //! The codes are those of the EC2 API reference, "Error codes for the Amazon EC2 API" and "StateReason".
 
@@ -8,27 +9,27 @@ use crate::instance::StateReason;
 /// What an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// One instance of the call: take it out, the others go through.
+    /// One instance of the call: without it, the others go through.
     Instance,
-    /// One instance that EC2 refuses for now: again after seconds.
+    /// One instance that EC2 refuses for now: retry it after some seconds.
     NotYet,
-    /// Memory of one instance can't be saved, now or ever.
+    /// One instance that can't hibernate, now or ever.
     Hibernation,
-    /// No capacity for it where it is: what fits goes through, the rest later.
+    /// No capacity where the instance is: start as many as fit, and retry the rest later.
     Capacity,
-    /// A limit of the account for an instance type: what fits goes through, the rest is not hammered.
+    /// A limit of the account on an instance type: start as many as fit, and don't keep retrying the rest.
     Limit,
-    /// A permission, or the account's standing: may be one instance's, may be all's.
+    /// A missing permission, or the state of the account: it may concern one instance or all.
     Permission,
-    /// A refusal that this version doesn't know: may be one instance's, may be all's.
+    /// A refusal that this version doesn't know: it may concern one instance or all.
     Unknown,
     /// Too many calls: slow down, and repeat the same call.
     Throttled,
     /// EC2 or the network fails, as a whole or for one instance: what happened is unknown.
     Transient,
-    /// Our own time is over.
+    /// Our own deadline has passed.
     TooLate,
-    /// EC2 does what it was only asked about: nothing more may be asked.
+    /// EC2 carried out a dry run: make no more calls.
     Fatal,
 }
 
@@ -89,7 +90,7 @@ pub fn classify(error: &Error) -> Class {
     }
 }
 
-/// Whether a later attempt may go better all by itself.
+/// Whether a later attempt may succeed although nobody has changed anything.
 #[must_use]
 pub fn may_pass(error: &Error) -> bool {
     match classify(error) {
@@ -100,30 +101,30 @@ pub fn may_pass(error: &Error) -> bool {
     }
 }
 
-/// Whether an organization's policy forbids what was asked, in EC2's words "with an explicit deny in a service control
+/// Whether an organization's policy forbids the call, which EC2 words as "with an explicit deny in a service control
 /// policy" or "because no service control policy allows" it.
 #[must_use]
 pub fn is_denied_by_organization(error: &Error) -> bool {
     classify(error) == Class::Permission && error.message.contains("service control policy")
 }
 
-/// Why a start that EC2 accepted did not come to run.
+/// Why an instance whose start EC2 accepted did not reach `running`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fall {
-    /// Somebody stopped it on its way up.
+    /// Somebody stopped it while it was starting.
     Stopped,
     /// There was no capacity after all.
     Capacity,
     /// Something failed inside EC2.
     Transient,
-    /// Something that a second start won't change.
+    /// Something that another start won't change.
     Failed {
-        /// The key of one of its volumes may be out of reach.
+        /// Whether the reason may be that the KMS key of one of its volumes can't be used.
         key: bool,
     },
 }
 
-/// Returns why a start fell back, by EC2's reason for it.
+/// Returns why a start fell back, going by EC2's state reason.
 #[must_use]
 pub fn fall(reason: Option<&StateReason>) -> Fall {
     let Some(reason) = reason else { return Fall::Failed { key: false } };
@@ -133,7 +134,7 @@ pub fn fall(reason: Option<&StateReason>) -> Fall {
         }
         "Client.InternalError" => Fall::Failed { key: true },
         code if code.to_ascii_lowercase().starts_with("client.invalidkmskey") => Fall::Failed { key: true },
-        // EC2 files a key out of reach under either code; the message tells.
+        // EC2 reports a key that can't be used under either code; the message tells which it is.
         "Server.InternalError" if reason.message.contains("Client.InternalError") => Fall::Failed { key: true },
         "Server.InternalError" => Fall::Transient,
         code if code.starts_with("Server.Insufficient") => Fall::Capacity,
@@ -169,13 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_nobody_has_heard_of_is_isolated_or_repeated_never_ignored() {
+    fn an_unknown_code_is_isolated_or_retried_never_ignored() {
         assert_eq!(class("FutureError", 418), Class::Unknown);
         assert_eq!(class("FutureError", 599), Class::Transient);
     }
 
     #[test]
-    fn what_is_not_ready_is_told_from_what_never_will_be() {
+    fn not_ready_yet_and_never_are_told_apart() {
         let state = "The instance 'i-12345678' is not in a state from which it can be stopped.";
         assert_eq!(saying("IncorrectInstanceState", 400, state), Class::NotYet);
         assert_eq!(saying("IncorrectInstanceState", 400, "The instance can't."), Class::Instance);
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fallen_start_is_room_s_ec2_s_a_key_s_or_somebody_s() {
+    fn a_start_falls_back_because_of_capacity_ec2_a_key_or_a_person() {
         let fell =
             |code: &str, message: &str| fall(Some(&StateReason { code: code.to_owned(), message: message.to_owned() }));
         assert_eq!(fell("Client.UserInitiatedShutdown", ""), Fall::Stopped);

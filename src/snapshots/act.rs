@@ -1,7 +1,8 @@
 //! The snapshots of one account and region: look, decide by the rule, and carry it out, until the deadline.
 //!
-//! Nothing is deleted on an old look. Right before its turn a snapshot is looked at again, with everything that may keep it;
-//! if anything can't be asked then, it is kept. One that waits too long for EC2's tokens is looked at once more.
+//! Nothing is deleted by an old look. Right before its deletion a snapshot is looked at again, with everything that may
+//! keep it; if EC2 doesn't answer one of these questions, it is kept. One that then has to wait too long for EC2's rate
+//! limit is looked at once more.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -27,27 +28,28 @@ use crate::request::snapshots::Request;
 use crate::select::{MAX_FILTER_VALUES, Selection};
 use crate::targets::{patiently, trouble};
 
-/// Snapshots in one CreateTags call: fewer than EC2 takes, because one bad id fails them all.
+/// Snapshots in one CreateTags call: fewer than the 1,000 that EC2 takes, because one bad id fails them all.
 const MARKED_AT_ONCE: usize = 100;
-/// Snapshots in a look before deletion: as many as can be deleted while the look is fresh, at EC2's pace.
+/// Snapshots in one look before deletion. At EC2's 5 deletions a second they take 5 s, less than a look lasts
+/// ([`LOOK_LASTS`]).
 const LOOKED_AT_ONCE: usize = 25;
-/// Calls about single snapshots that are under way at a time.
+/// Calls about single snapshots that are in flight at a time.
 const AT_ONCE: usize = 5;
-/// Attempts on a snapshot that EC2 gives no clear answer about.
+/// Attempts to delete a snapshot that EC2 gives no clear answer about.
 const TRIES: u32 = 4;
-/// Refusals for lack of permission after which nothing more is tried, if nothing was accepted.
+/// After this many refusals for lack of permission nothing more is tried, unless a call was accepted.
 const REFUSALS: usize = 6;
-/// The longest pause before retrying one that got no clear answer.
+/// The bound on twice the pause before a retry of what got no clear answer; within [`TRIES`] it isn't reached.
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
-/// What this has to know about a run.
+/// What this module has to know about a run.
 #[derive(Clone, Copy)]
 pub(super) struct Work {
     /// The moment that the run stands for.
     pub(super) as_of: DateTime<Utc>,
     /// The moment at which it began; a mark counts from here.
     pub(super) now: DateTime<Utc>,
-    /// When to be done.
+    /// When it has to be done.
     pub(super) deadline: Deadline,
 }
 
@@ -57,7 +59,7 @@ pub(super) struct Plan {
     kept: Vec<Settled>,
     mark: Vec<Snapshot>,
     delete: Vec<Snapshot>,
-    /// Marks to delete, by their values: when nothing keeps a snapshot any more, its days of grace begin again.
+    /// Marks to delete, with their values: once nothing keeps the snapshot any more, its days of grace begin anew.
     unmark: Vec<(SnapshotId, Box<str>)>,
 }
 
@@ -74,7 +76,7 @@ impl Plan {
         self.kept.into_iter().chain(changes).collect()
     }
 
-    /// Keeps a snapshot.
+    /// Keeps a snapshot; its mark, if it has one, is to be deleted.
     fn keep(&mut self, snapshot: &Snapshot, keep: Keep) {
         if let (Keep::Because(_), Some(mark)) = (&keep, snapshot.mark()) {
             self.unmark.push((snapshot.id.clone(), mark.into()));
@@ -140,7 +142,7 @@ pub(super) async fn plan(
     let until = work.deadline;
     let found = patiently(until, || ec2.snapshots(&filters, until)).await?;
     let (mut plan, mut rest) = (Plan::default(), Vec::new());
-    // Nobody else's, whatever EC2 shows. Where a host gives the function no ARN, its account is unknown.
+    // Only the account's own, whatever EC2 shows. Where the host gives the function no ARN, its account is unknown.
     for snapshot in found.into_iter().filter(|it| &*it.owner == account || account == "unknown") {
         match kept_by_itself(request, &snapshot, work.as_of) {
             Some(skip) => plan.keep(&snapshot, Keep::Because(skip)),
@@ -159,7 +161,7 @@ pub(super) async fn plan(
             }
             match stage(&snapshot, work.as_of) {
                 Ok(stage) => staged.push((snapshot, stage)),
-                // This is about the mark itself, which stays.
+                // It is kept because of its mark, so the mark stays.
                 Err(skip) => plan.kept.push(Settled::of(&snapshot, Outcome::Skipped(skip))),
             }
         }
@@ -176,12 +178,14 @@ pub(super) async fn plan(
     Ok(plan)
 }
 
-/// Returns what around them keeps snapshots: a group for each call.
+/// Returns each snapshot with what keeps it, going by volumes, images, locks and fast restores; one group for each
+/// call.
 async fn around(ec2: &AwsEc2, snapshots: Vec<Snapshot>, until: Deadline) -> Vec<Vec<(Snapshot, Option<Keep>)>> {
     fn told<T>(answer: Result<T, Error>) -> Result<T, Trouble> {
         answer.map_err(|error| trouble(&error))
     }
-    // A region has few of these, so they are listed without ids: with ids, one that is gone would fail the call.
+    // Listed without ids, since a region has few of these: if the call named ids, a snapshot that is gone would fail
+    // it.
     let locked = patiently(until, || ec2.locked_snapshots(until));
     let fast = patiently(until, || ec2.fast_restores(until));
     let (locked, fast) = join(locked, fast).await;
@@ -211,7 +215,7 @@ pub(super) struct Asking {
     refusals: Refusals,
 }
 
-/// Counts refusals for lack of permission: what is refused so often is not tried again.
+/// Counts refusals for lack of permission: after [`REFUSALS`] of them, the call isn't tried any more.
 #[derive(Default)]
 struct Refusals {
     count: usize,
@@ -231,7 +235,7 @@ impl Refusals {
         }
     }
 
-    /// Returns the refusal that all the others would get too.
+    /// Returns the refusal that all further calls would get, too.
     fn of_all(&self) -> Option<&Error> {
         self.last.as_ref().filter(|_| self.count >= REFUSALS && !self.accepted)
     }
@@ -242,7 +246,7 @@ impl Asking {
         Self { pace: Pace::new(LOOK_BUCKETS, Instant::now()), refusals: Refusals::default() }
     }
 
-    /// Returns which snapshots are shared, in their order.
+    /// Returns whether each snapshot is shared, in the order of the ids.
     async fn shared(&mut self, ec2: &AwsEc2, ids: &[SnapshotId], until: Deadline) -> Vec<Result<bool, Trouble>> {
         let mut all = Vec::with_capacity(ids.len());
         for some in ids.chunks(AT_ONCE) {
@@ -265,7 +269,7 @@ impl Asking {
     }
 }
 
-/// Waits until EC2 has tokens for so many calls, and takes them.
+/// Waits until EC2's token bucket allows this many calls, and takes their tokens.
 async fn wait_for_tokens(pace: &mut Pace, calls: usize, until: Deadline) -> Result<(), TooLate> {
     for _ in 0..calls {
         loop {
@@ -280,7 +284,7 @@ async fn wait_for_tokens(pace: &mut Pace, calls: usize, until: Deadline) -> Resu
     Ok(())
 }
 
-/// Corrects the pace by an answer.
+/// Adjusts the pace to an answer.
 fn heard<T>(pace: &mut Pace, answer: &Result<T, Error>) {
     match answer {
         Err(error) if classify(error) == Class::Throttled => pace.throttled(0, Instant::now()),
@@ -288,7 +292,7 @@ fn heard<T>(pace: &mut Pace, answer: &Result<T, Error>) {
     }
 }
 
-/// Carries a plan out. Returns what became of every snapshot in it, and what ended the run before its time.
+/// Carries out a plan. Returns what became of every snapshot in it, and the error that ended the run early, if any.
 pub(super) async fn carry_out(
     ec2: &AwsEc2,
     request: &Request,
@@ -310,20 +314,20 @@ struct Hand<'a> {
     work: Work,
     asking: &'a mut Asking,
     settled: Vec<Settled>,
-    /// EC2 has ignored DryRun: nothing more may be called.
+    /// The error that ended the run: EC2 has ignored DryRun, so no more calls are made.
     fatal: Option<Error>,
 }
 
-/// A snapshot that is due.
+/// A snapshot that is due for deletion.
 struct Due {
     snapshot: Snapshot,
-    /// Deletions that got no clear answer: EC2 may have done it.
+    /// Attempts that got no clear answer: EC2 may have deleted it.
     tries: u32,
 }
 
-/// What a look at one that is due has shown.
+/// What a look at a snapshot that is due has shown.
 enum Looked {
-    /// It may go.
+    /// It may be deleted.
     Go,
     /// It stays.
     Kept(Keep),
@@ -390,7 +394,7 @@ impl Hand<'_> {
         }
     }
 
-    /// Deletes marks. What fails, the next run tries again; until then the rule keeps the snapshot.
+    /// Deletes marks. The next run retries what fails; until then the rule still keeps the snapshot.
     async fn unmark(&mut self, marks: Vec<(SnapshotId, Box<str>)>) {
         if self.request.mode == Mode::DryRun {
             return;
@@ -408,11 +412,11 @@ impl Hand<'_> {
         }
     }
 
-    /// Deletes what is due. Those not tried yet go before those without a clear answer.
+    /// Deletes what is due. Snapshots not tried yet come before those that got no clear answer.
     async fn delete(&mut self, snapshots: Vec<Snapshot>) {
         let until = self.work.deadline;
         if let (Mode::DryRun, Some(first)) = (self.request.mode, snapshots.first().filter(|_| self.fatal.is_none())) {
-            // An EC2 that ignores DryRun is found out where it does no harm: by writing the mark once more.
+            // Whether EC2 ignores DryRun is tried where it does no harm: by writing a mark that is already there.
             let mark = first.mark().unwrap_or_default().to_owned();
             let answer = self.ec2.mark_snapshots(&mark, std::slice::from_ref(&first.id), Mode::DryRun, until).await;
             self.fatal = answer.err().filter(|error| classify(error) == Class::Fatal);
@@ -433,7 +437,7 @@ impl Hand<'_> {
                 return;
             }
             if tries > 0 {
-                // Too late is seen above.
+                // If it is too late, the next look and deletion find out.
                 let _ = until.pause(Duration::from_secs(1 << tries.min(10)).min(LONGEST_PAUSE) / 2).await;
             }
             let mut group = Vec::new();
@@ -458,7 +462,7 @@ impl Hand<'_> {
                 let in_time = wait_for_tokens(&mut pace, some.len(), until).await;
                 let is_old = seen.elapsed() > LOOK_LASTS;
                 if in_time.is_err() || is_old || self.fatal.is_some() || refusals.of_all().is_some() {
-                    // If a look takes that long, the next one is at a single snapshot.
+                    // If a look has become too old before its turn, the next one is at a single snapshot.
                     at_once = if is_old { 1 } else { LOOKED_AT_ONCE };
                     for due in some.into_iter().chain(going.drain(..)).rev() {
                         waiting.push_front(due);
@@ -495,10 +499,11 @@ impl Hand<'_> {
                 self.fatal = Some(error.clone());
                 failed(&error)
             }
-            // An earlier call of ours, whose answer was lost, may have done it.
+            // An earlier attempt of ours, whose answer was lost, may have deleted it.
             _ if is_gone(&error.code) && tries > 0 => self.done(Change::Delete),
             _ if is_gone(&error.code) => Outcome::skipped(Reason::Gone),
-            // "The snapshot … is currently in use by ami-…": made since the look, or one that EC2 doesn't show.
+            // "The snapshot … is currently in use by ami-…": an image made since the look, or one that EC2 doesn't
+            // show.
             _ if error.code == "InvalidSnapshot.InUse" => {
                 self.keep(&snapshot, Keep::Because(Skip::saying(Reason::Image, words()))).await;
                 return None;
@@ -513,7 +518,7 @@ impl Hand<'_> {
         None
     }
 
-    /// Keeps one that was due; its mark is deleted, unless the mark is what keeps it.
+    /// Keeps one that was due. Its mark is deleted, unless the mark is what keeps it or EC2 couldn't be asked.
     async fn keep(&mut self, snapshot: &Snapshot, keep: Keep) {
         let stays = match &keep {
             Keep::Because(skip) => matches!(skip.reason, Reason::Marked | Reason::NotMarked | Reason::Unknown),
@@ -529,7 +534,7 @@ impl Hand<'_> {
     async fn look(&mut self, group: &[Due]) -> Vec<Looked> {
         let until = self.work.deadline;
         let ids = || group.iter().map(|due| due.snapshot.id.to_string()).collect::<Vec<_>>();
-        // Only those that carry their mark are shown, tags and all.
+        // The filter by tag leaves out those without a mark, and makes EC2 show all tags.
         let filters =
             vec![("snapshot-id".to_owned(), ids()), ("tag-key".to_owned(), vec![DELETE_AFTER_TAG.to_owned()])];
         let shown = patiently(until, || self.ec2.snapshots(&filters, until)).await;
@@ -537,7 +542,7 @@ impl Hand<'_> {
             Ok(shown) => shown.into_iter().map(|snapshot| (snapshot.id.clone(), snapshot)).collect(),
             Err(error) => return group.iter().map(|_| unseen(&error)).collect(),
         };
-        // The others are gone, or somebody has deleted the mark.
+        // Those not shown are gone, or somebody has deleted their mark.
         let mut others = Ok(BTreeSet::new());
         if group.iter().any(|due| !shown.contains_key(&due.snapshot.id)) {
             let filters = vec![("snapshot-id".to_owned(), ids())];
@@ -583,7 +588,7 @@ impl Hand<'_> {
     }
 }
 
-/// Returns what is known of one that could not be looked at.
+/// Returns the result for one that could not be looked at: it is kept.
 fn unseen(error: &Error) -> Looked {
     Looked::Kept(Keep::Unasked { what: "what state it is in", trouble: trouble(error) })
 }

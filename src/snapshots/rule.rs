@@ -1,7 +1,7 @@
 //! Pure: which snapshots nobody needs, and why every other one is kept.
 //!
-//! Knows the request and what EC2 showed; must not act, call or look at the clock. A snapshot may be the last copy of
-//! something: if anything is uncertain, it is kept.
+//! Knows the request and what EC2 showed; must not act, make calls or look at the clock. A snapshot may be the last
+//! copy of something: if anything is uncertain, it is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,22 +14,23 @@ use crate::outcome::{Reason, Skip, Trouble};
 use crate::plan::exempted;
 use crate::request::snapshots::Request;
 
-/// The mark: the moment after which a run may delete the snapshot that carries it.
+/// The key of the mark. Its value is the moment, in RFC 3339, after which a run may delete the snapshot that carries
+/// it.
 pub const DELETE_AFTER_TAG: &str = "curfew:delete-after";
-/// The name of the rule by which a snapshot is deleted.
+/// The name of the rule by which snapshots are deleted, in reports and the log.
 pub const VOLUME_GONE: &str = "volume_gone";
-/// The volume that EC2 names for a copy (API reference, Snapshot: "an arbitrary volume ID that you should not use for any
-/// purpose"): that it doesn't exist means nothing.
+/// The volume that EC2 names for a copied snapshot (API reference, Snapshot: "an arbitrary volume ID that you should
+/// not use for any purpose"). That it doesn't exist means nothing.
 const VOLUME_OF_A_COPY: &str = "vol-ffffffff";
-/// Tags of services that make snapshots and delete them themselves, besides those that begin with `aws:`, which only AWS
-/// can write (AWS Backup, Data Lifecycle Manager, DataSync): a key's beginning, and whose it is.
+/// Tags of services that manage their snapshots themselves: what the key begins with, and the service's name. Keys that
+/// begin with `aws:`, which only AWS can write (AWS Backup, Data Lifecycle Manager, DataSync), count as well.
 const BACKUP_TAGS: [(&str, &str); 4] = [
     ("dlm:", "Data Lifecycle Manager"),
     ("AWSElasticDisasterRecovery", "Elastic Disaster Recovery"),
     ("AWSApplicationMigrationService", "Application Migration Service"),
     ("CPM", "N2WS"),
 ];
-/// What services write into descriptions, in lower case, and which service.
+/// What services write into descriptions, in lower case, and the service's name.
 const BACKUP_DESCRIPTIONS: [(&str, &str); 6] = [
     ("aws backup", "AWS Backup"),
     ("created for policy: policy-", "Data Lifecycle Manager"),
@@ -38,7 +39,7 @@ const BACKUP_DESCRIPTIONS: [(&str, &str); 6] = [
     ("elastic disaster recovery", "Elastic Disaster Recovery"),
     ("sgw-", "Storage Gateway"),
 ];
-/// Bytes of a GiB, by which EC2 counts sizes and prices.
+/// Bytes in a GiB, the unit of EC2's volume sizes.
 pub const GIB: u64 = 1 << 30;
 
 /// A snapshot's id: `snap-` and 8 or 17 hexadecimal digits.
@@ -46,7 +47,7 @@ pub const GIB: u64 = 1 << 30;
 pub struct SnapshotId(Box<str>);
 
 impl SnapshotId {
-    /// Takes a text that has an id's shape.
+    /// Reads an id; none if the text hasn't the shape of one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         is_id(text, "snap-").then(|| Self(text.into()))
@@ -59,7 +60,7 @@ impl SnapshotId {
     }
 }
 
-/// Whether a text is an id of EC2's: its prefix, and 8 or 17 hexadecimal digits in lower case.
+/// Whether a text has the shape of an EC2 id: the prefix, and 8 or 17 hexadecimal digits in lower case.
 fn is_id(text: &str, prefix: &str) -> bool {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     text.strip_prefix(prefix).is_some_and(|digits| matches!(digits.len(), 8 | 17) && digits.bytes().all(hex))
@@ -83,7 +84,7 @@ impl Serialize for SnapshotId {
     }
 }
 
-/// A snapshot as DescribeSnapshots shows it, as far as Curfew looks.
+/// The parts of a snapshot's description (DescribeSnapshots) that Curfew uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// Its id.
@@ -92,36 +93,37 @@ pub struct Snapshot {
     pub owner: Box<str>,
     /// All its tags.
     pub tags: Tags,
-    /// EC2's word for how far it is, like `completed`.
+    /// EC2's name of its state, like `completed`.
     pub state: Box<str>,
     /// When it was begun.
     pub started: DateTime<Utc>,
-    /// The volume that it is of, as EC2 names it; blank if EC2 names none.
+    /// The id of the volume that it was made of; empty if EC2 gives none.
     pub volume: Box<str>,
     /// What people or services wrote about it.
     pub description: Box<str>,
-    /// EC2's word for where it is stored, like `standard`; blank if EC2 doesn't say.
+    /// EC2's name of its storage tier, like `standard`; empty if EC2 gives none.
     pub tier: Box<str>,
-    /// Whether EC2 says that it was copied.
+    /// Whether EC2 gives a transfer type, as it does only for copies.
     pub copied: bool,
-    /// The most that it can take: all blocks ever written to the volume, whichever other snapshots share them.
+    /// The most bytes that it can occupy: its full size, or its volume's where EC2 doesn't give it. It may share blocks
+    /// with other snapshots.
     pub bytes: u64,
 }
 
 impl Snapshot {
-    /// Returns the `Name` tag, if it has one that says something.
+    /// Returns the value of its `Name` tag, unless it has none or an empty one.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.tags.get(NAME_TAG).filter(|name| !name.is_empty())
     }
 
-    /// Whether it is in the archive, where it is cheaper.
+    /// Whether it is in the archive tier, where storage is cheaper.
     #[must_use]
     pub fn is_archived(&self) -> bool {
         &*self.tier == "archive"
     }
 
-    /// Returns the mark as it stands on the snapshot.
+    /// Returns the mark's value as it is written on the snapshot, readable or not.
     #[must_use]
     pub fn mark(&self) -> Option<&str> {
         self.tags.get(DELETE_AFTER_TAG)
@@ -131,7 +133,7 @@ impl Snapshot {
         self.copied || &*self.volume == VOLUME_OF_A_COPY || self.description.starts_with("[Copied ")
     }
 
-    /// Returns the service that created it and manages it, and how that is known.
+    /// Returns how it is known that a service manages it, and which service.
     fn service(&self) -> Option<(String, &'static str)> {
         let by_tag = self.tags.iter().find_map(|(key, _)| {
             let known = BACKUP_TAGS.iter().find(|(prefix, _)| key.starts_with(prefix)).map(|(_, who)| *who);
@@ -147,16 +149,16 @@ impl Snapshot {
     }
 }
 
-/// What EC2 showed around some snapshots; an error where it could not be asked.
+/// What else EC2 showed that may need some snapshots; an error where EC2 could not be asked.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
-    /// Those of their volumes that exist.
+    /// The ids of their volumes that still exist.
     pub volumes: Result<BTreeSet<Box<str>>, Trouble>,
-    /// Those of which there is an image, and which.
+    /// The snapshots that an image uses, with its id.
     pub images: Result<BTreeMap<SnapshotId, Box<str>>, Trouble>,
-    /// The region's locked ones.
+    /// All locked snapshots of the region.
     pub locked: Result<BTreeSet<SnapshotId>, Trouble>,
-    /// The region's ones in the set for fast restores.
+    /// All snapshots of the region that are enabled for fast restores.
     pub fast: Result<BTreeSet<SnapshotId>, Trouble>,
 }
 
@@ -165,11 +167,11 @@ pub struct Surroundings {
 pub enum Keep {
     /// It is needed, or may be.
     Because(Skip),
-    /// EC2 did not answer whether it is.
+    /// EC2 could not be asked whether it is.
     Unasked {
-        /// What was asked.
+        /// What was to be asked, like `whether it is locked`.
         what: &'static str,
-        /// EC2's answer.
+        /// The error in place of an answer.
         trouble: Trouble,
     },
 }
@@ -184,16 +186,16 @@ impl Keep {
     }
 }
 
-/// What a snapshot's mark says.
+/// What to do with a snapshot that nothing keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It has none: to be marked.
+    /// It has no mark: mark it.
     First,
-    /// It is due: to be deleted.
+    /// Its mark's moment has passed: delete it.
     Due,
 }
 
-/// Returns why a snapshot is kept, going by itself alone.
+/// Returns why a snapshot is kept, going by its own description alone; none if that doesn't keep it.
 #[must_use]
 pub fn kept_by_itself(request: &Request, snapshot: &Snapshot, as_of: DateTime<Utc>) -> Option<Skip> {
     let saying = |reason, message: String| Some(Skip::saying(reason, message));
@@ -232,7 +234,7 @@ pub fn kept_by_itself(request: &Request, snapshot: &Snapshot, as_of: DateTime<Ut
     }
 }
 
-/// Returns why a snapshot is kept, going by what is around it. A known reason comes before a missing answer.
+/// Returns why a snapshot is kept, going by what else may need it. A known reason comes before a missing answer.
 #[must_use]
 pub fn kept_by_others(snapshot: &Snapshot, around: &Surroundings) -> Option<Keep> {
     if around.volumes.as_ref().is_ok_and(|volumes| volumes.contains(&snapshot.volume)) {
@@ -254,7 +256,7 @@ pub fn kept_by_others(snapshot: &Snapshot, around: &Surroundings) -> Option<Keep
         .or_else(|| unasked("whether it is enabled for fast restores", around.fast.as_ref().err()))
 }
 
-/// Returns why a snapshot is kept, going by who else may use it.
+/// Returns why a snapshot is kept, going by whether other accounts may use it.
 #[must_use]
 pub fn kept_by_sharing(shared: Result<bool, Trouble>) -> Option<Keep> {
     match shared {
@@ -264,10 +266,10 @@ pub fn kept_by_sharing(shared: Result<bool, Trouble>) -> Option<Keep> {
     }
 }
 
-/// Reads the mark of a snapshot that nothing else keeps.
+/// Returns what to do with a snapshot that nothing but its mark keeps.
 ///
 /// # Errors
-/// Why it is kept for now: it is not due, or its mark can't be read.
+/// Why it is kept for now: its mark's moment hasn't passed, or can't be read.
 pub fn stage(snapshot: &Snapshot, as_of: DateTime<Utc>) -> Result<Stage, Skip> {
     let Some(mark) = snapshot.mark() else { return Ok(Stage::First) };
     match DateTime::parse_from_rfc3339(mark.trim()) {
@@ -324,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn services_snapshots_are_known_by_tag_and_by_description() {
+    fn a_services_snapshots_are_recognized_by_tag_or_description() {
         assert_eq!(reason(&orphan()), None);
         for key in
             ["aws:backup:source-resource", "aws:dlm:lifecycle-policy-id", "aws:datasync:x", "dlm:managed", "aws:new"]
@@ -342,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn that_a_copys_volume_does_not_exist_says_nothing() {
+    fn a_missing_volume_says_nothing_about_a_copy() {
         for copy in [
             Snapshot { volume: "vol-ffffffff".into(), ..orphan() },
             Snapshot { copied: true, ..orphan() },
@@ -356,7 +358,7 @@ mod tests {
     fn what_this_version_does_not_know_is_kept() {
         for odd in [
             Snapshot { volume: "".into(), ..orphan() },
-            // Storage Gateway's.
+            // Storage Gateway's ids are in upper case.
             Snapshot { volume: "vol-0ABC12345678DEF00".into(), ..orphan() },
             Snapshot { tier: "".into(), ..orphan() },
             Snapshot { tier: "glacier".into(), ..orphan() },
@@ -388,7 +390,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever has no answer keeps it; and an answer comes before a missing one.
+        /// A missing answer keeps it, and a known reason comes before a missing answer.
         #[test]
         fn it_goes_only_if_everything_was_asked_and_nothing_keeps_it(
             told in prop::array::uniform4(prop::option::of(any::<bool>())),
