@@ -488,7 +488,7 @@ impl AwsEc2 {
         let call = call.attribute(SnapshotAttributeName::CreateVolumePermission);
         let answer = self.through(until, || call.send()).await??;
         match answer.snapshot_id() {
-            Some(told) if told == id.as_str() => Ok(!answer.create_volume_permissions().is_empty()),
+            Some(shown) if shown == id.as_str() => Ok(!answer.create_volume_permissions().is_empty()),
             other => Err(broken(format!("asked who may use {id}, EC2 answered about {other:?}"))),
         }
     }
@@ -561,22 +561,22 @@ fn of_a_list(id: Option<String>) -> Result<SnapshotId, Error> {
 }
 
 /// Reads a snapshot. Without an id or a start time nothing can be decided about it: then the whole answer is rejected.
-fn snapshot(told: types::Snapshot) -> Result<Snapshot, Error> {
-    let id = of_a_list(told.snapshot_id)?;
-    let started = told.start_time.and_then(|at| DateTime::from_timestamp(at.secs(), at.subsec_nanos()));
+fn snapshot(shown: types::Snapshot) -> Result<Snapshot, Error> {
+    let id = of_a_list(shown.snapshot_id)?;
+    let started = shown.start_time.and_then(|at| DateTime::from_timestamp(at.secs(), at.subsec_nanos()));
     let started = started.ok_or_else(|| broken(format!("{id} has no start time")))?;
-    let bytes = told.full_snapshot_size_in_bytes.and_then(|bytes| u64::try_from(bytes).ok());
-    let volume_size = || u64::try_from(told.volume_size.unwrap_or_default()).unwrap_or_default() * GIB;
-    let tags = told.tags.unwrap_or_default().into_iter();
+    let bytes = shown.full_snapshot_size_in_bytes.and_then(|bytes| u64::try_from(bytes).ok());
+    let volume_size = || u64::try_from(shown.volume_size.unwrap_or_default()).unwrap_or_default() * GIB;
+    let tags = shown.tags.unwrap_or_default().into_iter();
     Ok(Snapshot {
-        owner: told.owner_id.unwrap_or_default().into(),
+        owner: shown.owner_id.unwrap_or_default().into(),
         tags: tags.filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default()))).collect(),
-        state: told.state.as_ref().map_or("", |state| state.as_str()).into(),
+        state: shown.state.as_ref().map_or("", |state| state.as_str()).into(),
         started,
-        volume: told.volume_id.unwrap_or_default().into(),
-        description: told.description.unwrap_or_default().into(),
-        tier: told.storage_tier.as_ref().map_or("", |tier| tier.as_str()).into(),
-        copied: told.transfer_type.is_some(),
+        volume: shown.volume_id.unwrap_or_default().into(),
+        description: shown.description.unwrap_or_default().into(),
+        tier: shown.storage_tier.as_ref().map_or("", |tier| tier.as_str()).into(),
+        copied: shown.transfer_type.is_some(),
         bytes: bytes.filter(|bytes| *bytes > 0).unwrap_or_else(volume_size),
         id,
     })

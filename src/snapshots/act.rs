@@ -181,7 +181,7 @@ pub(super) async fn plan(
 /// Returns each snapshot with what keeps it, going by volumes, images, locks and fast restores; one group for each
 /// call.
 async fn around(ec2: &AwsEc2, snapshots: Vec<Snapshot>, until: Deadline) -> Vec<Vec<(Snapshot, Option<Keep>)>> {
-    fn told<T>(answer: Result<T, Error>) -> Result<T, Trouble> {
+    fn or_trouble<T>(answer: Result<T, Error>) -> Result<T, Trouble> {
         answer.map_err(|error| trouble(&error))
     }
     // Listed without ids, since a region has few of these: if the call named ids, a snapshot that is gone would fail
@@ -192,8 +192,8 @@ async fn around(ec2: &AwsEc2, snapshots: Vec<Snapshot>, until: Deadline) -> Vec<
     let mut around = Surroundings {
         volumes: Ok(BTreeSet::new()),
         images: Ok(BTreeMap::new()),
-        locked: told(locked),
-        fast: told(fast),
+        locked: or_trouble(locked),
+        fast: or_trouble(fast),
     };
     let mut groups = Vec::new();
     for group in snapshots.chunks(MAX_FILTER_VALUES) {
@@ -203,7 +203,7 @@ async fn around(ec2: &AwsEc2, snapshots: Vec<Snapshot>, until: Deadline) -> Vec<
         let volumes = patiently(until, || ec2.volumes(volumes.clone(), until));
         let images = patiently(until, || ec2.images(ids.clone(), until));
         let (volumes, images) = join(volumes, images).await;
-        (around.volumes, around.images) = (told(volumes), told(images));
+        (around.volumes, around.images) = (or_trouble(volumes), or_trouble(images));
         groups.push(group.iter().map(|it| (it.clone(), kept_by_others(it, &around))).collect());
     }
     groups

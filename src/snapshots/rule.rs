@@ -393,22 +393,22 @@ mod tests {
         /// A missing answer keeps it, and a known reason comes before a missing answer.
         #[test]
         fn it_goes_only_if_everything_was_asked_and_nothing_keeps_it(
-            told in prop::array::uniform4(prop::option::of(any::<bool>())),
+            answers in prop::array::uniform4(prop::option::of(any::<bool>())),
         ) {
             let (snapshot, trouble) = (orphan(), Trouble { code: "X".into(), message: "x".into(), may_pass: false });
-            let set = |told: Option<bool>| match told {
+            let set = |answer: Option<bool>| match answer {
                 None => Err(trouble.clone()),
                 Some(has) => Ok(has.then(|| snapshot.id.clone()).into_iter().collect::<BTreeSet<_>>()),
             };
             let around = Surroundings {
-                volumes: set(told[0]).map(|ids| ids.into_iter().map(|_| snapshot.volume.clone()).collect()),
-                images: set(told[1]).map(|ids| ids.into_iter().map(|id| (id, "ami-1".into())).collect()),
-                locked: set(told[2]),
-                fast: set(told[3]),
+                volumes: set(answers[0]).map(|ids| ids.into_iter().map(|_| snapshot.volume.clone()).collect()),
+                images: set(answers[1]).map(|ids| ids.into_iter().map(|id| (id, "ami-1".into())).collect()),
+                locked: set(answers[2]),
+                fast: set(answers[3]),
             };
             let kept = kept_by_others(&snapshot, &around);
-            prop_assert_eq!(kept.is_none(), told == [Some(false); 4]);
-            prop_assert_eq!(matches!(kept, Some(Keep::Because(_))), told.contains(&Some(true)));
+            prop_assert_eq!(kept.is_none(), answers == [Some(false); 4]);
+            prop_assert_eq!(matches!(kept, Some(Keep::Because(_))), answers.contains(&Some(true)));
         }
     }
 }

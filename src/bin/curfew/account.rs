@@ -1,4 +1,4 @@
-//! The AWS account that a command looks at, and the credentials with which it does: those that the AWS CLI would use.
+//! The AWS account that a command looks at, with the credentials that the AWS CLI would use.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use crate::problem::Problem;
 
-/// STS answers in less than a second; its retries take a few.
+/// How long GetCallerIdentity may take: STS answers in less than a second, its retries take a few.
 const ASKING_WHO: Duration = Duration::from_secs(60);
 
 /// How a command gets at AWS: as the AWS CLI does.
@@ -26,23 +26,23 @@ pub(crate) struct Account {
     region: Option<String>,
 }
 
-/// The way to AWS, and whose it is.
+/// Access to AWS, and the account that the credentials belong to.
 #[derive(Debug)]
 pub(crate) struct Access {
-    /// Where EC2 is asked.
+    /// Credentials and region.
     pub(crate) aws: Aws,
-    /// The account, as if the function lived there.
+    /// The account, in the place of the function's own.
     pub(crate) home: Home,
 }
 
 impl Account {
-    /// Finds credentials and region, and asks STS whose they are. Where no region is named, it is `instead`.
+    /// Finds credentials and region, and asks STS whose they are. `instead` is the region if none is configured.
     ///
-    /// What the chain compiled into the function doesn't know (IAM Identity Center, `aws login`, `credential_process`, a code
-    /// from a device) the AWS CLI is asked for: whoever has logged in has it.
+    /// Credentials that the SDK's provider chain, as it is compiled for the function, can't find (IAM Identity Center,
+    /// `aws login`, `credential_process`, MFA codes) come from the AWS CLI, which people have logged in with.
     ///
     /// # Errors
-    /// There are none, or AWS doesn't take them; with what to do about it.
+    /// There are no credentials or no region, or AWS doesn't accept the credentials; with what to do about it.
     pub(crate) async fn open(&self, instead: Option<&str>) -> Result<Access, Problem> {
         let mut aws = Aws::from_profile(self.profile.as_deref(), self.region.as_deref()).await;
         aws = match (aws.own_region().filter(|region| !region.is_empty()), instead) {
@@ -62,7 +62,7 @@ impl Account {
         Ok(Access { aws, home })
     }
 
-    /// Asks the AWS CLI for credentials; it may ask for a code on the terminal.
+    /// Asks the AWS CLI for credentials; it may prompt for an MFA code on the terminal.
     async fn ask_the_cli(&self) -> Result<Keys, String> {
         let mut command = Command::new("aws");
         command.args(["configure", "export-credentials", "--format", "process"]);
@@ -73,7 +73,7 @@ impl Account {
             let said = String::from_utf8_lossy(&answer.stderr);
             return Err(match said.contains("Invalid choice") {
                 true => "the AWS CLI is too old to know `aws configure export-credentials`".to_owned(),
-                // What went wrong comes last, under what is deprecated.
+                // The error comes last, after warnings of what is deprecated.
                 false => format!("the AWS CLI says: {}", said.trim().lines().last().unwrap_or("nothing")),
             });
         }
@@ -83,7 +83,7 @@ impl Account {
     fn no_credentials(&self, none: &str, why: &str) -> Problem {
         let whose = self.profile.as_ref().map_or_else(String::new, |name| format!(" in profile {name}"));
         let problem = Problem::new(format!("no AWS credentials{whose}"));
-        // That there are none, or that this program knows no such login, says nothing more.
+        // That there are none, or that this program wasn't built for that kind of login, says nothing new.
         let says_more = !none.contains("was not enabled") && !none.contains("cargo feature");
         let problem = if says_more { problem.note(none) } else { problem };
         problem.note(why).help(format!("log in, as with `{}`, or name another profile with --profile", self.login()))
@@ -119,7 +119,7 @@ impl Account {
     }
 }
 
-/// What `aws configure export-credentials --format process` answers.
+/// What `aws configure export-credentials --format process` prints.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Keys {

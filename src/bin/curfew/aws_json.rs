@@ -1,7 +1,8 @@
-//! AWS services that speak JSON: one generic call, with the SDK's own signatures, retries and time-outs.
+//! AWS services with a JSON protocol: one generic call, with the SDK's own signatures, retries and time-outs.
 //!
-//! For what the tool asks beside EC2. A crate of the SDK for each service would cost minutes of compiling for a handful of
-//! fields; the machinery beneath them is compiled already. The protocol: Smithy's "AWS JSON 1.0" and "1.1".
+//! For the services that the tool calls besides EC2. An SDK crate for each would take minutes to compile, for a handful
+//! of fields, while the runtime below those crates is compiled already. The protocol: Smithy's "AWS JSON 1.0" and
+//! "1.1".
 
 use std::time::Duration;
 
@@ -30,23 +31,24 @@ use aws_types::service_config::ServiceConfigKey;
 use ec2_curfew::ec2::{Error, ErrorKind};
 use serde_json::Value;
 
-/// A connection is made in milliseconds, or something is wrong with the network.
+/// How long connecting may take: it takes milliseconds unless something is wrong with the network.
 const CONNECT: Duration = Duration::from_secs(3);
-/// Services that search before they answer (logs, costs) take seconds.
+/// How long one attempt may take: services that search before they answer (logs, costs) take seconds.
 const ATTEMPT: Duration = Duration::from_secs(60);
-/// Throttling, 5xx and resets are tried again, with the SDK's growing pauses: a person waits, so longer than its three times.
+/// Attempts of a call, after throttling, 5xx and resets, with the SDK's growing pauses. More than the SDK's default of
+/// three, since a person would only try again.
 const ATTEMPTS: u32 = 5;
 
-/// A service: how it is found, and what it calls itself.
+/// A service: its names, and where it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Service {
     /// Its id, as in `AWS_ENDPOINT_URL_DYNAMODB`, `services` of ~/.aws/config, and botocore's `service_id`.
     pub(crate) id: &'static str,
     /// Its name in signatures.
     pub(crate) signing_name: &'static str,
-    /// What its host begins with, before the region.
+    /// What its host name begins with, before the region.
     pub(crate) host: &'static str,
-    /// What `X-Amz-Target` begins with, before the operation.
+    /// What the header `X-Amz-Target` begins with, before the operation.
     pub(crate) target: &'static str,
     /// The protocol's version: `1.0` or `1.1`.
     pub(crate) json: &'static str,
@@ -56,7 +58,7 @@ pub(crate) struct Service {
 pub(crate) const DYNAMODB: Service =
     Service { id: "DynamoDB", signing_name: "dynamodb", host: "dynamodb", target: "DynamoDB_20120810", json: "1.0" };
 
-/// Amazon CloudWatch's metrics: JSON is one of the protocols that it speaks (botocore's model of it, "protocols").
+/// Amazon CloudWatch's metrics: JSON is one of its protocols (botocore's model of the service, "protocols").
 pub(crate) const CLOUDWATCH: Service = Service {
     id: "CloudWatch",
     signing_name: "monitoring",
@@ -87,7 +89,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Opens a service: in a region of its own if it has only some (`pricing`), else in the caller's.
+    /// Builds a client: for the given region if the service exists only in some (`pricing`), otherwise for the
+    /// caller's.
     ///
     /// # Errors
     /// No region is given.
@@ -141,7 +144,7 @@ impl Client {
         Ok(builder.serializer(request).deserializer(read).build().invoke(input.to_string()).await?)
     }
 
-    /// Returns the region that is asked.
+    /// Returns the region that the client calls.
     pub(crate) fn region(&self) -> &str {
         self.region.as_ref()
     }
@@ -163,7 +166,7 @@ impl Client {
     }
 }
 
-/// Returns where a service is: where `AWS_ENDPOINT_URL_<SERVICE>`, `AWS_ENDPOINT_URL` or the profile says, else AWS's own.
+/// Returns a service's URL: from `AWS_ENDPOINT_URL_<SERVICE>`, `AWS_ENDPOINT_URL` or the profile, otherwise AWS's own.
 fn endpoint(config: &SdkConfig, service: Service, region: &Region) -> String {
     let key = ServiceConfigKey::builder().service_id(service.id).env("AWS_ENDPOINT_URL").profile("endpoint_url");
     let own = key.build().ok().and_then(|key| config.service_config()?.load_config(key));
@@ -171,7 +174,7 @@ fn endpoint(config: &SdkConfig, service: Service, region: &Region) -> String {
     given.unwrap_or_else(|| format!("https://{}.{region}.{}", service.host, dns_suffix(region.as_ref())))
 }
 
-/// Returns what a partition's hosts end with (botocore's `partitions.json`).
+/// Returns the DNS suffix of a region's partition (botocore's `partitions.json`).
 fn dns_suffix(region: &str) -> &'static str {
     match region {
         _ if region.starts_with("cn-") => "amazonaws.com.cn",
@@ -182,7 +185,7 @@ fn dns_suffix(region: &str) -> &'static str {
     }
 }
 
-/// Reads an answer, or the error that it is.
+/// Reads an answer, or the error in its place.
 fn read(response: &HttpResponse) -> Result<Value, OrchestratorError<ErrorMetadata>> {
     let body = response.body().bytes().unwrap_or_default();
     let value = serde_json::from_slice::<Value>(if body.is_empty() { b"{}" } else { body });
@@ -192,7 +195,7 @@ fn read(response: &HttpResponse) -> Result<Value, OrchestratorError<ErrorMetadat
     let value = value.unwrap_or_default();
     let text = |keys: [&str; 2]| keys.iter().find_map(|key| value[*key].as_str());
     let code = response.headers().get("x-amzn-errortype").or_else(|| text(["__type", "code"]));
-    // Smithy, "Operation error serialization": a namespace may stand before a #, a URL after a colon.
+    // Smithy, "Operation error serialization": a namespace may come before a #, a URL after a colon.
     let code =
         code.map(|code| code.split(':').next().unwrap_or(code)).map(|code| code.rsplit('#').next().unwrap_or(code));
     let mut error = ErrorMetadata::builder();

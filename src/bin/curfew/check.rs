@@ -14,7 +14,7 @@ use crate::problem::Problem;
 use crate::terminal::{self, Cell, FAINT, HEADING, Row};
 use crate::{events, words};
 
-/// Edges of each schedule that are shown.
+/// How many coming edges of each schedule are shown.
 const EDGES: usize = 5;
 
 /// Say what events mean, or what is wrong with them
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     events: Vec<PathBuf>,
 }
 
-/// Checks events, each whatever is wrong with the others.
+/// Checks all events, even if one of them is wrong.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let (now, mut end) = (Utc::now(), 0);
     for (nth, path) in args.events.iter().enumerate() {
@@ -66,7 +66,7 @@ fn shown(event: &EventFile, now: DateTime<Utc>) -> String {
     text
 }
 
-/// Says that an event is good, and what it means.
+/// Returns the lines that say that an event is good, and what it means.
 fn good(file: &str, action: &str, name: &str, parts: Vec<(&'static str, String)>) -> String {
     let good = AnsiColor::Green.on_default().bold();
     let heading = |text: &str| Cell::new(text).styled(FAINT);
@@ -76,7 +76,7 @@ fn good(file: &str, action: &str, name: &str, parts: Vec<(&'static str, String)>
     format!("{HEADING}{file}{HEADING:#}: {good}good{good:#}, {action}\n{table}")
 }
 
-/// Writes a schedule's hours as they are written.
+/// Returns a schedule's hours as the event writes them.
 fn texts(written: Option<&Value>) -> String {
     match written {
         Some(Value::String(text)) => text.clone(),
@@ -90,7 +90,8 @@ fn text_or(text: &Value) -> String {
     text.as_str().unwrap_or_default().to_owned()
 }
 
-/// Lists since when a schedule is open or closed, its next edges, and the holidays on the way there.
+/// Returns rows with the time since which a schedule is open or closed, its next edges, and the holidays until the
+/// last.
 fn edges(schedule: &Schedule, now: DateTime<Utc>) -> Vec<Row<3>> {
     let (hours, zone) = (&schedule.hours, schedule.hours.zone());
     let (open, closed) = (AnsiColor::Green.on_default(), AnsiColor::Red.on_default());

@@ -1,4 +1,4 @@
-//! Event files: what the function would read of them.
+//! Event files, read as the function would read them.
 
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -11,18 +11,18 @@ use serde_json::{Map, Value};
 use crate::problem::Problem;
 use crate::{source, terminal};
 
-/// An event, and the request that it is.
+/// An event about instances, and its request.
 #[derive(Debug)]
 pub(crate) struct EventFile {
-    /// The file's name, as it was given.
+    /// The file's name as given, or `<stdin>`.
     pub(crate) name: String,
-    /// What the function makes of it.
+    /// The request as the function reads it.
     pub(crate) request: Request,
-    /// The request as it is written.
+    /// The request's JSON, without any envelope.
     pub(crate) written: Map<String, Value>,
 }
 
-/// An event as the function takes it.
+/// An event that the function would accept.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// About instances.
@@ -34,7 +34,7 @@ pub(crate) enum Event {
 /// Reads an event about instances.
 ///
 /// # Errors
-/// As for [`read_any`], or it is about snapshots.
+/// As for [`read_any`]; or the event is about snapshots.
 pub(crate) fn read(path: &Path, now: DateTime<Utc>) -> Result<EventFile, Problem> {
     match read_any(path, now)? {
         Event::Instances(event) => Ok(event),
@@ -45,10 +45,10 @@ pub(crate) fn read(path: &Path, now: DateTime<Utc>) -> Result<EventFile, Problem
     }
 }
 
-/// Reads an event from a file, or from standard input where its name is `-`.
+/// Reads an event from a file, or from standard input if its name is `-`.
 ///
 /// # Errors
-/// The file can't be read, or the function would refuse the event; then it is shown line by line.
+/// The file can't be read, or the function would refuse the event; then the problem shows the lines concerned.
 pub(crate) fn read_any(path: &Path, now: DateTime<Utc>) -> Result<Event, Problem> {
     let name = if is_stdin(path) { "<stdin>".to_owned() } else { path.display().to_string() };
     let bytes = bytes(path).map_err(|error| unreadable(&name, path, &error))?;
@@ -71,7 +71,10 @@ pub(crate) fn read_any(path: &Path, now: DateTime<Utc>) -> Result<Event, Problem
     }
 }
 
-/// Reads several; the first problem of any ends it.
+/// Reads several events.
+///
+/// # Errors
+/// The first problem with any of them.
 pub(crate) fn read_all(paths: &[PathBuf], now: DateTime<Utc>) -> Result<Vec<EventFile>, Problem> {
     paths.iter().map(|path| read(path, now)).collect()
 }

@@ -1,7 +1,7 @@
-//! The command-line tool `curfew`: it shows what the function would do, and only looks.
+//! The command-line tool `curfew`: it shows what the function would do, and only reads.
 //!
-//! Requests, plans, hours and reports are the function's own; here is only what a terminal needs. Each command is a module:
-//! its arguments, and how its answer reads.
+//! Requests, plans, hours and reports are the function's own; this adds only what a terminal needs. Each command is a
+//! module, with its arguments and its output.
 
 mod account;
 mod aws_json;

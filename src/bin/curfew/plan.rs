@@ -1,4 +1,4 @@
-//! `curfew plan`: what an event would switch if it came now, and why it leaves the rest.
+//! `curfew plan`: what an event would switch if it came now, and why it would leave the rest alone.
 
 mod instance;
 
@@ -23,7 +23,7 @@ use crate::problem::Problem;
 use crate::terminal::{self, Cell, FAINT, HEADING, Row};
 use crate::{events, words};
 
-/// As long as EC2 may take, throttling and outages included, before people want to hear of it.
+/// How long looking may take, throttling and outages included, before people would rather see an error.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Show what an event would switch now, and why it leaves the rest
@@ -62,7 +62,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let as_of = request.scheduled_time.map_or(now, |due| due.min(now));
     let late = (now - as_of).to_std().unwrap_or(Duration::ZERO);
     if let Some(id) = &args.instance {
-        // Of one that comes too late, people want to know what it would do in time.
+        // If the event is stale, the question is what it would do if it came in time.
         let as_of = if late > request.max_delay { now } else { as_of };
         return instance::run(&event, id, &args.account, as_of, now).await;
     }
@@ -85,7 +85,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     Ok(end(&report))
 }
 
-/// Returns the region to ask from where none is set: the first that the event names.
+/// Returns the region to use if none is configured: the first that the event names.
 fn first_region(request: &Request) -> Option<&str> {
     match &request.regions {
         Regions::Named(names) => names.first().map(String::as_str),
@@ -115,12 +115,12 @@ fn print_stale(report: &Report) -> Result<ExitCode, Problem> {
     Ok(end(report))
 }
 
-/// Whether everything could be looked at.
+/// Returns the exit status: 1 if something could not be looked at.
 fn end(report: &Report) -> ExitCode {
     ExitCode::from(u8::from(report.targets.iter().any(|target| target.error.is_some())))
 }
 
-/// What a section of the table says of its instances; those that people look for last come last, where the eye is.
+/// A section of the table, in the order shown: what people look for comes last, where the terminal's prompt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Section {
     LeftAlone,
@@ -157,7 +157,7 @@ impl Section {
     }
 }
 
-/// Columns: instance, name, account, zone, state, why.
+/// The columns instance, name, account, zone, state and why.
 type Cells = [Cell; 6];
 
 fn shown(event: &EventFile, access: &Access, preview: &Preview, report: &Report, now: DateTime<Utc>) -> String {
@@ -167,7 +167,7 @@ fn shown(event: &EventFile, access: &Access, preview: &Preview, report: &Report,
     let mut sections: Vec<(Section, Cells)> = Vec::new();
     for (target, decided) in preview.run.targets.iter().zip(&preview.decided) {
         let account = if several { target.account.as_str() } else { "" };
-        // Those that EC2 doesn't know come last, without an instance.
+        // Ids that EC2 doesn't know come last, and have no instance.
         let shown = decided.iter().map(|(instance, _)| Some(instance)).chain(std::iter::repeat(None));
         for (settled, instance) in target.settled.iter().zip(shown).filter(|(settled, _)| !settled.is_quiet()) {
             sections.push((Section::of(settled), cells(settled, instance, account, &target.region, request, now)));
@@ -248,7 +248,7 @@ fn why(settled: &Settled, instance: Option<&Instance>, request: &Request, now: D
     }
 }
 
-/// Says a reason with all that is known of it.
+/// Returns a reason with everything that is known about it.
 fn why_left_alone(skip: &Skip, request: &Request, now: DateTime<Utc>) -> String {
     let mut why = skip.reason.as_str().to_owned();
     if let Some(until) = skip.until {
@@ -261,7 +261,7 @@ fn why_left_alone(skip: &Skip, request: &Request, now: DateTime<Utc>) -> String 
     why
 }
 
-/// Says what could not be looked at, and what was passed over.
+/// Returns the section with the targets that could not be looked at, or were skipped.
 fn troubles(report: &Report, width: Option<usize>) -> String {
     let red = AnsiColor::Red.on_default().bold();
     let mut rows: Vec<Row<3>> = Vec::new();
@@ -285,7 +285,7 @@ fn troubles(report: &Report, width: Option<usize>) -> String {
     text
 }
 
-/// Says what is counted and not listed.
+/// Returns a line with the instances that are counted but not listed.
 fn unlisted(report: &Report) -> String {
     let counted = ["as_scheduled", "moving"].iter().filter_map(|reason| Some((report.skipped_by.get(reason)?, reason)));
     let counted: Vec<String> = counted.map(|(count, reason)| format!("{count} {reason}")).collect();

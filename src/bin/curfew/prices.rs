@@ -1,4 +1,4 @@
-//! List prices of instances: by AWS's Price List, kept in a file for a week, or from a file alone.
+//! List prices of instances: from AWS's Price List, cached in a file for a week, or from a file given by the user.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::aws_json::{Client, PRICING};
 use crate::money::Price;
 use crate::problem::Problem;
 
-/// How long a price is believed: AWS changes those of instances a few times a year.
+/// How long a cached price is used: AWS changes the prices of instances a few times a year.
 const BELIEVED: Days = Days::new(7);
 
 /// What a price depends on.
@@ -23,10 +23,10 @@ pub(crate) struct Key {
     /// The instance type.
     #[serde(rename = "type")]
     pub(crate) kind: String,
-    /// The software's usage operation.
+    /// The usage operation, which stands for the software, like `RunInstances:0002` for Windows.
     #[serde(default = "linux")]
     pub(crate) operation: String,
-    /// `default` or `dedicated`.
+    /// `default` or `dedicated`; instances on a `host` have no price of their own.
     #[serde(default = "shared")]
     pub(crate) tenancy: String,
 }
@@ -77,17 +77,18 @@ struct File {
 #[derive(Debug)]
 pub(crate) struct Prices {
     known: BTreeMap<Key, (Price, Option<NaiveDate>)>,
-    /// Whether Price List may be asked for more.
+    /// Whether unknown prices may be asked from Price List.
     online: bool,
-    /// Where they are kept.
+    /// The cache file.
     cache: Option<PathBuf>,
 }
 
 impl Prices {
-    /// Opens a file of prices, and nobody is asked for more; without one, the cache.
+    /// Reads a file of prices, which then is all that is known; without one, the cache, and Price List is asked for the
+    /// rest.
     ///
     /// # Errors
-    /// The file can't be read.
+    /// The file can't be read; an unreadable cache is no error.
     pub(crate) fn open(file: Option<&Path>) -> Result<Self, Problem> {
         match file {
             Some(path) => {
@@ -104,7 +105,7 @@ impl Prices {
             None => {
                 let cache = cache();
                 let text = cache.as_ref().and_then(|path| std::fs::read(path).ok());
-                // One that can't be read is written anew.
+                // A cache that can't be read is replaced.
                 let file: File = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
                 let mut known = read(file).unwrap_or_default();
                 let today = Utc::now().date_naive();
@@ -119,10 +120,10 @@ impl Prices {
         self.known.get(key).map(|(price, _)| price)
     }
 
-    /// Asks for those that are not known, and keeps what it is told.
+    /// Asks Price List for the prices that are not known yet, and caches the answers.
     ///
     /// # Errors
-    /// Price List didn't answer; what it has told before is known.
+    /// Price List didn't answer; the answers until then are kept.
     pub(crate) async fn ask(&mut self, aws: &Aws, keys: &BTreeSet<Key>) -> Result<(), Error> {
         let unknown: Vec<&Key> = keys.iter().filter(|key| !self.known.contains_key(*key)).collect();
         if !self.online || unknown.is_empty() {
@@ -143,7 +144,7 @@ impl Prices {
         asked
     }
 
-    /// Writes the cache; where it can't be written, the next time asks again.
+    /// Writes the cache. If it can't be written, Price List is asked again the next time.
     fn keep(&self) {
         let Some(path) = &self.cache else { return };
         let entry = |(key, (price, asked)): (&Key, &(Price, Option<NaiveDate>))| Entry {
@@ -156,7 +157,7 @@ impl Prices {
         let written = || -> Option<()> {
             let text = serde_json::to_string_pretty(&file).ok()?;
             std::fs::create_dir_all(path.parent()?).ok()?;
-            // Whole or not at all: another `curfew` may be reading it.
+            // Atomically, because another `curfew` may be reading it.
             let new = path.with_extension(format!("{}.new", std::process::id()));
             std::fs::write(&new, text).ok()?;
             std::fs::rename(new, path).ok()
@@ -173,17 +174,17 @@ fn read(file: File) -> Result<BTreeMap<Key, (Price, Option<NaiveDate>)>, String>
     file.prices.into_iter().map(one).collect()
 }
 
-/// Returns where prices are kept (XDG Base Directory Specification: a relative path doesn't count).
+/// Returns the cache file's path (XDG Base Directory Specification: relative paths are ignored).
 fn cache() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let folder = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
     Some(folder.join("curfew/prices.json"))
 }
 
-/// Asks for a price: that On-Demand, of what runs (not of an unused reservation), the lowest if there are several, none if
-/// there is none (Billing user guide, "Finding services and products using the AWS Price List Query API").
+/// Asks Price List for an On-Demand price of running instances, not of unused reservations; the lowest if there are
+/// several (Billing user guide, "Finding services and products using the AWS Price List Query API").
 async fn ask(aws: &Aws, key: &Key) -> Result<Option<Price>, Error> {
-    // China has a list of its own.
+    // China has its own Price List; everybody else's is in us-east-1.
     let region = if key.region.starts_with("cn-") { "cn-northwest-1" } else { "us-east-1" };
     let client = Client::new(aws.config(), PRICING, Some(region))?;
     let tenancy = if key.tenancy == "dedicated" { "Dedicated" } else { "Shared" };
@@ -210,7 +211,7 @@ async fn ask(aws: &Aws, key: &Key) -> Result<Option<Price>, Error> {
     Ok(found.into_iter().next())
 }
 
-/// Reads the prices by the hour of a product; free ones are others' (an unused reservation's).
+/// Reads a product's hourly prices, except those of zero, which are for something else (such as a reservation in use).
 fn on_demand(product: &Value) -> Vec<Price> {
     let terms = product["terms"]["OnDemand"].as_object().into_iter().flat_map(|terms| terms.values());
     let dimensions = terms.filter_map(|term| term["priceDimensions"].as_object()).flat_map(|it| it.values());

@@ -1,39 +1,40 @@
-//! What keeps a command from its answer, and what to do about it.
+//! Why a command fails, and what to do about it.
 
 use anstyle::{AnsiColor, Style};
 
-/// Something went wrong: told on standard error, and the command ends.
+/// An error that ends a command, with notes and help, to be printed on standard error.
 #[derive(Debug)]
 pub(crate) struct Problem {
-    /// Styled; lines of their own.
+    /// Styled; one or more whole lines.
     text: String,
+    /// The exit status.
     code: u8,
 }
 
 impl Problem {
-    /// Builds one that says what is wrong.
+    /// Builds a problem that says what is wrong; its exit status is 1.
     pub(crate) fn new(what: impl AsRef<str>) -> Self {
         let error = AnsiColor::BrightRed.on_default().bold();
         let bold = Style::new().bold();
         Self { text: format!("{error}error{error:#}{bold}: {}{bold:#}\n", what.as_ref()), code: 1 }
     }
 
-    /// Builds an event's refusal, as it is shown.
+    /// Builds a problem from an event's refusal, already styled; its exit status is 2.
     pub(crate) fn refused(shown: String) -> Self {
         Self { text: shown, code: 2 }
     }
 
-    /// Adds what somebody said of it.
+    /// Adds a note, like the message of a service.
     pub(crate) fn note(self, said: impl AsRef<str>) -> Self {
         self.line("note", AnsiColor::BrightGreen, said.as_ref())
     }
 
-    /// Adds what to do about it.
+    /// Adds advice on what to do about it.
     pub(crate) fn help(self, fix: impl AsRef<str>) -> Self {
         self.line("help", AnsiColor::BrightCyan, fix.as_ref())
     }
 
-    /// Tells it, and returns how the command ends: 1, or 2 where an event was refused.
+    /// Prints it on standard error, and returns the exit status.
     pub(crate) fn tell(&self) -> u8 {
         anstream::eprint!("{}", self.text);
         self.code

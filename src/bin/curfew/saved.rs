@@ -1,7 +1,7 @@
 //! `curfew saved`: how long Curfew kept instances off, and what that would have cost.
 //!
-//! - `log.rs` reads the function's log, and `periods.rs` finds in it how long each was off.
-//! - `billed.rs` asks what was billed.
+//! - `log.rs` reads the function's log, and `periods.rs` finds in it how long each instance was off.
+//! - `billed.rs` asks Cost Explorer what was billed.
 //! - `page.rs` shows it in a browser.
 
 mod billed;
@@ -30,17 +30,17 @@ use crate::week::words::{clean, in_hours, natural, number};
 use billed::Billed;
 use periods::Who;
 
-/// The log is read so far beyond the time that is asked about: what was stopped before it may be off in it, and when that was
-/// started the next stop's line may tell.
+/// The log is read this far beyond both ends of the time asked about: an instance may have been stopped before it, and
+/// the time of a start may only be in the line of the next stop.
 const AROUND: Days = Days::new(14);
 /// Days that the function's log is kept (infra/template.yaml).
 const KEPT: u16 = 90;
-/// Ids in a filter (EC2 API reference, DescribeInstances: "up to 200 filter values").
+/// The most ids in a filter (EC2 API reference, DescribeInstances: "up to 200 filter values").
 const IDS: usize = 200;
-/// Looking at all that was switched in a month takes a minute at most.
+/// How long looking may take in a region: everything that was switched in a month takes a minute at most.
 const LOOKING: Duration = Duration::from_secs(300);
 
-/// What the figure doesn't know.
+/// What the figures leave out, as the output says it.
 const LEFT_OUT: [&str; 3] = [
     "It is today's On-Demand list price, for the hours from Curfew's stops to the next start, whoever's; what people stopped is not in it.",
     "Volumes, snapshots and public addresses are not in it: they cost the same while an instance is off.",
@@ -83,13 +83,13 @@ pub(crate) struct Args {
     account: Account,
 }
 
-/// What was saved.
+/// What was saved between two moments.
 pub(crate) struct Saved {
     from: DateTime<Utc>,
     to: DateTime<Utc>,
-    /// By name.
+    /// By the schedule's name.
     schedules: BTreeMap<String, Vec<Line>>,
-    /// By day: how long all were off, and what that comes to.
+    /// One for each day, without gaps.
     days: Vec<Day>,
     /// What is not counted, or could not be asked, and what to do about it.
     notes: Vec<String>,
@@ -104,7 +104,7 @@ struct Line {
     price: Result<(Key, Price), Unpriced>,
 }
 
-/// A day.
+/// A day in UTC: how long all instances together were off, and the price of that time.
 struct Day {
     date: NaiveDate,
     time: TimeDelta,
@@ -114,15 +114,15 @@ struct Day {
 /// Why an instance has no price.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Unpriced {
-    /// EC2 no longer knows it, nor what it was.
+    /// EC2 no longer knows it, so its type is unknown.
     Gone,
-    /// EC2 couldn't be asked.
+    /// EC2 couldn't be asked about it.
     Unseen,
-    /// Its price is the market's.
+    /// It is a Spot Instance, whose price varies.
     Spot,
-    /// Its host is paid for, not it.
+    /// It runs on a Dedicated Host, which is paid for instead of it.
     Host,
-    /// None is known.
+    /// No list price is known for it.
     Unknown(Key),
 }
 
@@ -137,7 +137,7 @@ impl Unpriced {
         }
     }
 
-    /// Says what that means, of so many.
+    /// Returns a sentence that says what this means for so many instances.
     fn explain(&self, count: usize) -> String {
         let those = if count == 1 { "1 instance".to_owned() } else { format!("{count} instances") };
         match self {
@@ -154,7 +154,7 @@ impl Unpriced {
     }
 }
 
-/// Shows what was saved.
+/// Shows what was saved. The exit status is 1 if something could not be asked.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let now = Utc::now();
     let to = match args.until {
@@ -228,11 +228,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What went wrong on the way.
+/// What could not be asked.
 #[derive(Default)]
 struct Notes {
     troubles: Vec<String>,
-    /// Accounts and regions in which nobody could look.
+    /// Accounts and regions that could not be looked at.
     unseen: BTreeSet<(String, String)>,
 }
 
@@ -242,7 +242,10 @@ impl Notes {
     }
 }
 
-/// Reads what was switched, or says why that is not to be had.
+/// Reads from the log what was switched.
+///
+/// # Errors
+/// There is no such log group, or CloudWatch Logs refused; with what to do about it.
 async fn read_log(
     args: &Args,
     access: &Access,
@@ -267,7 +270,7 @@ async fn read_log(
     }
 }
 
-/// Says that nothing was switched.
+/// Builds the problem that nothing was off in the time asked about.
 fn nothing(args: &Args, access: &Access, (from, to): (DateTime<Utc>, DateTime<Utc>)) -> Problem {
     let (group, region) = (&args.log_group, access.aws.own_region().unwrap_or_default());
     let last = to - TimeDelta::seconds(1);
@@ -276,7 +279,7 @@ fn nothing(args: &Args, access: &Access, (from, to): (DateTime<Utc>, DateTime<Ut
         .help("choose another time with --days and --until (the log is kept for 90 days), or another log with --log-group")
 }
 
-/// Looks at instances wherever they are; what can't be looked at is noted.
+/// Looks at instances in all their accounts and regions; where that fails, it is noted.
 async fn look(access: &Access, role: Option<&str>, ids: &BTreeSet<&Who>, notes: &mut Notes) -> BTreeMap<Who, Billing> {
     let mut by_place: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for (account, region, id) in ids {
@@ -306,7 +309,7 @@ async fn look(access: &Access, role: Option<&str>, ids: &BTreeSet<&Who>, notes: 
 
 async fn assume(access: &Access, role: Option<&str>, account: &str) -> Result<Aws, String> {
     let home = &access.home;
-    // A function that was run without an ARN doesn't know its account.
+    // A function whose host gave no ARN wrote "unknown" into the log.
     if account == home.account || account == "unknown" {
         return Ok(access.aws.clone());
     }
@@ -318,7 +321,7 @@ async fn assume(access: &Access, role: Option<&str>, account: &str) -> Result<Aw
 async fn find(aws: &Aws, region: &str, ids: &[&str]) -> Result<Vec<Billing>, String> {
     let (ec2, mut found) = (aws.ec2(region), Vec::new());
     for ids in ids.chunks(IDS) {
-        // As a filter: an id that EC2 doesn't know is no error then.
+        // As a filter, with which an id that EC2 doesn't know is no error.
         let filters = vec![("instance-id".to_owned(), ids.iter().map(|id| (*id).to_owned()).collect())];
         let page = ec2.billing(&filters, Deadline::within(LOOKING)).await;
         found.extend(page.map_err(|error| format!("{} These credentials need ec2:DescribeInstances.", said(&error)))?);
@@ -326,13 +329,13 @@ async fn find(aws: &Aws, region: &str, ids: &[&str]) -> Result<Vec<Billing>, Str
     Ok(found)
 }
 
-/// Returns what an instance's price depends on, if it has one.
+/// Returns what an instance's price depends on; none if it is unknown, a Spot Instance or on a Dedicated Host.
 fn key(who: &Who, shown: &BTreeMap<Who, Billing>) -> Option<Key> {
     let it = shown.get(who).filter(|it| !it.spot && it.tenancy != "host")?;
     Some(Key::of(&who.1, it))
 }
 
-/// Writes AWS's words as a sentence, into a longer text.
+/// Returns an error as a sentence with a full stop, to be put into a longer text.
 pub(crate) fn said(error: &Error) -> String {
     format!("{}.", error.to_string().trim_end_matches('.'))
 }
@@ -399,7 +402,7 @@ impl Saved {
         saved
     }
 
-    /// Gives each day its part.
+    /// Adds to each day its part of the time that an instance was off, and of the money.
     fn spread(&mut self, off: &periods::Off, price: Option<&Price>) {
         for day in &mut self.days {
             let begin = day.date.and_time(NaiveTime::MIN).and_utc();
@@ -417,12 +420,12 @@ impl Saved {
         self.schedules.values().flatten()
     }
 
-    /// Returns how many instances there are: one may be kept by several schedules.
+    /// Counts the instances, each once, even if several schedules kept it off.
     fn instances(&self) -> usize {
         self.lines().map(|line| &line.who).collect::<BTreeSet<_>>().len()
     }
 
-    /// Says which days it is about: `1 – 31 October 2026`.
+    /// Returns the days that it is about, like `1 – 31 October 2026`.
     fn dates(&self) -> String {
         let (first, last) = (self.from.date_naive(), (self.to - TimeDelta::seconds(1)).date_naive());
         let day = |date: NaiveDate| date.format("%-d %B %Y").to_string();
@@ -435,7 +438,7 @@ impl Saved {
         if first == last { day(last) } else { format!("{begin} – {}", day(last)) }
     }
 
-    /// Says the sum of some lines: `312.5 h off, $45.60 saved`.
+    /// Adds up the time and the money of some lines.
     fn sum<'a>(lines: impl Iterator<Item = &'a Line> + Clone) -> (TimeDelta, Amounts) {
         let time = lines.clone().map(|line| line.time).sum();
         (time, sum(lines.filter_map(Line::money)))
@@ -445,7 +448,7 @@ impl Saved {
         Self::sum(self.lines().collect::<Vec<_>>().into_iter())
     }
 
-    /// Says what was billed, in sentences.
+    /// Returns sentences that say what was billed; none if that was not asked for.
     fn say_billed(&self) -> Vec<String> {
         let Some(billed) = &self.billed else { return Vec::new() };
         let mut said = Vec::new();
@@ -487,7 +490,7 @@ impl Saved {
         said
     }
 
-    /// Returns what the billed hours cost by the list, if the list knows them all, in the bill's currency.
+    /// Returns the list price of the billed hours, in the bill's currency; none if any of the prices is unknown.
     fn list_price_of(&self, billed: &Billed) -> Option<f64> {
         let prices: BTreeMap<&str, &Price> =
             self.lines().filter_map(|line| Some((line.who.2.as_str(), &line.price.as_ref().ok()?.1))).collect();
@@ -541,19 +544,19 @@ impl Saved {
         };
         let line = |line: &Line| {
             let (account, region, id) = &line.who;
-            let mut told = json!({ "id": id, "name": line.name, "account": account, "region": region, "hours_off": hours(line.time) });
+            let mut object = json!({ "id": id, "name": line.name, "account": account, "region": region, "hours_off": hours(line.time) });
             match &line.price {
                 Ok((key, price)) => {
-                    told["type"] = json!(key.kind);
-                    told["operation"] = json!(key.operation);
-                    told["tenancy"] = json!(key.tenancy);
-                    told["price"] = json!(price.decimals());
-                    told["currency"] = json!(price.currency);
-                    told["saved"] = amounts(&sum(line.money()));
+                    object["type"] = json!(key.kind);
+                    object["operation"] = json!(key.operation);
+                    object["tenancy"] = json!(key.tenancy);
+                    object["price"] = json!(price.decimals());
+                    object["currency"] = json!(price.currency);
+                    object["saved"] = amounts(&sum(line.money()));
                 }
-                Err(why) => told["no_price"] = json!(why.say()),
+                Err(why) => object["no_price"] = json!(why.say()),
             }
-            told
+            object
         };
         let schedules = self.schedules.iter().map(|(name, lines)| {
             let (time, saved) = Self::sum(lines.iter());
@@ -565,7 +568,7 @@ impl Saved {
             .iter()
             .map(|day| json!({ "date": day.date, "hours_off": hours(day.time), "saved": amounts(&day.saved) }));
         let (time, saved) = self.total();
-        let mut told = json!({
+        let mut object = json!({
             "from": moment(self.from),
             "to": moment(self.to),
             "instances": self.instances(),
@@ -577,10 +580,10 @@ impl Saved {
             "left_out": LEFT_OUT,
         });
         if let Some(billed) = &self.billed {
-            told["billed"] = json!(billed);
-            told["billed"]["says"] = json!(self.say_billed());
+            object["billed"] = json!(billed);
+            object["billed"]["says"] = json!(self.say_billed());
         }
-        told
+        object
     }
 }
 
@@ -589,7 +592,7 @@ impl Line {
         self.name.as_deref().unwrap_or(&self.who.2)
     }
 
-    /// Returns what was saved, in its currency.
+    /// Returns the currency and the amount that was saved; none without a price.
     fn money(&self) -> Option<(&str, Money)> {
         let (_, price) = self.price.as_ref().ok()?;
         Some((&price.currency, price.of(self.time)))
@@ -608,7 +611,7 @@ impl Line {
     }
 }
 
-/// Returns a time in hours, to the second.
+/// Returns a time in hours, with four decimals: a second is 0.0003 h.
 fn hours(time: TimeDelta) -> f64 {
     (time.num_seconds() as f64 / 3600.0 * 10_000.0).round() / 10_000.0
 }

@@ -1,4 +1,4 @@
-//! `curfew completions` and `curfew man`: what a shell and a manual know of the command line.
+//! `curfew completions` and `curfew man`: the shell completions and the manual pages.
 
 use std::process::ExitCode;
 
@@ -21,7 +21,7 @@ pub(crate) struct ManArgs {
     command: Option<String>,
 }
 
-/// Writes completions.
+/// Prints a shell's completions.
 pub(crate) fn completions(args: CompletionsArgs) -> Result<ExitCode, Problem> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "curfew", &mut script);
@@ -29,7 +29,7 @@ pub(crate) fn completions(args: CompletionsArgs) -> Result<ExitCode, Problem> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the manual.
+/// Prints the manual page of the tool, or of one command.
 pub(crate) fn man(args: ManArgs) -> Result<ExitCode, Problem> {
     let mut cli = Cli::command();
     cli.build();

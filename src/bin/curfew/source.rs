@@ -1,4 +1,4 @@
-//! Where in an event's text a problem is: refusals as a compiler shows them.
+//! Shows a refusal as a compiler would: each problem with its place in the event's text.
 
 use std::ops::Range;
 
@@ -10,10 +10,10 @@ use jsonc_parser::common::Ranged;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use serde::de::IgnoredAny;
 
-/// Columns where no terminal says how wide it is.
+/// The width, in columns, if no terminal says its own.
 const WIDTH: usize = 100;
 
-/// Shows all that is wrong with an event, each with its line, and a caret under what it is about.
+/// Returns everything that is wrong with an event, each problem with its line and a caret under what it is about.
 pub(crate) fn show(name: &str, text: &str, refused: &Refused, width: Option<usize>) -> String {
     let places = Places::of(text);
     let renderer = Renderer::styled().term_width(width.unwrap_or(WIDTH));
@@ -39,9 +39,9 @@ pub(crate) fn show(name: &str, text: &str, refused: &Refused, width: Option<usiz
     shown
 }
 
-/// A value in the text, and its key if it has one.
+/// A value in the text, and its key if it has one; ranges are in bytes.
 struct Place {
-    /// Written as problems do.
+    /// In the notation of the problems, like `tags.Environment[0]`.
     path: String,
     key: Option<Range<usize>>,
     value: Range<usize>,
@@ -50,14 +50,14 @@ struct Place {
 /// Every value of an event's text.
 struct Places {
     places: Vec<Place>,
-    /// The request, in whatever it is wrapped.
+    /// The request, without any envelope.
     request: Option<Range<usize>>,
 }
 
 impl Places {
     fn of(text: &str) -> Self {
         let mut found = Self { places: Vec::new(), request: None };
-        // What only a lenient parser reads, the function doesn't.
+        // The parser below is lenient, but the function accepts only strict JSON.
         let event = serde_json::from_str::<IgnoredAny>(text).ok().and_then(|_| parse(text));
         if let Some(event) = event {
             found.request = Some(span(&event, &|at| at));
@@ -67,7 +67,7 @@ impl Places {
         found
     }
 
-    /// Paths of problems begin in the request, which in an envelope is its `detail`.
+    /// Adds the values of an envelope's `detail`, if there is one: the problems' paths begin there.
     fn open_detail(&mut self, event: &Value) {
         let Value::Object(envelope) = event else { return };
         match envelope.properties.iter().find(|property| property.name.as_str() == "detail").map(|it| &it.value) {
@@ -76,7 +76,7 @@ impl Places {
                 self.walk("", detail, &|at| at);
             }
             Some(Value::StringLit(text)) => {
-                // Each character where it is written, escapes and all.
+                // A byte of the inner text is looked up at its place in the outer one, where escapes take more room.
                 let from = text.range.start + 1;
                 let Some(inner) = parse(&text.value) else { return };
                 let starts = starts(&text.value, from, text.range.end - text.range.start - 2);
@@ -111,15 +111,15 @@ impl Places {
         }
     }
 
-    /// Finds what a problem is about. What is missing is so in the request as a whole.
+    /// Finds what a problem is about. A missing field is shown at the beginning of the request.
     fn of_problem(&self, problem: &str) -> Option<Range<usize>> {
-        let told = |place: &&Place| problem.strip_prefix(&place.path).is_some_and(|rest| rest.starts_with(": "));
+        let fits = |place: &&Place| problem.strip_prefix(&place.path).is_some_and(|rest| rest.starts_with(": "));
         if problem.contains(" is written twice at ") {
             let again = |nth: &usize| self.places[..*nth].iter().any(|place| place.path == self.places[*nth].path);
             return (0..self.places.len()).find(again).and_then(|nth| self.places[nth].key.clone());
         }
-        // A key may look like a path: the longest is the one that was meant.
-        let Some(place) = self.places.iter().filter(told).max_by_key(|place| place.path.len()) else {
+        // A key may look like a path, so several may fit: the longest is the one that was meant.
+        let Some(place) = self.places.iter().filter(fits).max_by_key(|place| place.path.len()) else {
             return self.request.clone().map(|whole| whole.start..whole.start + 1);
         };
         let said = &problem[place.path.len() + 2..];
@@ -137,7 +137,8 @@ fn span(value: &Value, outside: &dyn Fn(usize) -> usize) -> Range<usize> {
     outside(range.start)..outside(range.end)
 }
 
-/// Finds where each byte of a JSON text's value is written, `from` being the text's first; at most so many bytes later.
+/// Returns where each byte of a JSON string's value is written: `from` is its first byte in the text, and `written` the
+/// length there. Empty if the string contains escapes that this doesn't know.
 fn starts(value: &str, from: usize, written: usize) -> Vec<usize> {
     let mut at = from;
     let mut starts = Vec::with_capacity(value.len());
@@ -148,11 +149,11 @@ fn starts(value: &str, from: usize, written: usize) -> Vec<usize> {
             c => c.len_utf8(),
         };
     }
-    // Written by another rule, such as \u0022 or \/: the whole text has to do.
+    // Other escapes, such as \u0022 or \/, don't add up: then the string as a whole has to do.
     if at == from + written { starts } else { Vec::new() }
 }
 
-/// Finds where reading ended, of what is no JSON.
+/// Finds where parsing stopped, in a text that is not JSON.
 fn of_syntax(text: &str, problem: &str) -> Option<Range<usize>> {
     let at = match problem.rsplit_once(" at line ").and_then(|(_, place)| place.split_once(" column ")) {
         Some((line, column)) => {
@@ -160,7 +161,7 @@ fn of_syntax(text: &str, problem: &str) -> Option<Range<usize>> {
             let before: usize = text.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
             before + column.saturating_sub(1)
         }
-        // Over before the end of the text.
+        // The event ended before the text did.
         None => {
             let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
             values.next()?.ok()?;

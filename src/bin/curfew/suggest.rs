@@ -1,6 +1,6 @@
-//! `curfew suggest`: when instances look idle, and the hours that would follow from it.
+//! `curfew suggest`: when instances look idle, and the running hours that would suit them.
 //!
-//! `idle.rs` finds the hours. Here CloudWatch is asked, and what looks alike gets one name.
+//! `idle.rs` finds the hours. This module asks CloudWatch, and puts instances with similar hours under one name.
 
 mod idle;
 
@@ -27,17 +27,17 @@ use crate::terminal::{self, Cell, FAINT, HEADING, Row, table};
 use crate::week::words::{clean, natural, number};
 use idle::{Confidence, Gain, Hour, Looks, Span};
 
-/// Looking at a large fleet takes minutes at most.
+/// How long looking may take: a large fleet takes minutes at most.
 const LOOKING: Duration = Duration::from_secs(300);
-/// What is asked of each instance, and how it is summed up in an hour.
+/// The metrics of each instance, with the statistic over an hour.
 const METRICS: [(&str, &str); 3] = [("CPUUtilization", "Average"), ("NetworkIn", "Sum"), ("NetworkOut", "Sum")];
-/// Queries in a call (CloudWatch API reference, GetMetricData), whole instances of them.
+/// How many instances' metrics are asked for in one call, which takes 500 (CloudWatch API reference, GetMetricData).
 const INSTANCES_A_CALL: usize = 500 / METRICS.len();
-/// Metrics for a cent (CloudWatch pricing: "$0.01 per 1,000 metrics requested").
+/// How many metrics cost a cent (CloudWatch pricing: "$0.01 per 1,000 metrics requested").
 const METRICS_A_CENT: usize = 1000;
-/// Hours in a month, as AWS's own calculator has it.
+/// Hours in a month, as AWS's Pricing Calculator counts them.
 const MONTH: i64 = 730;
-/// What the figures don't know.
+/// What the figures don't show, as the output says it.
 const UNSEEN: &str = "CPU and network don't see everything: not a GPU at work, not memory that takes a day to fill again, not a database that nobody asks at night but for the one report. Ask whoever runs it before you tag it.";
 
 /// Suggest running hours: when instances look idle
@@ -65,7 +65,7 @@ pub(crate) struct Args {
     account: Account,
 }
 
-/// What is suggested.
+/// What is suggested for a region, and what isn't.
 struct Suggestions {
     region: String,
     days: u16,
@@ -79,7 +79,7 @@ struct Suggestions {
     notes: Vec<String>,
 }
 
-/// Instances that look alike.
+/// Instances that look idle at similar hours.
 struct Group {
     span: Span,
     instances: Vec<(Seen, Gain, Option<Amounts>)>,
@@ -94,7 +94,7 @@ struct Seen {
     price: Option<Price>,
 }
 
-/// Suggests hours.
+/// Suggests hours. The exit status is 1 if prices could not be asked.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let mut prices = Prices::open(args.prices.as_deref())?;
     let access = args.account.open(None).await?;
@@ -167,7 +167,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Says why nothing is suggested for an instance, whatever it looks like.
+/// Returns why nothing is suggested for an instance, whatever its metrics look like.
 fn reason(instance: &Instance) -> Option<&'static str> {
     match instance {
         it if it.tags.get(HOURS_TAG).is_some() => Some("with hours already"),
@@ -178,7 +178,7 @@ fn reason(instance: &Instance) -> Option<&'static str> {
     }
 }
 
-/// Asks for hours in which instances ran.
+/// Asks CloudWatch for the hours in which instances ran, with their metrics.
 async fn ask(
     client: &Client,
     instances: &[Instance],
@@ -206,7 +206,7 @@ async fn ask(
             "EndTime": to.timestamp(),
             "ScanBy": "TimestampAscending",
         });
-        // By instance and hour: what each metric says.
+        // The metrics' values, by the instance's index and the hour's Unix time.
         let mut found: BTreeMap<(usize, i64), [f64; METRICS.len()]> = BTreeMap::new();
         loop {
             let page = client.call("GetMetricData", &input).await?;
@@ -231,7 +231,7 @@ async fn ask(
             }
         }
         for ((n, time), [cpu, received, sent]) in found {
-            // Without CPU it did not run.
+            // An hour without a value for CPU is one in which it did not run.
             if let (false, Some(at)) = (cpu.is_nan(), DateTime::from_timestamp(time, 0)) {
                 all.entry(instances[n].id).or_insert_with(Vec::new).push(Hour { at, cpu, network: received + sent });
             }
@@ -271,7 +271,7 @@ impl Suggestions {
                 Looks::New => all.new.push(seen),
             }
         }
-        // The first of each group is whom the others have to be like: an hour more and an hour more would end anywhere.
+        // Each is compared with the first of a group: compared with the last, a group could drift hour by hour.
         let mut groups: Vec<(Span, Span, Vec<Seen>)> = Vec::new();
         spans.sort_by(|one, other| one.0.cmp(&other.0));
         for (span, seen) in spans {
@@ -288,7 +288,7 @@ impl Suggestions {
             by_span.entry(span).or_default().extend(members);
         }
         for (span, mut members) in by_span {
-            // What the function wouldn't read is not suggested.
+            // Hours that the function couldn't read are not suggested.
             let Some(hours) = span.hours(zone) else {
                 all.busy.extend(members);
                 continue;
@@ -297,7 +297,7 @@ impl Suggestions {
             let with_gain = |seen: Seen| {
                 let gain = idle::gain(hours_of(&seen), &hours);
                 let money = seen.price.as_ref().map(|price| {
-                    // The same share of a month as of the days that were looked at.
+                    // Its share of the days that were looked at, applied to a month.
                     let month = price.of(TimeDelta::hours(MONTH));
                     let share = i64::try_from(gain.outside).unwrap_or_default();
                     sum([(price.currency.as_str(), month.share(share, i64::from(days) * 24))])
@@ -399,12 +399,12 @@ impl Suggestions {
         let list = |all: &[Seen]| all.iter().map(seen).collect::<Vec<_>>();
         let groups = self.groups.iter().map(|group| {
             let instances = group.instances.iter().map(|(it, gain, money)| {
-                let mut told = seen(it);
-                told["hours_running_outside"] = json!(gain.outside);
-                told["hours_idle_outside"] = json!(gain.idle);
-                told["confidence"] = json!(gain.confidence);
-                told["a_month"] = money.as_ref().map_or(Value::Null, amounts);
-                told
+                let mut object = seen(it);
+                object["hours_running_outside"] = json!(gain.outside);
+                object["hours_idle_outside"] = json!(gain.idle);
+                object["confidence"] = json!(gain.confidence);
+                object["a_month"] = money.as_ref().map_or(Value::Null, amounts);
+                object
             });
             json!({
                 "name": group.span.name(), "hours": group.span.text(), "a_month": amounts(&group.money()),

@@ -1,4 +1,5 @@
-//! `curfew takeover`: schedules of AWS Instance Scheduler or Cloud Custodian → the event of a reconcile, and a week's proof.
+//! `curfew takeover`: schedules of AWS Instance Scheduler or Cloud Custodian → the event of a reconcile; and a
+//! comparison of both that proves the event right.
 
 mod custodian;
 mod event;
@@ -28,11 +29,12 @@ use crate::aws_json::{Client, DYNAMODB};
 use crate::problem::Problem;
 use crate::terminal;
 
-/// It acts every five minutes, and EC2 takes a minute or two to switch.
+/// How long after an edge Instance Scheduler may differ: it acts every five minutes, and EC2 takes a minute or two to
+/// switch.
 const SCHEDULER_SETTLES: TimeDelta = TimeDelta::minutes(12);
-/// Its policies run once an hour, at any minute of it.
+/// How long after an edge Custodian may differ: its policies run once an hour, at any minute; and the same 12 minutes.
 const CUSTODIAN_SETTLES: TimeDelta = TimeDelta::minutes(72);
-/// Tags of a large fleet take a minute to read.
+/// How long reading tags may take: those of a large fleet take a minute.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Take over another tool's schedules, as the event of a reconcile
@@ -120,13 +122,13 @@ struct Out {
     json: bool,
 }
 
-/// Takes over.
+/// Takes over another tool's schedules; its exit status is 2 for any problem.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let done = match args.from {
         From::InstanceScheduler(args) => from_scheduler(args).await,
         From::Custodian(args) => from_custodian(args).await,
     };
-    // One is for differences.
+    // Status 1 means that something was left out, or differs.
     Ok(done.unwrap_or_else(|problem| {
         problem.tell();
         ExitCode::from(2)
@@ -181,7 +183,7 @@ async fn from_custodian(args: CustodianArgs) -> Result<ExitCode, Problem> {
     finish(&args.out, &args.account, &event, &notes, CUSTODIAN_SETTLES).await
 }
 
-/// Writes the event, or compares it with what runs.
+/// Writes the event, or with `--shadow` compares it with what runs.
 async fn finish(
     out: &Out,
     account: &Account,
@@ -223,7 +225,7 @@ fn read_json(path: &Path) -> Result<Value, Problem> {
     serde_json::from_str(&text).map_err(|error| Problem::new(format!("{} is no JSON: {error}", path.display())))
 }
 
-/// Reads the whole table.
+/// Reads all items of the configuration table from DynamoDB.
 async fn scan(args: &SchedulerArgs, table: &mut Table) -> Result<(), Problem> {
     let access = args.account.open(None).await?;
     let dynamodb = Client::new(access.aws.config(), DYNAMODB, None)
@@ -257,7 +259,7 @@ async fn scan(args: &SchedulerArgs, table: &mut Table) -> Result<(), Problem> {
     }
 }
 
-/// Finds a stack's configuration table, by the name that CloudFormation gives it.
+/// Finds a stack's configuration table, which CloudFormation names `<stack>-ConfigTable-<suffix>`.
 async fn table_of(dynamodb: &Client, stack: &str) -> Result<String, Problem> {
     let (mut from, mut found) = (Value::Null, Vec::new());
     loop {
@@ -286,7 +288,7 @@ async fn table_of(dynamodb: &Client, stack: &str) -> Result<String, Problem> {
     }
 }
 
-/// Looks at the tags of all instances.
+/// Reads the tags of all instances in the region.
 async fn look_at_tags(access: &Access) -> Result<Vec<Tagged>, Problem> {
     let region = region(access)?;
     let _progress = terminal::spinner(format!("reading tags in {region}"));
@@ -303,7 +305,7 @@ async fn look_at_tags(access: &Access) -> Result<Vec<Tagged>, Problem> {
     })
 }
 
-/// Reads the answer of `aws ec2 describe-instances`.
+/// Reads the output of `aws ec2 describe-instances`, without terminated instances; none if it is something else.
 fn instances_of(answer: &Value) -> Option<Vec<Tagged>> {
     let instances = answer["Reservations"].as_array()?.iter().filter_map(|it| it["Instances"].as_array()).flatten();
     let alive = instances.filter(|it| it["State"]["Name"] != "terminated");
@@ -315,7 +317,8 @@ fn instances_of(answer: &Value) -> Option<Vec<Tagged>> {
     Some(alive.filter_map(tagged).collect())
 }
 
-/// Writes a text of others without what would move the cursor or colour the terminal.
+/// Returns a text from elsewhere with its control characters escaped, which could move the cursor or colour the
+/// terminal.
 fn shown(text: &str) -> String {
     let plain = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
     text.chars().map(plain).collect()
@@ -326,7 +329,7 @@ fn region(access: &Access) -> Result<String, Problem> {
     region.ok_or_else(|| Problem::new("no region is given").help("write --region, or set AWS_REGION"))
 }
 
-/// Says why AWS didn't answer, and what to do about it.
+/// Builds the problem that AWS refused a call, or didn't answer, with what to do about it.
 pub(crate) fn refused(what: &str, error: &Error, permission: &str) -> Problem {
     let problem = Problem::new(format!("{what}: {error}"));
     match (error.code.as_str(), classify(error)) {

@@ -1,4 +1,4 @@
-//! The terminal: its width, its colours, what is printed on it.
+//! Output to the terminal: its width and colours, tables, wrapping and progress.
 
 use std::fmt;
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
@@ -10,32 +10,32 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::problem::Problem;
 
-/// What takes less needs no progress.
+/// How long something takes before its progress is shown.
 const SOON: Duration = Duration::from_secs(1);
 /// How often a spinner turns.
 const TICK: Duration = Duration::from_millis(100);
 /// Blanks between columns.
 const GAP: usize = 2;
-/// Columns that the last of a table has at least.
+/// The least width of a table's last column, in characters.
 const LEAST: usize = 24;
-/// Lines beside the other columns; a longer text comes beneath them, where it has the whole width.
+/// The most lines of a last cell beside the others; a longer text goes below them, where it has the whole width.
 const MOST_LINES: usize = 2;
-/// How headings look.
+/// The style of headings.
 pub(crate) const HEADING: Style = Style::new().bold();
-/// How what matters less looks.
+/// The style of what matters less.
 pub(crate) const FAINT: Style = Style::new().dimmed();
 
-/// Returns the columns that a line may have: the terminal's, else what `COLUMNS` says. None in a pipe: what reads it wants
-/// a line for each instance.
+/// Returns how many characters wide a line may be: what `COLUMNS` says, else the terminal's width. None in a pipe without it,
+/// whose reader wants one line for each instance.
 pub(crate) fn width() -> Option<usize> {
     let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).filter(|columns| *columns > 0);
     columns.or_else(|| Term::stdout().size_checked().map(|(_, columns)| usize::from(columns)))
 }
 
-/// Prints a command's answer; its colours only where somebody sees them (`NO_COLOR`, `CLICOLOR`, pipes).
+/// Prints a command's output, in colour only where that is wanted (`NO_COLOR`, `CLICOLOR`, not in pipes).
 ///
 /// # Errors
-/// It can't be written. Whoever has read enough, as `head` has, is no error.
+/// It can't be written. A reader that closes the pipe early, as `head` does, is no error.
 pub(crate) fn print(text: &str) -> Result<(), Problem> {
     let mut out = anstream::AutoStream::auto(stdout().lock());
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -44,7 +44,7 @@ pub(crate) fn print(text: &str) -> Result<(), Problem> {
     }
 }
 
-/// A text in a table.
+/// The text of a table's cell, with its style.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cell {
     text: String,
@@ -52,7 +52,8 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    /// Builds one; what would move the cursor or colour the terminal, as a tag's value could, is written out.
+    /// Builds a cell. Control characters, which a tag's value could contain to move the cursor or colour the terminal,
+    /// are escaped.
     pub(crate) fn new(text: impl AsRef<str>) -> Self {
         let text = text.as_ref().chars();
         let text = text.flat_map(|c| match c.is_control() {
@@ -62,12 +63,12 @@ impl Cell {
         Self { text: text.collect(), style: Style::new() }
     }
 
-    /// Whether it has nothing to show.
+    /// Whether its text is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
 
-    /// Gives it a style.
+    /// Returns it with this style.
     pub(crate) fn styled(self, style: Style) -> Self {
         Self { style, ..self }
     }
@@ -94,12 +95,13 @@ impl<const N: usize> From<[Cell; N]> for Row<N> {
     }
 }
 
-/// Writes rows in columns. The last is wrapped where the line ends; what is long, or has no room there, comes beneath.
+/// Lays out rows in columns. The last column is wrapped at the line's end; a long text, or one without room there, goes
+/// below the other columns.
 pub(crate) fn table<const N: usize>(rows: &[Row<N>], indent: usize, width: Option<usize>) -> String {
     let cells = || rows.iter().filter_map(|row| if let Row::Cells(cells) = row { Some(cells) } else { None });
     let of_column = |nth: usize| cells().map(|cells| measure_text_width(&cells[nth].text)).max().unwrap_or_default();
     let widths: [usize; N] = std::array::from_fn(of_column);
-    // A column of nothing takes no room.
+    // An empty column takes no room.
     let taken = widths[..N - 1].iter().filter(|width| **width > 0).map(|width| width + GAP);
     let before_last = indent + taken.sum::<usize>();
     let room = |from: usize| width.map_or(usize::MAX, |width| width.saturating_sub(from).max(LEAST));
@@ -142,12 +144,12 @@ fn push_line(text: &mut String, line: &str) {
     text.push('\n');
 }
 
-/// Writes a text in lines as wide as the terminal.
+/// Returns a text in lines of at most this width, with a newline at the end.
 pub(crate) fn wrapped(text: &str, width: Option<usize>) -> String {
     format!("{}\n", wrap(text, width.unwrap_or(usize::MAX)).join("\n"))
 }
 
-/// Breaks a text into lines, between words; a word longer than a line stays whole.
+/// Breaks a text into lines between words; a word longer than a line stays in one piece.
 pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
@@ -166,7 +168,7 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Shows that something is under way, on standard error, once it has taken a second; nothing in a pipe.
+/// Shows a spinner on standard error once something has taken a second; none if standard error is no terminal.
 pub(crate) fn spinner(what: impl Into<String>) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     if !stderr().is_terminal() {

@@ -1,7 +1,8 @@
 //! `curfew week`: the coming week, schedule by schedule and instance by instance.
 //!
-//! - `forecast.rs` asks the function's own rule what becomes of an instance, and `cron.rs` when the function is invoked.
-//! - `grid.rs` shows it in the terminal, `page.rs` in a browser, `picture.rs` as a picture, `calendar.rs` in calendars.
+//! - `forecast.rs` applies the function's own rule to an instance; `cron.rs` says when the function is invoked.
+//! - `grid.rs` shows the week in the terminal, `page.rs` in a browser, `picture.rs` as a picture, `calendar.rs` in
+//!   calendars.
 
 mod calendar;
 mod cron;
@@ -33,9 +34,8 @@ use crate::terminal;
 use cron::{Cron, Parameters};
 use forecast::{Line, Rule, any_instance};
 
-/// A week.
 const DAYS: u64 = 7;
-/// Somebody waits for it, and 100,000 instances are read in less.
+/// How long looking may take: somebody is waiting, and 100,000 instances are read in less.
 const LOOKING: Duration = Duration::from_secs(300);
 
 /// Show the coming week: when each schedule and instance is on
@@ -69,15 +69,15 @@ pub(crate) struct Args {
     account: Account,
 }
 
-/// A week, and all that is known of it.
+/// A week, and everything that is known about it.
 pub(crate) struct Week {
     /// Its time zone.
     pub(crate) zone: Tz,
     /// Its days.
     pub(crate) days: Vec<Day>,
-    /// What switches instances in it.
+    /// The schedules that switch instances in it.
     pub(crate) schedules: Vec<Schedule>,
-    /// Where nobody could look, and why.
+    /// The accounts and regions that could not be looked at, and why.
     pub(crate) unseen: Vec<Unseen>,
     /// When EC2 was asked.
     pub(crate) asked: DateTime<Utc>,
@@ -89,31 +89,31 @@ pub(crate) struct Day {
     pub(crate) date: NaiveDate,
     /// Its first moment.
     pub(crate) from: DateTime<Utc>,
-    /// The next day's.
+    /// The next day's first moment.
     pub(crate) to: DateTime<Utc>,
 }
 
-/// Hours, or a pair of crons, and whom they concern.
+/// Running hours, or the crons of a stop and a start, and the instances that they concern.
 pub(crate) struct Schedule {
     /// The event's name.
     pub(crate) event: String,
-    /// What switches: `hours` or `crons`.
+    /// What it consists of: `hours` or `crons`.
     pub(crate) by: &'static str,
-    /// What the tag says; of a pair, the event's name.
+    /// The hours tag's value; for crons, the event's name.
     pub(crate) name: String,
-    /// Its hours or its crons, where the name doesn't say them.
+    /// Its hours or crons, unless the name already says them.
     pub(crate) says: Option<String>,
-    /// What becomes of an instance with nothing special about it.
+    /// The week of an ordinary instance.
     pub(crate) line: Line,
-    /// Instances, those of one line together; the largest row first.
+    /// The instances, grouped by their week: first those with an ordinary week, then the largest row first.
     pub(crate) rows: Vec<Row>,
 }
 
-/// Instances to which the same happens.
+/// Instances with the same week.
 pub(crate) struct Row {
-    /// By name.
+    /// Sorted by name.
     pub(crate) instances: Vec<Seen>,
-    /// What that is.
+    /// Their week.
     pub(crate) line: Line,
 }
 
@@ -130,34 +130,34 @@ pub(crate) struct Seen {
     pub(crate) region: String,
 }
 
-/// An account and region in which nobody could look.
+/// An account and region that could not be looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Unseen {
     /// The account.
     pub(crate) account: String,
     /// The region.
     pub(crate) region: String,
-    /// EC2's code.
+    /// EC2's error code, or ours.
     pub(crate) code: String,
-    /// EC2's sentence.
+    /// The error's message.
     pub(crate) message: String,
 }
 
 /// Stops and starts of one name, with their crons, and the instances that they select.
 type Pair<'a> = (Vec<(&'a Request, Cron)>, Vec<(Seen, Instance)>);
 
-/// Hours of all instances together.
+/// The hours of all instances, added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Figures {
     /// How many instances.
     pub(crate) instances: usize,
-    /// How long they would run if nobody switched them.
+    /// How long the week is for all of them together.
     pub(crate) all: TimeDelta,
-    /// How long they run.
+    /// How long of this they run.
     pub(crate) on: TimeDelta,
 }
 
-/// Shows the week.
+/// Shows the week. The exit status is 1 if something could not be looked at.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let now = Utc::now();
     let files = events::read_all(&args.events, now)?;
@@ -193,7 +193,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     Ok(if week.unseen.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Finds a region to begin in, where nobody names the function's.
+/// Returns the region to use if none is configured: the first that an event names.
 fn region(files: &[EventFile]) -> Option<&str> {
     files.iter().find_map(|file| match &file.request.regions {
         Regions::Named(names) => names.first().map(String::as_str),
@@ -208,7 +208,7 @@ fn write(file: &Path, text: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Finds when each plain stop and start comes; none of reconcile, which comes all the time.
+/// Returns each event's cron; none for a reconcile, which comes every five minutes.
 fn crons(args: &Args, files: &[EventFile]) -> Result<Vec<Option<Cron>>, Problem> {
     let plain = files.iter().filter(|file| !file.request.is_about_hours()).count();
     if !args.cron.is_empty() && args.cron.len() != plain {
@@ -235,7 +235,7 @@ fn crons(args: &Args, files: &[EventFile]) -> Result<Vec<Option<Cron>>, Problem>
     files.iter().map(&mut cron).collect()
 }
 
-/// Finds the zone in which people read the week: the first that an event names, else the crons'.
+/// Returns the week's time zone: the first other than UTC of the events, else of the crons.
 fn zone(files: &[EventFile], crons: &[Option<Cron>]) -> Tz {
     let named = files.iter().map(|file| file.request.timezone).chain(crons.iter().flatten().map(Cron::zone));
     named.into_iter().find(|zone| *zone != Tz::UTC).unwrap_or(Tz::UTC)
@@ -267,7 +267,7 @@ impl Week {
             match cron {
                 None => week.hours(file, found),
                 Some(cron) => {
-                    // Told of once, with its hours.
+                    // An instance with hours is shown only there.
                     found.retain(|(_, instance)| !about_hours.iter().any(|it| is_selected(it, instance)));
                     let (requests, instances) = pairs.entry(&file.request.name).or_default();
                     requests.push((&file.request, cron.clone()));
@@ -276,7 +276,7 @@ impl Week {
             }
         }
         for (name, (mut requests, mut instances)) in pairs {
-            // The stop is asked first why it leaves something alone.
+            // The stop comes first, so that its reasons to leave an instance alone are the ones shown.
             requests.sort_by_key(|(request, _)| request.action == Action::Start);
             instances.sort_by(|one, other| one.0.cmp(&other.0));
             instances.dedup_by(|one, other| one.0 == other.0);
@@ -290,7 +290,7 @@ impl Week {
         week
     }
 
-    /// Takes what was found of instances, and notes where nobody could look.
+    /// Returns the instances that were found, and notes where EC2 could not be asked.
     fn found(&mut self, looks: Vec<Look>) -> Vec<(Seen, Instance)> {
         let mut all = Vec::new();
         for Look { account, region, found } in looks {
@@ -311,7 +311,7 @@ impl Week {
         all
     }
 
-    /// Adds the schedules of a reconcile: those that it names, then what else tags say.
+    /// Adds the schedules of a reconcile: those that the event names, then the other values of the hours tag.
     fn hours(&mut self, file: &EventFile, found: Vec<(Seen, Instance)>) {
         let request = &file.request;
         let mut by_tag: BTreeMap<String, Vec<(Seen, Instance)>> = BTreeMap::new();
@@ -357,19 +357,19 @@ impl Week {
         for row in &mut rows {
             row.instances.sort_by_cached_key(|seen| (words::natural(seen.label()), seen.clone()));
         }
-        // What the schedule says, and then what is special.
+        // The ordinary week comes first, then the exceptions.
         rows.sort_by_key(|row| (row.line != line, std::cmp::Reverse(row.instances.len()), row.instances[0].clone()));
         let by = if hours_tag.is_some() { "hours" } else { "crons" };
         self.schedules.push(Schedule { event: event.to_owned(), by, name: name.to_owned(), says, line, rows });
     }
 
-    /// Returns its first moment, and the one after its last.
+    /// Returns its first moment, and the first moment after it.
     pub(crate) fn period(&self) -> (DateTime<Utc>, DateTime<Utc>) {
         let from = self.days.first().map_or(DateTime::UNIX_EPOCH, |day| day.from);
         (from, self.days.last().map_or(from, |day| day.to))
     }
 
-    /// Returns how long it is: a clock change takes or gives an hour.
+    /// Returns how long it is, which a change of the clocks makes an hour shorter or longer.
     pub(crate) fn length(&self) -> TimeDelta {
         let (from, to) = self.period();
         to - from
@@ -403,38 +403,38 @@ impl Week {
                 .iter()
                 .map(|it| json!({ "from": local(it.from), "to": local(it.to), "state": it.state, "runs": it.runs }));
             let segments: Vec<Value> = segments.collect();
-            let mut told = figures(Figures { instances: 1, all: self.length(), on: line.on() });
-            told["segments"] = json!(segments);
-            told
+            let mut object = figures(Figures { instances: 1, all: self.length(), on: line.on() });
+            object["segments"] = json!(segments);
+            object
         };
         let row = |row: &Row| {
-            let mut told = line(&row.line);
-            told["instances"] = json!(row.instances);
-            told["why"] = json!(words::why(self, &row.line));
-            told["reason"] = json!(row.line.why.as_ref().map(|why| why.reason.as_str()));
-            told
+            let mut object = line(&row.line);
+            object["instances"] = json!(row.instances);
+            object["why"] = json!(words::why(self, &row.line));
+            object["reason"] = json!(row.line.why.as_ref().map(|why| why.reason.as_str()));
+            object
         };
         let schedule = |it: &Schedule| {
-            let mut told = line(&it.line);
-            told["event"] = json!(it.event);
-            told["by"] = json!(it.by);
-            told["name"] = json!(it.name);
-            told["says"] = json!(it.says);
-            told["rows"] = it.rows.iter().map(row).collect();
-            told
+            let mut object = line(&it.line);
+            object["event"] = json!(it.event);
+            object["by"] = json!(it.by);
+            object["name"] = json!(it.name);
+            object["says"] = json!(it.says);
+            object["rows"] = it.rows.iter().map(row).collect();
+            object
         };
         let days = self.days.iter().map(|day| json!({ "date": day.date, "hours": hours(day.to - day.from) }));
         let all = self.figures();
-        let mut told = figures(all);
-        told["from"] = json!(local(self.period().0));
-        told["to"] = json!(local(self.period().1));
-        told["timezone"] = json!(self.zone.name());
-        told["days"] = days.collect();
-        told["instances"] = json!(all.instances);
-        told["hours"] = json!(hours(all.all));
-        told["schedules"] = self.schedules.iter().map(schedule).collect();
-        told["unseen"] = json!(self.unseen);
-        told
+        let mut object = figures(all);
+        object["from"] = json!(local(self.period().0));
+        object["to"] = json!(local(self.period().1));
+        object["timezone"] = json!(self.zone.name());
+        object["days"] = days.collect();
+        object["instances"] = json!(all.instances);
+        object["hours"] = json!(hours(all.all));
+        object["schedules"] = self.schedules.iter().map(schedule).collect();
+        object["unseen"] = json!(self.unseen);
+        object
     }
 }
 
@@ -446,26 +446,26 @@ impl Seen {
 }
 
 impl Figures {
-    /// Returns both together.
+    /// Returns the sum of both.
     fn plus(self, other: Self) -> Self {
         let Self { instances, all, on } = other;
         Self { instances: self.instances + instances, all: self.all + all, on: self.on + on }
     }
 
-    /// Returns which share of their time they are off, from 0 to 1; none if there is no time.
+    /// Returns the share of the time in which they are off, from 0 to 1; none without instances.
     pub(crate) fn share_off(&self) -> Option<f64> {
         let (all, on) = (self.all.as_seconds_f64(), self.on.as_seconds_f64());
-        // Four digits: what is shown has two.
+        // Four decimals are plenty: people are shown whole percents.
         (all > 0.0).then(|| ((1.0 - on / all) * 10_000.0).round() / 10_000.0)
     }
 }
 
-/// Returns a duration in hours, exact to the minute in most zones' weeks.
+/// Returns a duration in hours.
 pub(crate) fn hours(time: TimeDelta) -> f64 {
     time.as_seconds_f64() / 3600.0
 }
 
-/// Writes what an event says of a schedule as people read it.
+/// Returns an event's text for a schedule as people read it.
 fn in_words(hours: &Value) -> String {
     let texts = |value: &Value| match value {
         Value::Array(texts) => texts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or "),

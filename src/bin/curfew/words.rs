@@ -1,4 +1,4 @@
-//! A request, and moments, in words.
+//! Requests, reasons and moments in words.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use ec2_curfew::request::{Account, Action, Mode, Regions, Request, snapshots};
 use ec2_curfew::select::{Selection, TagPatterns};
 use ec2_curfew::wording::{duration, tag};
 
-/// Says what a request does, in a few words.
+/// Returns what a request does, in a few words.
 pub(crate) fn sentence(request: &Request) -> String {
     let selection = &request.selection;
     let has = if selection.ids_alone() { "is" } else { "has" };
@@ -21,7 +21,7 @@ pub(crate) fn sentence(request: &Request) -> String {
     }
 }
 
-/// Says what a request means, each part with a heading.
+/// Returns what a request means, in parts with a heading each.
 pub(crate) fn parts(request: &Request) -> Vec<(&'static str, String)> {
     let mut spared = spared(&request.except_tags);
     if !request.is_about_hours() {
@@ -39,7 +39,7 @@ pub(crate) fn parts(request: &Request) -> Vec<(&'static str, String)> {
     .collect()
 }
 
-/// Says the same of a request about snapshots.
+/// Returns what a request about snapshots means, in the same way.
 pub(crate) fn parts_about_snapshots(request: &snapshots::Request) -> Vec<(&'static str, String)> {
     let selection = Selection { tags: request.tags.clone(), ..Selection::default() };
     let archived = if request.archived { "also" } else { "not" };
@@ -89,7 +89,7 @@ fn which(request: &Request) -> String {
     format!("{}{hours}", request.selection)
 }
 
-/// Lists the tags that spare what carries them.
+/// Lists the tags that make Curfew leave alone whatever carries them.
 fn spared(except_tags: &TagPatterns) -> Vec<String> {
     let mut spared: Vec<String> = Vec::new();
     for (key, values) in &except_tags.0 {
@@ -137,7 +137,7 @@ fn how(request: &Request) -> String {
     how
 }
 
-/// Says what a reason means, where the plan has nothing more to say of it.
+/// Returns what a reason means, for when the plan gives no message of its own.
 pub(crate) fn reason(reason: Reason) -> &'static str {
     match reason {
         Reason::AlreadyDone => "there is nothing to do",
@@ -157,7 +157,7 @@ pub(crate) fn reason(reason: Reason) -> &'static str {
         Reason::StoppedSince => "people stopped it since",
         Reason::Tried => "it was tried",
         Reason::UnknownState => "this version doesn't know its state",
-        // Of snapshots only, which are not planned here.
+        // Only snapshots have these reasons, and `curfew plan` is not about snapshots.
         Reason::Archived
         | Reason::Backup
         | Reason::Copied
@@ -173,14 +173,14 @@ pub(crate) fn reason(reason: Reason) -> &'static str {
     }
 }
 
-/// Writes a moment as people say it: `Fri 27 Nov 08:00`, with the year if that is another than this.
+/// Returns a moment as people write it, like `Fri 27 Nov 08:00`; with the year if it is more than 300 days away.
 pub(crate) fn moment(moment: DateTime<Utc>, zone: Tz) -> String {
     let local = moment.with_timezone(&zone);
     let year = if (moment - Utc::now()).num_days().abs() > 300 { " %Y" } else { "" };
     local.format(&format!("%a %-d %b{year} %H:%M")).to_string()
 }
 
-/// Says how far a moment is: `in 3 hours 5 minutes`, `2 days ago`.
+/// Returns how far away a moment is, like `in 3 hours 5 minutes` or `2 days ago`.
 pub(crate) fn from_now(moment: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let apart = (moment - now).abs().to_std().unwrap_or(Duration::ZERO);
     let apart = duration(apart);
