@@ -1,5 +1,5 @@
-//! EC2's actions: what each checks, does and answers. Each happens wholly or not at all, but for the one exception
-//! that EC2 documents.
+//! EC2's actions: what each checks, does and answers. Each happens wholly or not at all, with the one exception that
+//! EC2 documents: a stop with stop-protected instances, see [`Cloud::stop_elsewhere`].
 
 use std::collections::HashSet;
 
@@ -12,15 +12,15 @@ use crate::storage::{Told, Verb};
 use crate::sts::{Assumed, Caller};
 use crate::switching::Lags;
 
-/// EC2's bound on resources in one call.
+/// EC2's limit of resources in one call.
 const IDS_PER_CALL: usize = 1000;
-/// EC2's bound on the tags of a resource; those that begin with `aws:` do not count.
+/// EC2's limit of tags on a resource; those that begin with `aws:` do not count.
 const TAGS_PER_RESOURCE: usize = 50;
 
-/// A call, understood.
+/// A parsed call.
 pub(crate) struct Request {
     pub(crate) place: Place,
-    /// The role that asks, and its session.
+    /// The ARN of the caller's role and session.
     pub(crate) caller: String,
     pub(crate) ids: Vec<String>,
     pub(crate) dry_run: bool,
@@ -37,21 +37,21 @@ pub(crate) enum Action {
     Storage(Verb),
 }
 
-/// A tag as a call names it; one to be deleted may come without a value.
+/// A tag as a call names it; a tag to delete need not have a value.
 pub(crate) struct Tag {
     pub(crate) key: String,
     pub(crate) value: Option<String>,
 }
 
 impl Tag {
-    /// Tells whether deleting this tag deletes that one.
+    /// Whether deleting this tag deletes a tag with this key and value.
     fn means(&self, key: &str, value: &str) -> bool {
         self.key == key && self.value.as_ref().is_none_or(|only| only == value)
     }
 }
 
 pub(crate) enum Answer {
-    /// A page, and the token for the next.
+    /// A page, and the token for the next one.
     Instances(Vec<Machine>, Option<String>),
     Changes(Vec<Change>),
     Tagged,
@@ -74,7 +74,7 @@ impl Cloud {
         self.carry_out(request, &request.ids)
     }
 
-    /// Does what a call asks for, with these machines.
+    /// Carries out a call for these resources.
     fn carry_out(&mut self, request: &Request, ids: &[String]) -> Result<Answer, Refusal> {
         if let Some(answer) = self.about_storage(request, ids) {
             return answer;
@@ -116,17 +116,17 @@ impl Cloud {
         }
     }
 
-    /// Carries out a stop of these that is refused because of some of them, in the zones where none of those is: with
-    /// partial success on, that is what EC2 does although it answers the error.
+    /// Carries out a refused stop in the availability zones without any of the bad instances: that is what EC2 does,
+    /// with the setting `partial_success`, although it answers with the error.
     pub(crate) fn stop_elsewhere(&mut self, request: &Request, ids: &[String], bad: &[String]) {
         if !self.settings.partial_success || !matches!(request.action, Action::Stop { .. }) {
             return;
         }
         let zones: HashSet<_> = self.named(bad).map(|machine| machine.zone.clone()).collect();
         let mut rest = ids.to_vec();
-        // An unknown id stays in, and fails them all.
+        // An unknown id stays in, and fails the whole rest.
         rest.retain(|id| self.machine(id).is_none_or(|machine| !zones.contains(&machine.zone)));
-        // The caller hears only of the first refusal.
+        // The caller only gets the first refusal.
         drop(self.carry_out(request, &rest));
     }
 
@@ -165,7 +165,7 @@ impl Cloud {
 
     fn delete_tags(&mut self, ids: &[String], tags: &[Tag]) -> Result<Answer, Refusal> {
         check_keys(tags)?;
-        // Dangerous, and documented: without tags, all but AWS's own go.
+        // Dangerous, but documented: without tags in the call, all tags but AWS's own are deleted.
         let goes = |key: &String, value: &String| match tags {
             [] => !key.starts_with("aws:"),
             [..] => tags.iter().any(|tag| tag.means(key, value)),
@@ -174,7 +174,7 @@ impl Cloud {
         Ok(Answer::Tagged)
     }
 
-    /// Refuses a call that names what EC2 does not know in this account and region.
+    /// Refuses a call with too many ids, malformed ones, or ones that EC2 doesn't know in this account and region.
     fn check_ids(&self, place: &Place, ids: &[String]) -> Result<(), Refusal> {
         if ids.len() > IDS_PER_CALL {
             let message = format!("A call can name {IDS_PER_CALL} resources at most");

@@ -1,4 +1,4 @@
-//! Room for a start: what EC2 has in a zone, and what it grants an account.
+//! Capacity for starts: what EC2 has in a zone, and what it allows an account.
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -8,23 +8,23 @@ use crate::fault::Refusal;
 use crate::machine::Machine;
 use crate::place::Place;
 
-/// An availability zone with little or no room for an instance type. A start that wants more of it than there is left
-/// is refused as a whole; one that is accepted takes what it wants.
+/// An availability zone with little or no capacity for an instance type. A start that needs more than is left is
+/// refused as a whole; one that is accepted takes what it needs.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shortage {
     /// The availability zone.
     pub zone: String,
-    /// The instance type; blank: all of them share the room, as they share a subnet's addresses.
+    /// The instance type; blank: all types share the capacity, as they share a subnet's addresses.
     #[serde(default)]
     pub kind: String,
     /// How many more may be started.
     #[serde(default)]
     pub room: usize,
-    /// Room that comes later: when, by the cloud's clock, and for how many.
+    /// Capacity that comes later: when, by the cloud's clock, and for how many.
     #[serde(default)]
     pub more: Vec<(DateTime<Utc>, usize)>,
-    /// What EC2 says; none: its words for InsufficientInstanceCapacity.
+    /// EC2's error; none: InsufficientInstanceCapacity.
     #[serde(default)]
     pub says: Option<Refusal>,
     /// How many starts it refuses; none: as long as it lasts.
@@ -36,39 +36,39 @@ pub struct Shortage {
 }
 
 impl Shortage {
-    /// Describes a lack of room for this instance type in this availability zone; of every type, if that is blank.
+    /// Builds a zone without capacity for this instance type, or for all types together if it is blank.
     pub fn new(zone: &str, kind: &str) -> Self {
         Self { zone: zone.into(), kind: kind.into(), room: 0, more: Vec::new(), says: None, times: None, until: None }
     }
 
-    /// Leaves room for so many.
+    /// Leaves capacity for this many.
     pub fn room(self, room: usize) -> Self {
         Self { room, ..self }
     }
 
-    /// Makes room for so many more at this time of the cloud.
+    /// Adds capacity for this many at this time of the cloud's clock.
     pub fn more(mut self, at: DateTime<Utc>, room: usize) -> Self {
         self.more.push((at, room));
         self
     }
 
-    /// Refuses with another code than InsufficientInstanceCapacity, as `InsufficientCapacityOnHost` or
-    /// `InsufficientFreeAddressesInSubnet`, and another text and status.
+    /// Refuses with another error than InsufficientInstanceCapacity, such as `InsufficientCapacityOnHost` or
+    /// `InsufficientFreeAddressesInSubnet`.
     pub fn says(self, code: &str, message: &str, status: u16) -> Self {
         Self { says: Some(Refusal::new(code, message).with_status(status)), ..self }
     }
 
-    /// Ends after so many starts.
+    /// Makes it end after refusing this many starts.
     pub fn times(self, times: u32) -> Self {
         Self { times: Some(times), ..self }
     }
 
-    /// Ends at this time of the cloud.
+    /// Makes it end at this time of the cloud's clock.
     pub fn until(self, until: DateTime<Utc>) -> Self {
         Self { until: Some(until), ..self }
     }
 
-    /// Takes in the room that has come.
+    /// Adds the capacity whose time has come.
     fn refill(&mut self, now: DateTime<Utc>) {
         self.more.retain(|(at, room)| {
             let is_due = *at <= now;
@@ -77,7 +77,7 @@ impl Shortage {
         });
     }
 
-    /// How many of these starts, by zone and type, it is about; none once it has ended.
+    /// Counts those of these starts, given by zone and type, that it is about; 0 once it has ended.
     fn wanted(&self, starts: &[(String, String)], now: DateTime<Utc>) -> usize {
         if self.until.is_some_and(|until| until <= now) || self.times == Some(0) {
             return 0;
@@ -86,8 +86,8 @@ impl Shortage {
         starts.iter().filter(is_about).count()
     }
 
-    /// EC2's words for RunInstances, which StartInstances uses too (cloud-custodian #5235); on dedicated hosts it
-    /// says no more than "Insufficient capacity." (hammertime #29).
+    /// Returns EC2's error. The message is that of RunInstances, which StartInstances uses, too (cloud-custodian
+    /// #5235); on dedicated hosts it is only "Insufficient capacity." (hammertime #29).
     fn refusal(&self) -> Refusal {
         let Self { zone, kind, says, .. } = self;
         if let Some(says) = says {
@@ -105,7 +105,7 @@ impl Shortage {
 }
 
 impl Cloud {
-    /// Refuses a start for which there is no room, or takes the room; what is on already needs none.
+    /// Refuses a start without enough capacity, or takes the capacity; instances that are on already need none.
     pub(crate) fn check_room(&mut self, place: &Place, ids: &[String]) -> Result<(), Refusal> {
         let stopped = self.named(ids).filter(|machine| machine.state == "stopped");
         let wanted: Vec<_> = stopped.map(|machine| (machine.zone.clone(), machine.kind.clone())).collect();

@@ -1,8 +1,8 @@
-//! Time as the cloud sees it: real time, moved by as much as a test likes.
+//! The cloud's clock: real time, shifted as a test likes.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// Real time plus an offset; it never stands still, because a product polling a frozen cloud would poll for ever.
+/// Real time plus an offset. It never stands still: a function that polls a frozen cloud would poll for ever.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Clock {
     offset: TimeDelta,

@@ -1,5 +1,5 @@
-//! The accounts: their instances in all regions, the clock, the bad days and the log of calls. No HTTP, no XML, no
-//! waiting; a transition is finished when somebody next looks.
+//! The cloud's state: all accounts' instances and snapshots, the clock, the faults and the log of calls. No HTTP, no
+//! XML, no waiting; a transition whose time has come is finished by the next look.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -23,11 +23,11 @@ pub(crate) struct Cloud {
     pub(crate) clock: Clock,
     pub(crate) settings: Settings,
     pub(crate) faults: Vec<Fault>,
-    /// Where calls are to be held up, each once.
+    /// The gates that hold up one call each.
     pub(crate) gates: Vec<Gate>,
     pub(crate) calls: Vec<Call>,
     pub(crate) sessions: Sessions,
-    /// EC2's token buckets that somebody has drawn from, by name.
+    /// EC2's token buckets in use, by place and name.
     pub(crate) buckets: HashMap<(Place, String), Bucket>,
     pub(crate) storage: Storage,
     past: Past,
@@ -38,27 +38,27 @@ pub(crate) struct Cloud {
 /// One call that EC2 or STS received.
 #[derive(Clone, Debug, Serialize)]
 pub struct Call {
-    /// When it was decided on, by the cloud's clock.
+    /// When EC2 or STS decided on it, by the cloud's clock.
     pub at: DateTime<Utc>,
     /// The API action.
     pub action: String,
-    /// The account that it was signed for; of AssumeRole, the role's; blank where that can't be told.
+    /// The account of its credentials, or for AssumeRole the role's; blank if unknown.
     pub account: String,
     /// The region that it was signed for.
     pub region: String,
-    /// It asked for permission only.
+    /// Whether it had DryRun set.
     pub dry_run: bool,
-    /// The instances that it named, in its order.
+    /// The ids of the resources that it named, in its order.
     pub ids: Vec<String>,
     /// Every parameter as it was sent.
     pub params: BTreeMap<String, String>,
-    /// `ok`, the error code, or the fault that took the answer: `hang`, `hang_after`, `lost`, `cut`, `garbled`,
+    /// `ok`, the error code, or the fault that spoiled the answer: `hang`, `hang_after`, `lost`, `cut`, `garbled` or
     /// `scripted`.
     pub code: String,
 }
 
 impl Cloud {
-    /// Replaces everything but the clock, and the sessions of roles: a function that lives on still uses them.
+    /// Replaces everything but the clock and the sessions of roles, which a running function may still use.
     pub(crate) fn load(&mut self, fleet: Fleet) {
         let (clock, sessions) = (self.clock, std::mem::take(&mut self.sessions));
         *self = Self { clock, sessions, settings: fleet.settings, faults: fleet.faults, ..Self::default() };
@@ -68,7 +68,7 @@ impl Cloud {
     }
 
     pub(crate) fn add(&mut self, mut machine: Machine) -> String {
-        // Else it would vanish when a test sets the clock back.
+        // Left at its default otherwise, so that the machine stays known if a test sets the clock back.
         if !self.settings.not_found_for.is_zero() {
             machine.known_from = self.clock.now() + self.settings.not_found_for;
         }
@@ -83,19 +83,19 @@ impl Cloud {
         id
     }
 
-    /// All machines as they are now, in the order of their ids.
+    /// Returns all machines as they are now, in the order of their ids.
     pub(crate) fn machines(&mut self) -> impl Iterator<Item = &Machine> {
         self.settle();
         self.roster.all()
     }
 
-    /// A place's machines as they are now, in the order of their ids.
+    /// Returns a place's machines as they are now, in the order of their ids.
     pub(crate) fn machines_in(&mut self, place: &Place) -> impl Iterator<Item = &Machine> {
         self.settle();
         self.roster.after("", place)
     }
 
-    /// A place's machines as DescribeInstances shows them, in the order of their ids, from behind this id.
+    /// Returns a place's machines after this id, as DescribeInstances shows them, in the order of their ids.
     pub(crate) fn seen_after(&mut self, id: &str, place: &Place) -> impl Iterator<Item = &Machine> {
         self.settle();
         let (now, past) = (self.clock.now(), &self.past);
@@ -104,7 +104,7 @@ impl Cloud {
         known.map(move |machine| past.of(machine, then))
     }
 
-    /// The machines with these ids as DescribeInstances shows them, in the order of their ids.
+    /// Returns the machines with these ids, as DescribeInstances shows them, in the order of their ids.
     pub(crate) fn seen(&mut self, ids: &[String]) -> impl Iterator<Item = &Machine> {
         self.settle();
         let (past, then) = (&self.past, self.clock.now() - self.settings.describe_lag);
@@ -128,37 +128,37 @@ impl Cloud {
         in_order(ids).filter_map(|id| self.change_one(id, &change)).collect()
     }
 
-    /// Changes a machine, and remembers what it was.
+    /// Changes a machine, and keeps its earlier version.
     fn change_one<T>(&mut self, id: &str, change: impl FnOnce(&mut Machine) -> T) -> Option<T> {
         let (now, lag) = (self.clock.now(), self.settings.describe_lag);
         self.past.keep(self.roster.get(id)?, now, lag);
         self.roster.change(id, change)
     }
 
-    /// The machines with these ids, as they are now, in the order of their ids.
+    /// Returns the machines with these ids, as they are now, in the order of their ids.
     pub(crate) fn named(&mut self, ids: &[String]) -> impl Iterator<Item = &Machine> {
         self.settle();
         in_order(ids).filter_map(|id| self.roster.get(id))
     }
 
-    /// The machine with this id; its state may be out of date.
+    /// Returns the machine with this id, without finishing a transition whose time has come.
     pub(crate) fn machine(&self, id: &str) -> Option<&Machine> {
         self.roster.get(id)
     }
 
-    /// Tells whether a place has a machine with this id, and EC2 has heard of it everywhere.
+    /// Whether a place has a machine with this id that EC2 doesn't deny any more.
     pub(crate) fn knows(&self, place: &Place, id: &str) -> bool {
         let now = self.clock.now();
         self.machine(id).is_some_and(|machine| machine.is_in(place) && machine.known_from <= now)
     }
 
-    /// Changes the one machine that answers to a name; see [`Machine::answers_to`].
+    /// Changes the only machine that a name fits; see [`Machine::answers_to`].
     pub(crate) fn edit<T>(&mut self, name: &str, change: impl FnOnce(&mut Machine) -> T) -> Result<T, String> {
         let id = self.find(name)?.id.clone();
         Ok(self.change_one(&id, change).expect("it was just found"))
     }
 
-    /// Finds the one machine that answers to a name; see [`Machine::answers_to`].
+    /// Finds the only machine that a name fits; see [`Machine::answers_to`].
     pub(crate) fn find(&mut self, name: &str) -> Result<&Machine, String> {
         self.settle();
         if let Some(machine) = self.roster.get(name) {
@@ -175,8 +175,8 @@ impl Cloud {
         }
     }
 
-    /// What goes wrong with a call, and because of which of the machines that it names; in this order: any number
-    /// of stalls, then at most one other thing.
+    /// Returns what goes wrong with a call, and because of which of the ids that it names: any number of stalls, then
+    /// at most one other fault.
     pub(crate) fn strike(&mut self, action: &str, place: &Place, ids: &[String]) -> Vec<(Then, Vec<String>)> {
         let (now, mut struck) = (self.clock.now(), Vec::new());
         for fault in self.faults.iter_mut().filter(|fault| fault.covers(action, place)) {
@@ -193,7 +193,7 @@ impl Cloud {
     }
 }
 
-/// Sorts ids, each once.
+/// Returns the ids sorted, without duplicates.
 fn in_order(ids: &[String]) -> impl Iterator<Item = &String> {
     ids.iter().collect::<BTreeSet<_>>().into_iter()
 }

@@ -1,4 +1,5 @@
-//! `/_sim/…`: for whoever runs the play from another process. The same as [`Sim`](crate::Sim) offers, in JSON.
+//! `/_sim/…`: the control API, in JSON, for programs in other processes. It offers part of what [`Sim`](crate::Sim)
+//! does.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -35,7 +36,7 @@ struct Listed<'a> {
 }
 
 async fn instances(State(shared): State<Shared>) -> Response {
-    // Copies: writing many takes its time, and calls would wait.
+    // On copies: writing many takes a while, and calls would have to wait for the lock.
     let machines: Vec<Machine> = shared.lock().machines().cloned().collect();
     let listed: Vec<_> = machines.iter().map(|machine| Listed { name: machine.name(), machine }).collect();
     Json(listed).into_response()

@@ -1,6 +1,6 @@
 //! `ec2-sim demo`: a night, a morning and a long weekend, with the real function and the real `cargo lambda`.
 //!
-//! Every state shown is read back from the simulated EC2, every reason from the function's own report. Where the two
+//! Every state shown is read back from the simulated EC2, every reason from the function's own report. If the two
 //! disagree, the demo says so and fails.
 
 mod processes;
@@ -28,10 +28,10 @@ use truth::{Event, Seen};
 
 const HEADINGS: [&str; 5] = ["NAME", "BEFORE", "NOW", "WHY", ""];
 const OFFICE: &str = include_str!("../office.json");
-/// The office's transitions take 1.5 seconds.
+/// How long the night may take: the office's transitions take 1.5 seconds.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 const CTRL_C_GRACE: Duration = Duration::from_millis(100);
-/// What a shell reports after Ctrl-C.
+/// The exit status after Ctrl-C, as a shell reports it: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
 const NEXT: &str = "
@@ -39,7 +39,7 @@ Everything is shut down again. Next:
   make test                        see it proven
   cargo run -p ec2-sim -- --help   play with the simulated EC2 yourself";
 
-/// The files that the demo puts together.
+/// The files that the demo needs.
 #[derive(Args)]
 pub(crate) struct Demo {
     /// The function, as built for this machine
@@ -69,7 +69,7 @@ struct Act {
 }
 
 impl Demo {
-    /// Shows it, and leaves nothing running, however it ends.
+    /// Runs the demo, and leaves no process behind, however it ends.
     pub(crate) async fn run(&self) -> ExitCode {
         let mut processes = Processes::default();
         let mut interrupted = pin!(interrupted());
@@ -78,7 +78,7 @@ impl Demo {
             () = &mut interrupted => None,
             shown = self.show(&mut processes) => Some(shown),
         };
-        // Ctrl-C reaches everything in the terminal at once: a program that it ended may be seen before it.
+        // Ctrl-C reaches all processes in the terminal at once, so a child's end may be noticed before the signal.
         let end = match end {
             Some(Err(_)) if timeout(CTRL_C_GRACE, interrupted).await.is_ok() => None,
             end => end,
@@ -114,7 +114,7 @@ impl Demo {
     }
 }
 
-/// Returns when somebody wants it to end.
+/// Waits for a signal to end: SIGINT, SIGTERM or SIGHUP.
 async fn interrupted() {
     let wait = |kind| async move {
         match signal(kind) {
@@ -129,7 +129,7 @@ async fn interrupted() {
     }
 }
 
-/// Prints to standard output; `println!` would panic where nobody listens any more.
+/// Prints to standard output; `println!` would panic on a closed pipe.
 fn say(text: &str) -> Result<(), String> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| format!("standard output: {error}"))
@@ -148,7 +148,7 @@ fn header(sim: &Sim, event: &Event) -> String {
     )
 }
 
-/// Invokes the function once, and shows what became of the office.
+/// Invokes the function once, and shows what it did to the office.
 ///
 /// # Errors
 /// It could not be invoked, or its report and the simulated EC2 disagree.
@@ -213,7 +213,7 @@ impl Act {
         format!("  {}", lines.join("\n  "))
     }
 
-    /// Tells of starts that EC2 accepted, and that came to nothing.
+    /// Returns a sentence about starts that EC2 accepted but that did not lead to a running instance; none if all did.
     fn fallen_back(&self) -> Option<String> {
         let starts = || self.calls.iter().filter(|call| call.action == "StartInstances" && !call.dry_run);
         let ids = |call: &Call| call.ids.clone();
@@ -235,7 +235,7 @@ impl Act {
     }
 }
 
-/// Waits until everything has stopped that is about to, and tells how that went.
+/// Waits until all transitions are over, and returns a sentence about the result.
 async fn night(sim: &Sim, evening: &Act) -> Result<String, String> {
     let begun = Instant::now();
     while sim.machines().iter().any(|machine| matches!(machine.state.as_str(), "pending" | "stopping")) {
@@ -263,7 +263,7 @@ fn seconds(time: Duration) -> String {
     }
 }
 
-/// Says when a moment is, for somebody who may be in any time zone.
+/// Returns a moment in UTC and how far away it is, since the reader may be in any time zone; none if it isn't RFC 3339.
 fn moment(text: &str, now: DateTime<Utc>) -> Option<String> {
     let until = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
     let minutes = (until - now + TimeDelta::seconds(30)).num_minutes();

@@ -1,4 +1,4 @@
-//! DescribeInstances: its bounds, and its pages.
+//! DescribeInstances: its limits, and its pages.
 
 use std::ops::RangeInclusive;
 
@@ -9,9 +9,9 @@ use crate::filter::Filter;
 use crate::machine::Machine;
 use crate::place::Place;
 
-/// EC2's bounds on MaxResults.
+/// The values of MaxResults that EC2 accepts (API reference, DescribeInstances).
 const MAX_RESULTS: RangeInclusive<usize> = 5..=1000;
-/// EC2's bound on filter values in one call.
+/// EC2's limit of filter values in one call (API reference, DescribeInstances).
 const FILTER_VALUES_PER_CALL: usize = 200;
 
 pub(crate) struct Describe {
@@ -21,7 +21,7 @@ pub(crate) struct Describe {
 }
 
 impl Describe {
-    /// Tells whether EC2 counts it among the bounded ones: it filters, or it asks for pages.
+    /// Whether it filters or asks for pages, for which EC2 has a larger token bucket.
     pub(crate) fn is_bounded(&self) -> bool {
         !self.filters.is_empty() || self.max_results.is_some() || self.next_token.is_some()
     }
@@ -31,7 +31,7 @@ impl Describe {
         self.filters.iter().any(|filter| filter.name == "tag-key" || filter.name.starts_with("tag:"))
     }
 
-    /// Refuses what EC2 refuses without looking at any instance.
+    /// Refuses parameters that EC2 doesn't accept, whatever instances there are.
     pub(crate) fn check(&self, ids: &[String]) -> Result<(), Refusal> {
         let values: usize = self.filters.iter().map(|filter| filter.values.len()).sum();
         if values > FILTER_VALUES_PER_CALL {
@@ -68,7 +68,7 @@ impl Cloud {
             shown.tags_omitted = omits && (all_omit || machine.tags_omitted);
             shown
         };
-        // EC2 does not page what is asked for by id.
+        // EC2 doesn't split an answer to ids into pages.
         if !ids.is_empty() {
             let machines = self.seen(ids).filter(matches).map(shown).collect();
             return Ok(Answer::Instances(machines, None));
@@ -99,7 +99,7 @@ impl Cloud {
     }
 }
 
-/// Writes a token: the last id shown, and the empty pages since.
+/// Returns a token that holds the last id shown, and the number of empty pages since.
 pub(crate) fn write_token(after: &str, empties: usize) -> String {
     format!("{after}~{empties}")
 }

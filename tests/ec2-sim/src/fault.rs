@@ -1,4 +1,4 @@
-//! Bad days: what should go wrong, for which calls, how often.
+//! Faults: what should go wrong, with which calls, and how often.
 
 use std::time::Duration;
 
@@ -8,21 +8,21 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::machine::Machine;
 use crate::place::Place;
 
-/// Something that goes wrong with the calls it matches: all of an action, an account and a region, or those of them
-/// that name, by its id, a machine that has what `names`, `zone` and `kind` ask for together.
+/// Something that goes wrong with the calls it matches: all calls of an action, account and region; or, if any of
+/// `names`, `zone` and `kind` is set, only those that name the id of a machine that matches all of these.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
     /// The API action; none: every action.
     #[serde(default)]
     pub action: Option<String>,
-    /// The account that a call is about, for AssumeRole the role's; none: every account.
+    /// The call's account, for AssumeRole the role's; none: every account.
     #[serde(default)]
     pub account: Option<String>,
-    /// None: every region.
+    /// The call's region; none: every region.
     #[serde(default)]
     pub region: Option<String>,
-    /// Names or ids, of which the machine has one; empty: any.
+    /// The machine's name or id is one of these; empty: any.
     #[serde(default)]
     pub names: Vec<String>,
     /// The machine's availability zone; none: any.
@@ -36,13 +36,13 @@ pub struct Fault {
     /// How often it happens; none: for ever.
     #[serde(default)]
     pub times: Option<u32>,
-    /// How long it happens, in milliseconds of the cloud's clock from the first time on; none: for ever.
+    /// How long it happens after the first time, in milliseconds of the cloud's clock; none: for ever.
     #[serde(default)]
     pub lasts_ms: Option<u64>,
     /// When it ends, by the cloud's clock; none: never.
     #[serde(default)]
     pub until: Option<DateTime<Utc>>,
-    /// How many matching calls get through first.
+    /// How many matching calls succeed before the first time.
     #[serde(default)]
     pub after: u32,
 }
@@ -51,11 +51,11 @@ pub struct Fault {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Then {
-    /// EC2 says no before anything changes; `{ids}` in the message becomes the ids concerned, `{id}` the first of them.
+    /// EC2 refuses before anything changes; `{ids}` in the message becomes the ids concerned, `{id}` the first of them.
     Refuse(Refusal),
-    /// EC2 does it, and says no all the same: after a 5xx nobody can know what was done.
+    /// EC2 does it, and answers with an error all the same: after a 5xx the caller can't know what was done.
     RefuseAfter(Refusal),
-    /// EC2 begins to work only after this real time; other faults still apply to the call.
+    /// EC2 begins to work only after this time, in real time; other faults still apply to the call.
     Stall {
         /// Milliseconds.
         ms: u64,
@@ -68,14 +68,14 @@ pub enum Then {
     LoseAnswer,
     /// The connection is cut; nothing is done.
     CutConnection,
-    /// EC2 does it; half of the answer arrives, with status 200.
+    /// EC2 does it; only the first half of the answer arrives, with status 200.
     Garble,
-    /// EC2 does it; the status comes at once, the rest bit by bit.
+    /// EC2 does it; the status comes at once, the body in small pieces.
     Trickle {
-        /// Milliseconds until the last bit.
+        /// Milliseconds until the last piece.
         ms: u64,
     },
-    /// Exactly this is answered; nothing is done.
+    /// This is the answer; nothing is done.
     Answer {
         /// The HTTP status.
         status: u16,
@@ -93,13 +93,13 @@ fn read_text<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<u8>, D::Error> {
     String::deserialize(json).map(String::into_bytes)
 }
 
-/// EC2's no.
+/// An error as EC2 answers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Refusal {
     /// EC2's error code.
     pub code: String,
-    /// EC2's text.
+    /// EC2's message.
     pub message: String,
     /// The HTTP status; 400 where none is given.
     #[serde(default = "bad_request")]
@@ -122,7 +122,7 @@ impl Refusal {
 }
 
 impl Then {
-    /// Writes the ids concerned into what it says.
+    /// Puts the ids concerned into its message.
     pub(crate) fn about(&self, ids: &[String]) -> Self {
         let mut then = self.clone();
         if let Self::Refuse(refusal) | Self::RefuseAfter(refusal) = &mut then {
@@ -134,32 +134,32 @@ impl Then {
 }
 
 impl Fault {
-    /// Makes EC2 say no, with status 400.
+    /// Makes EC2 refuse, with status 400.
     pub fn refuse<'a>(action: impl Into<Option<&'a str>>, code: &str, message: &str) -> Self {
         Self::new(action, Then::Refuse(Refusal::new(code, message)))
     }
 
-    /// Makes EC2 do it and say no, with status 400.
+    /// Makes EC2 do it but answer with an error, with status 400.
     pub fn refuse_after<'a>(action: impl Into<Option<&'a str>>, code: &str, message: &str) -> Self {
         Self::new(action, Then::RefuseAfter(Refusal::new(code, message)))
     }
 
-    /// Makes EC2 slow.
+    /// Makes EC2 begin this much later, in real time.
     pub fn stall<'a>(action: impl Into<Option<&'a str>>, time: Duration) -> Self {
         Self::new(action, Then::Stall { ms: millis(time) })
     }
 
-    /// Makes EC2 silent.
+    /// Makes EC2 never answer, and do nothing.
     pub fn hang<'a>(action: impl Into<Option<&'a str>>) -> Self {
         Self::new(action, Then::Hang)
     }
 
-    /// Makes EC2 do it and fall silent: whoever waits can be killed after the act and before the answer.
+    /// Makes EC2 do it but never answer: a test can then kill the caller between the two.
     pub fn hang_after<'a>(action: impl Into<Option<&'a str>>) -> Self {
         Self::new(action, Then::HangAfter)
     }
 
-    /// Makes EC2 do it without saying so.
+    /// Makes EC2 do it, and cuts the connection before the answer.
     pub fn lose_answer<'a>(action: impl Into<Option<&'a str>>) -> Self {
         Self::new(action, Then::LoseAnswer)
     }
@@ -169,12 +169,12 @@ impl Fault {
         Self::new(action, Then::CutConnection)
     }
 
-    /// Makes EC2 do it and answer half of what it meant to.
+    /// Makes EC2 do it, and truncates the answer to its first half.
     pub fn garble<'a>(action: impl Into<Option<&'a str>>) -> Self {
         Self::new(action, Then::Garble)
     }
 
-    /// Makes EC2 do it and take this long to tell it, bit by bit.
+    /// Makes EC2 do it, and take this long to send the answer, in small pieces.
     pub fn trickle<'a>(action: impl Into<Option<&'a str>>, time: Duration) -> Self {
         Self::new(action, Then::Trickle { ms: millis(time) })
     }
@@ -184,52 +184,52 @@ impl Fault {
         Self::new(action, Then::Answer { status, body: body.into() })
     }
 
-    /// Spares the calls that name none of these machines.
+    /// Limits it to calls that name one of these machines.
     pub fn on(self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self { names: names.into_iter().map(Into::into).collect(), ..self }
     }
 
-    /// Spares the calls that name no machine in this availability zone.
+    /// Limits it to calls that name a machine in this availability zone.
     pub fn in_zone(self, zone: &str) -> Self {
         Self { zone: Some(zone.into()), ..self }
     }
 
-    /// Spares the calls that name no machine of this instance type.
+    /// Limits it to calls that name a machine of this instance type.
     pub fn of_kind(self, kind: &str) -> Self {
         Self { kind: Some(kind.into()), ..self }
     }
 
-    /// Spares all other accounts.
+    /// Limits it to this account.
     pub fn account(self, account: &str) -> Self {
         Self { account: Some(account.into()), ..self }
     }
 
-    /// Spares all other regions.
+    /// Limits it to this region.
     pub fn region(self, region: &str) -> Self {
         Self { region: Some(region.into()), ..self }
     }
 
-    /// Ends after so many calls.
+    /// Makes it end after this many calls.
     pub fn times(self, times: u32) -> Self {
         Self { times: Some(times), ..self }
     }
 
-    /// Ends so long after the first call that it struck, by the cloud's clock.
+    /// Makes it end this long after the first call that it struck, by the cloud's clock.
     pub fn lasting(self, time: Duration) -> Self {
         Self { lasts_ms: Some(millis(time)), ..self }
     }
 
-    /// Ends at this time of the cloud.
+    /// Makes it end at this time of the cloud's clock.
     pub fn until(self, until: DateTime<Utc>) -> Self {
         Self { until: Some(until), ..self }
     }
 
-    /// Begins after so many calls.
+    /// Makes it begin after this many calls.
     pub fn after(self, after: u32) -> Self {
         Self { after, ..self }
     }
 
-    /// Refuses with another HTTP status than 400, as throttling does with 503.
+    /// Sets the HTTP status of a refusal, such as 503 for throttling.
     pub fn status(mut self, status: u16) -> Self {
         if let Then::Refuse(refusal) | Then::RefuseAfter(refusal) = &mut self.then {
             refusal.status = status;
@@ -254,12 +254,12 @@ impl Fault {
         }
     }
 
-    /// Tells whether it strikes calls whatever machines they name.
+    /// Whether it strikes calls regardless of the machines that they name.
     pub(crate) fn is_general(&self) -> bool {
         self.names.is_empty() && self.zone.is_none() && self.kind.is_none()
     }
 
-    /// Tells whether a machine that a call names by its id is among those that it is about.
+    /// Whether it is about a machine that a call names by its id.
     pub(crate) fn concerns(&self, id: &str, machine: Option<&Machine>) -> bool {
         let called = |name: &String| name == id || machine.is_some_and(|machine| machine.answers_to(name));
         let of = |wanted: &Option<String>, found: fn(&Machine) -> &String| {
@@ -275,7 +275,7 @@ impl Fault {
         covers(&self.action, action) && covers(&self.account, &place.account) && covers(&self.region, &place.region)
     }
 
-    /// Counts a matching call, and tells whether it is struck.
+    /// Counts a matching call, and returns whether it is struck.
     pub(crate) fn strikes(&mut self, now: DateTime<Utc>) -> bool {
         if self.after > 0 {
             self.after -= 1;

@@ -1,9 +1,9 @@
-//! DescribeInstances' filters, written from EC2's documentation alone: the product has its own matcher, and two
-//! that agree by construction would prove nothing.
+//! DescribeInstances' filters, written from EC2's documentation alone: the function has its own matcher, and if both
+//! shared code, their agreement would prove nothing.
 
 use crate::machine::{Machine, state_code};
 
-/// One filter: a name, and the values of which one must match.
+/// One filter: a name, and values of which one must match.
 #[derive(Debug)]
 pub(crate) struct Filter {
     pub(crate) name: String,
@@ -11,7 +11,7 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// Tells whether EC2 knows a filter of this name.
+    /// Whether EC2 knows a filter of this name.
     pub(crate) fn is_known(&self) -> bool {
         self.found_in(&Machine::default()).is_some()
     }
@@ -21,7 +21,7 @@ impl Filter {
         self.values.iter().any(|pattern| found.iter().any(|text| matches(pattern, text)))
     }
 
-    /// What the machine has under the filter's name; none for a name that EC2 does not know.
+    /// Returns the machine's values for the filter's name; none for a name that EC2 doesn't know.
     fn found_in(&self, machine: &Machine) -> Option<Vec<String>> {
         if let Some(key) = self.name.strip_prefix("tag:") {
             return Some(machine.tags.get(key).cloned().into_iter().collect());
@@ -46,7 +46,7 @@ impl Filter {
     }
 }
 
-/// Matches as EC2 does: `*` any text, `?` any one character, `\` takes the next character as it is.
+/// Whether a text matches as in EC2: `*` stands for any text, `?` for any one character, and `\` escapes the next one.
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let mut rest = pattern.chars();
     let Some(first) = rest.next() else {
@@ -57,7 +57,7 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     match first {
         '*' => matches(rest.as_str(), text) || (next.is_some() && matches(pattern, tail.as_str())),
         '?' => next.is_some() && matches(rest.as_str(), tail.as_str()),
-        // A backslash with nothing behind it stands for itself.
+        // A backslash at the end stands for itself.
         '\\' => next == Some(rest.next().unwrap_or('\\')) && matches(rest.as_str(), tail.as_str()),
         literal => next == Some(literal) && matches(rest.as_str(), tail.as_str()),
     }

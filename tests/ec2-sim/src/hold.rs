@@ -1,18 +1,18 @@
-//! Calls held up until a test lets them go on: so that what happens meanwhile does not depend on anybody's speed.
+//! Calls held up until a test lets them go on, so that what happens in between doesn't depend on timing.
 
 use tokio::sync::oneshot;
 
-/// A call of an action that a test holds up before EC2 begins to work on it; it goes on when this is dropped.
+/// A call that a test holds up before EC2 begins to work on it; it goes on when this is dropped.
 pub struct Held {
     arrived: Option<oneshot::Receiver<()>>,
     _until_dropped: oneshot::Sender<()>,
 }
 
 impl Held {
-    /// Waits until the call has come.
+    /// Waits until the call has arrived.
     ///
     /// # Panics
-    /// If the cloud is gone before it came.
+    /// If the cloud is dropped before.
     pub async fn arrived(&mut self) {
         if let Some(arrived) = self.arrived.take() {
             arrived.await.expect("a cloud");
@@ -23,7 +23,7 @@ impl Held {
     pub fn release(self) {}
 }
 
-/// The cloud's side of it.
+/// The cloud's side of a [`Held`] call.
 pub(crate) struct Gate {
     pub(crate) action: String,
     arrived: oneshot::Sender<()>,
@@ -37,11 +37,11 @@ impl Gate {
         (Self { action: action.into(), arrived: told, go }, held)
     }
 
-    /// Tells that the call has come, and waits until it may go on.
+    /// Signals that the call has arrived, and waits until it may go on.
     pub(crate) async fn pass(self) {
-        // Nobody need be waiting for it.
+        // The test need not be waiting for it.
         let _ = self.arrived.send(());
-        // All that can come is that the other side was dropped.
+        // Nothing is ever sent: this ends when the other side is dropped.
         let _ = self.go.await;
     }
 }

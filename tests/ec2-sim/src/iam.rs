@@ -1,4 +1,4 @@
-//! The one IAM policy that matters here: machines with a certain tag, and no others.
+//! The only IAM policy that is simulated for instances: a caller may act on machines with a certain tag, and no others.
 
 use crate::api::{Action, Request};
 use crate::cloud::Cloud;
@@ -6,11 +6,11 @@ use crate::fault::Refusal;
 use crate::place::Place;
 
 const UNAUTHORIZED: &str = "You are not authorized to perform this operation.";
-/// EC2's is longer, and as telling.
+/// EC2's real one is longer, and just as opaque.
 const ENCODED: &str = "Encoded authorization failure message: pwzJpefrK-OBkN09iwXMerRsHYZLPx_GXTJk6bKtSSoaQvCMF0wd6rFc";
 
 impl Cloud {
-    /// Refuses to touch a machine without the tag that the policy wants.
+    /// Refuses a call about a machine without the tag that the policy requires.
     pub(crate) fn authorize(&self, request: &Request, ids: &[String]) -> Result<(), Refusal> {
         let action = match request.action {
             Action::Describe(_) | Action::DescribeRegions | Action::Storage(_) => return Ok(()),

@@ -1,4 +1,4 @@
-//! A simulated Lambda: runs a real binary, hands it events, and kills it at the deadline. Knows nothing of EC2.
+//! A simulated Lambda: runs a real binary, hands it events, and kills it at the deadline. Knows nothing about EC2.
 
 mod process;
 mod runtime_api;
@@ -14,12 +14,13 @@ use tokio::time::Instant;
 use process::Process;
 use runtime_api::{Event, Happening};
 
-/// Lambda gives a function this long to start and ask for its first event.
+/// Lambda gives a function this long to start and ask for its first event (Lambda developer guide, "Understanding the
+/// Lambda execution environment lifecycle").
 const INIT_LIMIT: Duration = Duration::from_secs(10);
-/// How long a function may take to ask again after an answer; one that doesn't has answered all the same.
+/// How long a function may take to ask for the next event after an answer; if it doesn't ask, the answer still counts.
 const LINGER_LIMIT: Duration = Duration::from_secs(1);
 
-/// What Lambda sets, but for the Runtime API's address.
+/// The environment that Lambda sets, except for the Runtime API's address.
 const ENVIRONMENT: [(&str, &str); 6] = [
     ("AWS_LAMBDA_FUNCTION_NAME", "curfew"),
     ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"),
@@ -34,20 +35,21 @@ pub struct Host {
     binary: PathBuf,
     environment: Vec<(String, String)>,
     process: Option<Process>,
-    /// The last invocation's.
+    /// The last invocation's request id.
     request_id: String,
 }
 
-/// What came of handing over one event.
+/// The result of handing over one event.
 #[derive(Debug)]
 pub struct Invocation {
     /// How it ended.
     pub outcome: Outcome,
-    /// The lines written to stdout and stderr, as CloudWatch would show them; with a new process, from its start.
+    /// The lines written to stdout and stderr, as CloudWatch would show them; from the start of the process if it is
+    /// new.
     pub logs: Vec<String>,
-    /// From handing over the event to the outcome; without the start of a new process.
+    /// The time from handing over the event to the outcome, not counting the start of a new process.
     pub took: Duration,
-    /// Lambda's id for it, as the function was told.
+    /// The request id that the function was given.
     pub request_id: String,
 }
 
@@ -70,7 +72,7 @@ pub enum Outcome {
 }
 
 impl Invocation {
-    /// The log lines that are JSON objects.
+    /// Returns the log lines that are JSON objects.
     pub fn json_logs(&self) -> Vec<Value> {
         let parsed = self.logs.iter().filter_map(|line| serde_json::from_str(line).ok());
         parsed.filter(Value::is_object).collect()
@@ -78,7 +80,7 @@ impl Invocation {
 }
 
 impl Host {
-    /// Starts the binary with Lambda's environment and `environment`, and with nothing else of ours but `PATH`: a
+    /// Starts the binary with Lambda's environment and `environment`, and of this process's own only `PATH`: a
     /// developer's `AWS_*` must not leak in.
     ///
     /// # Panics
@@ -91,8 +93,8 @@ impl Host {
         host
     }
 
-    /// Hands over one event under a request id of its own, in a new process if the last one is gone; dropping the
-    /// future kills the process.
+    /// Hands over one event under a new request id, to a new process if the last one is gone; dropping the future kills
+    /// the process.
     ///
     /// # Panics
     /// If the binary cannot be run any more.
@@ -101,8 +103,8 @@ impl Host {
         self.retry(event, timeout).await
     }
 
-    /// Hands over an event as [`Host::invoke`] does, but under the request id of the last one: so Lambda's own retries
-    /// of an asynchronous invocation come.
+    /// Hands over an event as [`Host::invoke`] does, but under the request id of the last one, as Lambda does when it
+    /// retries an asynchronous invocation.
     ///
     /// # Panics
     /// If the binary cannot be run any more.
@@ -127,7 +129,7 @@ impl Host {
                     ended = Some((outcome, begun.elapsed()));
                     deadline = Instant::now() + LINGER_LIMIT;
                 }
-                // Only the question after the answer tells that everything is written.
+                // Only when the function asks again is it certain that all its log lines are written.
                 Happening::Asked if ended.is_some() => break true,
                 Happening::Asked => {}
                 Happening::Exited(status) => {
@@ -149,12 +151,12 @@ impl Host {
         Invocation { outcome, logs, took, request_id }
     }
 
-    /// The process between two invocations, as the kernel numbers it; none if the last one is gone.
+    /// Returns the id of the process between two invocations; none if it is gone.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().and_then(Process::pid)
     }
 
-    /// Kills the process between two invocations; the next one starts another.
+    /// Kills the process between two invocations; the next invocation starts a new one.
     pub async fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().await;
@@ -168,7 +170,7 @@ impl Host {
     }
 }
 
-/// Makes up a UUID of the random kind; what seeds the standard library's hash tables is random enough.
+/// Builds a random UUID (version 4); the random seeds of the standard library's hash tables are random enough.
 fn request_id() -> String {
     let noise = || RandomState::new().build_hasher().finish();
     let (high, low) = (noise(), noise());

@@ -1,9 +1,9 @@
-//! A simulated EC2 and a simulated Lambda host, both on loopback, for tests, benches and a look around.
+//! A simulated EC2 and a simulated Lambda host, both on loopback, for tests, benchmarks and trying things out.
 //!
 //! [`Sim`] keeps state and answers as EC2 does: calls that fail as a whole, transitions that take time, pages that
-//! may be empty, and whatever [`Fault`] it is told to play. It has as many accounts as its machines name, and as much
+//! may be empty, and any [`Fault`] that is injected. It has as many accounts as its machines name, and as much
 //! of STS as it takes to work in them. [`Host`] runs a real Lambda binary as Lambda would.
-//! Neither shares code with what they test: a mistake made twice would cancel itself out.
+//! Neither shares code with the function under test: the same mistake on both sides would go unnoticed.
 
 mod api;
 mod capacity;

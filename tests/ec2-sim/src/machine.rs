@@ -1,4 +1,4 @@
-//! One simulated instance: what it is, and the words to describe it in a test or a fleet's JSON.
+//! One simulated instance: its properties, and how a test or a fleet's JSON describes it.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -12,7 +12,7 @@ use crate::place::{OWN_ACCOUNT, Place};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Machine {
-    /// `i-` and 17 hex digits; blank: made up, in the order of joining.
+    /// `i-` and 17 hex digits; blank: numbered in the order of joining.
     pub id: String,
     /// Twelve digits; blank: the function's own account, 123456789012.
     pub account: String,
@@ -28,19 +28,19 @@ pub struct Machine {
     pub tenancy: String,
     /// Blank: one VPC for all.
     pub vpc: String,
-    /// Blank: made up.
+    /// Blank: one of its own in 10.0.0.0/8.
     pub private_ip: String,
-    /// All tags, the name among them.
+    /// All tags, including `Name`.
     pub tags: BTreeMap<String, String>,
-    /// When it was last started; the Unix epoch stands for blank: three days ago.
+    /// When it was last started; the Unix epoch, which stands for blank: three days ago.
     pub launch_time: DateTime<Utc>,
     /// Why it last changed its state, as a code and a text.
     pub state_reason: Option<StateReason>,
-    /// EC2's older free text for the same, with the time in it.
+    /// The same as free text with the time, in EC2's older field `reason`.
     pub transition_reason: String,
-    /// Whether, and on which kind of request, it is a Spot Instance.
+    /// The kind of its Spot request, if it is a Spot Instance.
     pub spot: Option<Spot>,
-    /// Its root device is an instance store, which does not survive a stop: EC2 refuses one.
+    /// Its root device is an instance store, whose data would not survive a stop: EC2 refuses to stop it.
     pub instance_store: bool,
     /// Its attribute `disableApiStop` is set.
     pub stop_protected: bool,
@@ -52,24 +52,24 @@ pub struct Machine {
     pub never_hibernates: bool,
     /// Every start ends in `stopped`, for this reason.
     pub falls_back: Option<StateReason>,
-    /// How many starts do; none: all of them.
+    /// How many starts fall back; none: all of them.
     pub falls_back_times: Option<u32>,
-    /// A start leaves the launch time alone; whether EC2 does so on a resume from hibernation is not documented.
+    /// A start leaves the launch time as it is; whether EC2 does so when resuming from hibernation is not documented.
     pub resume_keeps_launch_time: bool,
     /// DescribeInstances leaves out its tags unless a filter names one; see the setting of the same name.
     pub tags_omitted: bool,
-    /// What DescribeInstances writes about it in place of the truth: the names of elements, each with a text, or with
-    /// nothing where the element is left out. The truth is what filters match.
+    /// What DescribeInstances shows instead of the real values: the names of elements, each with a text, or with none
+    /// to leave the element out. Filters still match the real values.
     pub shown: BTreeMap<String, Option<String>>,
     /// When its last transition ended.
     #[serde(skip)]
     pub(crate) arrived: DateTime<Utc>,
     #[serde(skip)]
     pub(crate) settling: Option<Settling>,
-    /// Until then EC2 says that there is no such machine.
+    /// Until then EC2 says that this machine doesn't exist.
     #[serde(skip)]
     pub(crate) known_from: DateTime<Utc>,
-    // A fleet's JSON only; see `copies`.
+    // Only in a fleet's JSON; see `copies`.
     #[serde(skip_serializing)]
     name: Option<String>,
     #[serde(skip_serializing)]
@@ -90,9 +90,9 @@ pub struct StateReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spot {
-    /// EC2 refuses to stop these.
+    /// A one-time request: EC2 refuses to stop the instance.
     OneTime,
-    /// These can be stopped.
+    /// A persistent request: the instance can be stopped.
     Persistent,
 }
 
@@ -101,12 +101,12 @@ pub enum Spot {
 pub(crate) struct Settling {
     pub(crate) at: DateTime<Utc>,
     pub(crate) state: &'static str,
-    /// Replaces the state reason on arrival, where there is one.
+    /// Replaces the state reason on arrival; none leaves it as it is.
     pub(crate) reason: Option<StateReason>,
 }
 
 impl Machine {
-    /// Describes a running machine with this tag `Name`.
+    /// Builds a running machine with this `Name`.
     pub fn named(name: &str) -> Self {
         Self::default().tag("Name", name)
     }
@@ -117,7 +117,7 @@ impl Machine {
         self
     }
 
-    /// Puts it into a state, known to EC2 or not.
+    /// Sets its state, which need not be one of EC2's.
     pub fn state(self, state: &str) -> Self {
         self.with(|machine| machine.state = state.into())
     }
@@ -147,7 +147,7 @@ impl Machine {
         self.with(|machine| machine.vpc = vpc.into())
     }
 
-    /// Sets when it was last started, to the whole second as in EC2.
+    /// Sets its launch time, which is cut to the whole second as in EC2.
     pub fn launched(self, at: DateTime<Utc>) -> Self {
         self.with(|machine| machine.launch_time = at)
     }
@@ -177,12 +177,12 @@ impl Machine {
         self.with(|machine| machine.hibernation = true)
     }
 
-    /// Hands it to an AWS service.
+    /// Makes an AWS service manage it.
     pub fn managed_by(self, principal: &str) -> Self {
         self.with(|machine| machine.managed_by = Some(principal.into()))
     }
 
-    /// Makes EC2 refuse to hibernate it, configured or not.
+    /// Makes EC2 refuse to hibernate it even if it is configured for hibernation.
     pub fn never_hibernates(self) -> Self {
         self.with(|machine| machine.never_hibernates = true)
     }
@@ -192,7 +192,7 @@ impl Machine {
         self.with(|machine| machine.falls_back = Some(StateReason::new(code, message)))
     }
 
-    /// Makes only so many starts fall back.
+    /// Limits how many starts fall back.
     pub fn falls_back_times(self, times: u32) -> Self {
         self.with(|machine| machine.falls_back_times = Some(times))
     }
@@ -202,8 +202,8 @@ impl Machine {
         self.with(|machine| machine.tags_omitted = true)
     }
 
-    /// Makes DescribeInstances write this as one of its elements, as `launchTime` or `instanceState`; none leaves the
-    /// element out.
+    /// Makes DescribeInstances show this text for one of its elements, like `launchTime` or `instanceState`; none
+    /// leaves the element out.
     pub fn shown<'a>(self, element: &str, text: impl Into<Option<&'a str>>) -> Self {
         let text = text.into().map(String::from);
         self.with(|machine| drop(machine.shown.insert(element.into(), text)))
@@ -214,7 +214,7 @@ impl Machine {
         self.with(|machine| machine.tenancy = tenancy.into())
     }
 
-    /// Makes a start leave the launch time alone.
+    /// Makes a start leave the launch time as it is.
     pub fn resume_keeps_launch_time(self) -> Self {
         self.with(|machine| machine.resume_keeps_launch_time = true)
     }
@@ -224,12 +224,12 @@ impl Machine {
         self
     }
 
-    /// The tag `Name`, or nothing.
+    /// Returns the tag `Name`, or nothing.
     pub fn name(&self) -> &str {
         self.tags.get("Name").map_or("", String::as_str)
     }
 
-    /// The account and region that it is in.
+    /// Returns the account and region that it is in.
     pub(crate) fn place(&self) -> Place {
         Place { account: self.account.clone(), region: self.region.clone() }
     }
@@ -238,14 +238,14 @@ impl Machine {
         self.region == place.region && self.account == place.account
     }
 
-    /// Tells whether somebody who says `name` may mean this machine: its id or its name, behind nothing, `region/`,
-    /// `account/` or `account/region/`.
+    /// Whether `name` fits this machine: its id or its name, optionally after `region/`, `account/` or
+    /// `account/region/`.
     pub(crate) fn answers_to(&self, name: &str) -> bool {
         let bare = without(&self.region, without(&self.account, name));
         bare == self.id || bare == self.name()
     }
 
-    /// Multiplies an entry of a fleet's JSON: `count` machines called `name-1` and on, or just the one.
+    /// Expands an entry of a fleet's JSON: `count` machines called `name-1`, `name-2` and so on, or just the one.
     pub(crate) fn copies(mut self) -> Vec<Self> {
         if let Some(name) = self.name.take() {
             self.tags.insert("Name".into(), name);
@@ -301,7 +301,7 @@ impl StateReason {
     }
 }
 
-/// Takes `first/` away from a name that begins so.
+/// Removes `first/` from the beginning of a name, if it is there.
 fn without<'a>(first: &str, name: &'a str) -> &'a str {
     match name.split_once('/') {
         Some((before, rest)) if before == first => rest,
@@ -309,12 +309,12 @@ fn without<'a>(first: &str, name: &'a str) -> &'a str {
     }
 }
 
-/// Cuts to EC2's resolution of LaunchTime.
+/// Cuts a time to the whole second, the resolution of EC2's LaunchTime.
 pub(crate) fn whole_second(at: DateTime<Utc>) -> DateTime<Utc> {
     at - TimeDelta::nanoseconds(at.timestamp_subsec_nanos().into())
 }
 
-/// EC2's number for a state; a made-up state has none of EC2's.
+/// Returns EC2's code for a state (API reference, InstanceState); for a made-up one, a code that EC2 doesn't use.
 pub(crate) fn state_code(state: &str) -> u16 {
     match state {
         "pending" => 0,

@@ -1,4 +1,4 @@
-//! The command `ec2-sim`: the simulated EC2 for other programs, and the demo.
+//! The program `ec2-sim`: serves the simulated EC2 to other programs, and runs the demo.
 
 mod demo;
 

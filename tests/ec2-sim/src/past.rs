@@ -7,12 +7,12 @@ use chrono::{DateTime, Utc};
 
 use crate::machine::Machine;
 
-/// By machine, in the order of time, each as it was until it changed.
+/// Earlier versions of each machine, by its id, oldest first, with the moment until which each was current.
 #[derive(Default)]
 pub(crate) struct Past(BTreeMap<String, Vec<(DateTime<Utc>, Machine)>>);
 
 impl Past {
-    /// Keeps what a machine has been until now, for as long as a description this late may show it.
+    /// Keeps a machine's version that is current until now, for as long as descriptions with this lag may show it.
     pub(crate) fn keep(&mut self, machine: &Machine, until: DateTime<Utc>, lag: Duration) {
         if lag.is_zero() {
             return;
@@ -22,7 +22,7 @@ impl Past {
         kept.push((until, machine.clone()));
     }
 
-    /// What a machine was then.
+    /// Returns the version of a machine that was current then.
     pub(crate) fn of<'a>(&'a self, machine: &'a Machine, then: DateTime<Utc>) -> &'a Machine {
         let kept = self.0.get(&machine.id).into_iter().flatten();
         let mut later = kept.filter(|(until, _)| *until > then);

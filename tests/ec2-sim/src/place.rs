@@ -1,4 +1,5 @@
-//! An account's region: what machines are in and calls go to. No two share machines, limits or token buckets.
+//! A place: a region of an account, which machines are in and calls go to. Places share no machines, limits or token
+//! buckets.
 
 /// The account that the function itself runs in.
 pub(crate) const OWN_ACCOUNT: &str = "123456789012";

@@ -1,4 +1,4 @@
-//! All machines, and the ways to some of them that don't lead past all the others. Knows neither clock nor calls.
+//! All machines, with indexes by place and by the end of their transitions. Knows neither clock nor calls.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -12,14 +12,14 @@ use crate::place::Place;
 #[derive(Default)]
 pub(crate) struct Roster {
     machines: BTreeMap<String, Machine>,
-    /// The ids of the machines in a place.
+    /// The ids of the machines in each place.
     places: HashMap<Place, BTreeSet<String>>,
-    /// The ids of the machines in transit, by when they arrive.
+    /// The ids of the machines in transition, by when it ends.
     moving: BTreeSet<(DateTime<Utc>, String)>,
 }
 
 impl Roster {
-    /// Adds a machine, or replaces the one with its id.
+    /// Adds a machine, or replaces the one with the same id.
     pub(crate) fn insert(&mut self, machine: Machine) {
         self.remove(&machine.id);
         let id = || machine.id.clone();
@@ -40,9 +40,9 @@ impl Roster {
         }
     }
 
-    /// Changes anything about a machine, even where it is and what it is called.
+    /// Changes anything about a machine, even its place and its id.
     pub(crate) fn change<T>(&mut self, id: &str, change: impl FnOnce(&mut Machine) -> T) -> Option<T> {
-        // A copy: a change that comes from a test may panic.
+        // On a copy, because a change that comes from a test may panic.
         let mut machine = self.get(id)?.clone();
         let result = change(&mut machine);
         self.remove(id);
@@ -58,14 +58,14 @@ impl Roster {
         self.machines.values()
     }
 
-    /// The machines in a place whose ids come after this one.
+    /// Returns the machines in a place whose ids come after this one.
     pub(crate) fn after(&self, id: &str, place: &Place) -> impl Iterator<Item = &Machine> {
         let later = (Bound::Excluded(id), Bound::Unbounded);
         let ids = self.places.get(place).into_iter().flat_map(move |here| here.range::<str, _>(later));
         ids.filter_map(|id| self.get(id))
     }
 
-    /// The machine to arrive next, and when.
+    /// Returns the id of the machine whose transition ends next, and when.
     pub(crate) fn next_to_settle(&self) -> Option<&(DateTime<Utc>, String)> {
         self.moving.first()
     }

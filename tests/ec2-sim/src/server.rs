@@ -1,4 +1,4 @@
-//! The cloud's front door, where bad days are played: `/` is EC2 and STS.
+//! The cloud's HTTP server, where faults are injected: `/` is EC2 and STS.
 
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,12 +21,12 @@ use crate::sts;
 use crate::trickle::Trickle;
 use crate::wire::{self, Query, Service};
 
-/// The one cloud, as the server and a test share it.
+/// The cloud, shared by the server and the test.
 #[derive(Clone, Default)]
 pub(crate) struct Shared(Arc<Mutex<Cloud>>);
 
 impl Shared {
-    /// Locks the cloud; a test that panicked while it held it must not take the double down as well.
+    /// Locks the cloud, even if a test panicked while it held the lock.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Cloud> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -40,17 +40,17 @@ pub(crate) fn router(shared: Shared) -> Router {
 async fn aws(State(shared): State<Shared>, headers: HeaderMap, form: Bytes) -> Response {
     let header = |name| headers.get(name).and_then(|text: &HeaderValue| text.to_str().ok()).unwrap_or_default();
     let query = Query::new(header(AUTHORIZATION.as_str()), header("x-amz-security-token"), &form);
-    // A task of its own: AWS does what it was asked even if the caller has stopped waiting.
+    // In its own task, because AWS carries out a call even if the caller has stopped waiting.
     match tokio::spawn(Passage::new(shared, query).play()).await {
         Ok(Some(response)) => response,
         Ok(None) | Err(_) => cut_connection(),
     }
 }
 
-/// Closes the TCP connection without a byte of an answer.
+/// Closes the TCP connection without answering a single byte.
 ///
-/// HTTP has no word for it, and neither has axum: an unwinding handler takes down the task that serves its
-/// connection, and the socket with it. Not a `panic!`, which would print one.
+/// Neither HTTP nor axum has a way to say this, but a handler that unwinds ends the task that serves its connection,
+/// and closes the socket. `panic!` would do the same, but print a message.
 fn cut_connection() -> ! {
     resume_unwind(Box::new("the connection is cut on purpose"))
 }
@@ -71,7 +71,7 @@ fn send(status: u16, body: impl Into<Body>) -> Response {
     (status, [(CONTENT_TYPE, "text/xml;charset=UTF-8")], body.into()).into_response()
 }
 
-/// A call on its way.
+/// A call that is being handled.
 struct Passage {
     shared: Shared,
     query: Query,
@@ -88,7 +88,7 @@ impl Passage {
         Self { shared, query, place }
     }
 
-    /// Plays the call through, bad days included; none means that the connection is to be cut.
+    /// Handles the call, with the faults that strike it; none means that the connection is to be cut.
     async fn play(self) -> Option<Response> {
         let (gate, faults, latency) = {
             let mut cloud = self.shared.lock();
@@ -139,7 +139,7 @@ impl Passage {
         Some(self.decide(None).send())
     }
 
-    /// Lets the cloud decide; a fault that will spoil the answer is recorded in its place.
+    /// Lets the cloud decide; a fault that will spoil the answer is recorded instead of its code.
     fn decide(&self, fault: Option<&str>) -> Reply {
         let mut cloud = self.shared.lock();
         let answer = self.answer(&mut cloud);
@@ -160,7 +160,7 @@ impl Passage {
         }
     }
 
-    /// Understands a call to EC2.
+    /// Parses a call to EC2, and checks its credentials.
     fn request(&self, cloud: &Cloud) -> Result<Request, Refusal> {
         let caller = cloud.sessions.caller(&self.query.credentials).ok_or_else(|| {
             let message = "AWS was not able to validate the provided access credentials";
@@ -169,7 +169,7 @@ impl Passage {
         self.query.request(caller)
     }
 
-    /// Plays a refusal because of these machines.
+    /// Refuses the call because of these machines.
     fn refuse(&self, no: Refusal, bad: &[String]) -> Reply {
         let mut cloud = self.shared.lock();
         if let Ok(request) = self.request(&cloud) {
@@ -178,15 +178,15 @@ impl Passage {
         self.reply(cloud, Err(no), None)
     }
 
-    /// Lets the cloud decide, and says no whatever came of it.
+    /// Lets the cloud decide, and then refuses the call whatever was decided.
     fn do_and_refuse(&self, no: Refusal) -> Reply {
         let mut cloud = self.shared.lock();
-        // A refusal of the cloud's own would be the same to the caller: nobody can know what was done.
+        // The answer doesn't matter, even if it is a refusal itself: the caller can't know what was done.
         drop(self.answer(&mut cloud));
         self.reply(cloud, Err(no), None)
     }
 
-    /// Records an answer, and writes it, which no other call waits for.
+    /// Records an answer, and writes it after unlocking the cloud, so that no other call has to wait.
     fn reply(&self, mut cloud: MutexGuard<Cloud>, answer: Result<Answer, Refusal>, fault: Option<&str>) -> Reply {
         let code = match &answer {
             Ok(_) => "ok",
@@ -206,7 +206,7 @@ impl Passage {
         }
     }
 
-    /// Enters the call into the log, and returns its request id.
+    /// Adds the call to the log, and returns its request id.
     fn record(&self, cloud: &mut Cloud, code: &str) -> String {
         let Self { query, place, .. } = self;
         cloud.calls.push(Call {
@@ -223,9 +223,9 @@ impl Passage {
     }
 }
 
-/// Waits a real time.
+/// Waits in real time.
 async fn pause(time: Duration) {
-    // Even a sleep of nothing takes up to a millisecond.
+    // Even a sleep of zero takes up to a millisecond.
     if !time.is_zero() {
         tokio::time::sleep(time).await;
     }

@@ -1,4 +1,4 @@
-//! The cloud in a test's hands: a server on loopback, and a way past HTTP to look and meddle.
+//! The handle that a test has on the cloud: a server on loopback, and direct access to its state, bypassing HTTP.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,10 +16,10 @@ use crate::machine::Machine;
 use crate::server::{Shared, router};
 use crate::storage::Snapshot;
 
-/// A simulated EC2 at an address of its own; it listens until it is dropped.
+/// A simulated EC2 at its own address; it listens until it is dropped.
 ///
-/// A machine is looked up by its id, its name, `region/name` or `account/region/name`. Where none or several answer to
-/// that, the call panics: that is a mistake in the test.
+/// A machine is looked up by its id, its name, `region/name` or `account/region/name`. If that fits none or several,
+/// the call panics: it is a mistake in the test.
 pub struct Sim {
     shared: Shared,
     address: SocketAddr,
@@ -38,7 +38,7 @@ impl Sim {
     /// Starts an empty cloud on this port of 127.0.0.1; 0 means a free one.
     ///
     /// # Errors
-    /// If the port is taken.
+    /// The port is taken.
     pub async fn listen(port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
@@ -48,12 +48,12 @@ impl Sim {
         Ok(Self { shared, address, server })
     }
 
-    /// The address to give to a program as `AWS_ENDPOINT_URL_EC2` and `AWS_ENDPOINT_URL_STS`.
+    /// Returns the URL to give to a program as `AWS_ENDPOINT_URL_EC2` and `AWS_ENDPOINT_URL_STS`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Replaces everything but the clock, and the credentials that somebody has got.
+    /// Replaces everything but the clock and the credentials handed out so far.
     pub fn load(&self, fleet: Fleet) {
         self.shared.lock().load(fleet);
     }
@@ -69,7 +69,7 @@ impl Sim {
         (1..=count).map(|n| cloud.add(machine(n))).collect()
     }
 
-    /// A copy of a machine as it is now.
+    /// Returns a copy of a machine as it is now.
     #[track_caller]
     pub fn machine(&self, name: &str) -> Machine {
         match self.shared.lock().find(name) {
@@ -78,24 +78,24 @@ impl Sim {
         }
     }
 
-    /// Copies of all machines as they are now, in the order of their ids.
+    /// Returns copies of all machines as they are now, in the order of their ids.
     pub fn machines(&self) -> Vec<Machine> {
         self.shared.lock().machines().cloned().collect()
     }
 
-    /// A machine's state as it is now.
+    /// Returns a machine's state as it is now.
     #[track_caller]
     pub fn state(&self, name: &str) -> String {
         self.machine(name).state
     }
 
-    /// The value of one of a machine's tags.
+    /// Returns the value of one of a machine's tags.
     #[track_caller]
     pub fn tag(&self, name: &str, key: &str) -> Option<String> {
         self.machine(name).tags.remove(key)
     }
 
-    /// Changes anything about a machine behind EC2's back, and returns what the change returns.
+    /// Changes anything about a machine without a call to EC2, and returns what the change returns.
     #[track_caller]
     pub fn edit<T>(&self, name: &str, change: impl FnOnce(&mut Machine) -> T) -> T {
         match self.shared.lock().edit(name, change) {
@@ -104,14 +104,14 @@ impl Sim {
         }
     }
 
-    /// Switches a machine on as a person at the console would, with all the time it takes.
+    /// Starts a machine as a person at the console would; the transition is over at once.
     #[track_caller]
     pub fn switch_on(&self, name: &str) {
         let now = self.clock();
         self.edit(name, |machine| machine.switch_by_hand(true, now));
     }
 
-    /// Switches a machine off as a person at the console would, with all the time it takes.
+    /// Stops a machine as a person at the console would; the transition is over at once.
     #[track_caller]
     pub fn switch_off(&self, name: &str) {
         let now = self.clock();
@@ -123,12 +123,12 @@ impl Sim {
         self.shared.lock().add_snapshot(snapshot)
     }
 
-    /// Copies of all snapshots as they are now, in the order of their ids.
+    /// Returns copies of all snapshots as they are now, in the order of their ids.
     pub fn snapshots(&self) -> Vec<Snapshot> {
         self.shared.lock().storage.all().cloned().collect()
     }
 
-    /// A copy of the snapshot with this id or name as it is now; none if it is gone.
+    /// Returns a copy of the snapshot with this id or name as it is now; none if it is gone.
     pub fn snapshot(&self, name: &str) -> Option<Snapshot> {
         self.shared.lock().storage.find(name).cloned()
     }
@@ -143,7 +143,7 @@ impl Sim {
         }
     }
 
-    /// Makes the volume exist that a snapshot is of.
+    /// Adds the volume that a snapshot was made of.
     pub fn add_volume_of(&self, name: &str) {
         let mut cloud = self.shared.lock();
         if let Some(snapshot) = cloud.storage.find(name).cloned() {
@@ -151,26 +151,26 @@ impl Sim {
         }
     }
 
-    /// Makes an image of a snapshot, which may be deprecated or disabled; returns its id if the snapshot is still there.
+    /// Adds an image of a snapshot, and returns the image's id; none if the snapshot is gone.
     pub fn add_image_of(&self, name: &str, deprecated: bool, disabled: bool) -> Option<String> {
         let mut cloud = self.shared.lock();
         let snapshot = cloud.storage.find(name).cloned()?;
         Some(cloud.add_image_of(&snapshot, deprecated, disabled))
     }
 
-    /// Makes something go wrong from now on.
+    /// Adds a fault.
     pub fn fault(&self, fault: Fault) {
         self.shared.lock().faults.push(fault);
     }
 
-    /// Holds up the next call of an action before EC2 begins to work on it; other faults still apply to it.
+    /// Holds up the next call of an action before EC2 begins to work on it; faults still apply to it afterwards.
     pub fn hold(&self, action: &str) -> Held {
         let (gate, held) = Gate::new(action);
         self.shared.lock().gates.push(gate);
         held
     }
 
-    /// Ends all bad days.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.shared.lock().faults.clear();
     }
@@ -180,7 +180,7 @@ impl Sim {
         change(&mut self.shared.lock().settings);
     }
 
-    /// The calls that EC2 and STS have decided on, in that order.
+    /// Returns the calls that EC2 and STS have decided on, in the order of the decisions.
     pub fn calls(&self) -> Vec<Call> {
         self.shared.lock().calls.clone()
     }
@@ -190,22 +190,22 @@ impl Sim {
         self.shared.lock().calls.clear();
     }
 
-    /// The secret access keys and session tokens that somebody has got, which belong in no log.
+    /// Returns the secret access keys and session tokens handed out so far, which must not appear in any log.
     pub fn secrets(&self) -> Vec<String> {
         self.shared.lock().sessions.secrets().cloned().collect()
     }
 
-    /// The time in the cloud.
+    /// Returns the cloud's time.
     pub fn clock(&self) -> DateTime<Utc> {
         self.shared.lock().clock.now()
     }
 
-    /// Moves the cloud's time on; it keeps flowing from there.
+    /// Moves the cloud's clock forward; it keeps running from there.
     pub fn advance(&self, time: Duration) {
         self.set_clock(self.clock() + time);
     }
 
-    /// Sets the cloud's time; it keeps flowing from there.
+    /// Sets the cloud's clock; it keeps running from there.
     pub fn set_clock(&self, now: DateTime<Utc>) {
         self.shared.lock().clock.set(now);
     }

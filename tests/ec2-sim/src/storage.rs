@@ -1,5 +1,5 @@
-//! Snapshots, and what may keep them: volumes, images, locks, fast restores, other accounts. What EC2 shows of them lags
-//! behind what it does, as everywhere.
+//! Snapshots, and what may keep them: volumes, images, locks, fast restores, other accounts. What EC2 shows of them
+//! lags behind their real state, as with instances.
 
 use std::collections::BTreeMap;
 
@@ -12,35 +12,36 @@ use crate::fault::Refusal;
 use crate::filter::matches;
 use crate::place::{OWN_ACCOUNT, Place};
 
-/// The mark without which a guarded role deletes nothing, and the tag with which it doesn't either.
+/// With `guards_snapshots`, the caller may delete only snapshots with the mark and without the exemption.
 const MARK: &str = "curfew:delete-after";
 const EXEMPT: &str = "curfew:exempt";
-/// EC2's bound on filter values in one call.
+/// EC2's limit of filter values in one call.
 const FILTER_VALUES_PER_CALL: usize = 200;
 
 /// A snapshot: completed, 400 days old, in the standard tier, of a volume that doesn't exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "EC2's own names, but for what is said")]
 pub struct Snapshot {
-    /// Made when it is added.
+    /// Assigned when it is added.
     pub id: String,
-    /// The function's own, unless it is said.
+    /// By default the function's own.
     pub account: String,
-    /// `us-east-1`, unless it is said.
+    /// By default `us-east-1`.
     pub region: String,
     pub tags: BTreeMap<String, String>,
     pub state: String,
     pub started: DateTime<Utc>,
-    /// Made when it is added, unless it is said.
+    /// Assigned when it is added, if it is blank.
     pub volume: String,
     pub description: String,
     pub tier: String,
-    /// Only copies have one.
+    /// The transfer type, which only copies have.
     pub transfer: Option<String>,
+    /// The volume's size.
     pub gib: u32,
-    /// The full size in bytes, where EC2 tells it.
+    /// The full size in bytes, where EC2 shows it.
     pub bytes: Option<u64>,
-    /// Accounts that may make volumes of it, or `all`.
+    /// Accounts that may create volumes from it, or `all`.
     pub shared_with: Vec<String>,
     /// The lock's state.
     pub lock: Option<String>,
@@ -49,7 +50,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Makes one with this `Name`.
+    /// Builds one with this `Name`.
     #[must_use]
     pub fn named(name: &str) -> Self {
         Self {
@@ -78,7 +79,7 @@ impl Snapshot {
         self
     }
 
-    /// Its tag `Name`, or nothing.
+    /// Returns the tag `Name`, or nothing.
     #[must_use]
     pub fn name(&self) -> &str {
         self.tags.get("Name").map_or("", String::as_str)
@@ -88,7 +89,7 @@ impl Snapshot {
         self.account == place.account && self.region == place.region
     }
 
-    /// What it has under a filter's name; none for a name that EC2 does not know.
+    /// Returns its values for a filter of this name; none for a name that EC2 doesn't know.
     fn found(&self, filter: &str) -> Option<Vec<&str>> {
         if let Some(key) = filter.strip_prefix("tag:") {
             return Some(self.tags.get(key).map(String::as_str).into_iter().collect());
@@ -118,14 +119,14 @@ pub(crate) struct Volume {
 pub(crate) struct Image {
     pub(crate) id: String,
     pub(crate) snapshot: String,
-    /// It is shown only if it is asked for.
+    /// Shown only if the call includes deprecated images.
     deprecated: bool,
     disabled: bool,
     place: Place,
     since: DateTime<Utc>,
 }
 
-/// A snapshot as it was from a moment on; none where it is gone.
+/// A snapshot as it is from a moment on; none if it is gone.
 type Version = (DateTime<Utc>, Option<Snapshot>);
 
 #[derive(Default)]
@@ -137,7 +138,7 @@ pub(crate) struct Storage {
     made: u32,
 }
 
-/// What a call asks of it.
+/// An action about snapshots.
 pub(crate) enum Verb {
     Snapshots { describe: Describe, own: bool },
     Volumes(Describe),
@@ -160,7 +161,7 @@ pub(crate) enum Told {
 }
 
 impl Storage {
-    /// As it is now.
+    /// Returns a snapshot as it is now.
     fn get(&self, id: &str) -> Option<&Snapshot> {
         self.snapshots.get(id)?.last()?.1.as_ref()
     }
@@ -169,7 +170,7 @@ impl Storage {
         self.snapshots.values().filter_map(|versions| versions.last()?.1.as_ref())
     }
 
-    /// As Describe calls show it.
+    /// Returns all snapshots as they were then, which is what Describe calls show.
     fn seen(&self, then: DateTime<Utc>) -> impl Iterator<Item = &Snapshot> {
         self.snapshots.values().filter_map(move |versions| {
             let known = versions.iter().rev().find(|(since, _)| *since <= then).or(versions.first());
@@ -199,7 +200,7 @@ impl Cloud {
         id
     }
 
-    /// Makes the volume exist that a snapshot is of.
+    /// Adds the volume that a snapshot was made of.
     pub(crate) fn add_volume_of(&mut self, snapshot: &Snapshot) {
         let place = Place { account: snapshot.account.clone(), region: snapshot.region.clone() };
         self.storage.volumes.push(Volume { id: snapshot.volume.clone(), place });
@@ -214,7 +215,7 @@ impl Cloud {
         id
     }
 
-    /// Does what a call asks for, if it is about snapshots.
+    /// Carries out a call, if it is about snapshots.
     pub(crate) fn about_storage(&mut self, request: &Request, ids: &[String]) -> Option<Result<Answer, Refusal>> {
         let is_ours = |id: &String| id.starts_with("snap-");
         match &request.action {
@@ -239,7 +240,7 @@ impl Cloud {
                         filter.values.iter().any(|pattern| found.iter().any(|text| matches(pattern, text)))
                     })
                 };
-                // Without an owner, everybody's public ones are shown, too.
+                // Without an owner in the call, other accounts' public snapshots are shown, too.
                 let others = self.storage.seen(then).filter(|it| {
                     !own && it.region == place.region
                         && !it.is_in(place)
@@ -273,7 +274,7 @@ impl Cloud {
                     return Err(Refusal::new("InvalidSnapshot.InUse", message));
                 }
                 if snapshot.lock.as_deref().is_some_and(|lock| lock != "expired") {
-                    // The user guide says that it fails; the code is a guess, and none that Curfew depends on.
+                    // The user guide says that this fails, but not with which code: this one is a guess.
                     let message = format!("The snapshot {} is locked and can't be deleted.", snapshot.id);
                     return Err(Refusal::new("SnapshotLocked", message));
                 }
@@ -330,7 +331,7 @@ impl Cloud {
         Ok(())
     }
 
-    /// Refuses what the caller's policy doesn't allow on a snapshot, by the tags that it has at this moment.
+    /// Refuses what the caller's policy doesn't allow, going by the tags that the snapshot has at this moment.
     fn authorize_on(&self, request: &Request, action: &str, snapshot: &Snapshot) -> Result<(), Refusal> {
         let has = |key: &str| snapshot.tags.contains_key(key);
         let tagged =
@@ -347,7 +348,7 @@ impl Cloud {
         Err(Refusal::new("UnauthorizedOperation", message).with_status(403))
     }
 
-    /// Cuts a list into pages as DescribeInstances' are.
+    /// Returns the page that a call asks for, cut as DescribeInstances' pages are.
     fn page_of(&self, all: Vec<Snapshot>, describe: &Describe) -> Result<(Vec<Snapshot>, Option<String>), Refusal> {
         let (after, empties) = match &describe.next_token {
             None => (String::new(), 0),
@@ -367,7 +368,7 @@ impl Cloud {
     }
 }
 
-/// Refuses filters that EC2 doesn't know, and more values than it takes.
+/// Refuses filters that EC2 doesn't know, and too many filter values.
 fn check(describe: &Describe, is_known: impl Fn(&str) -> bool) -> Result<(), Refusal> {
     let values: usize = describe.filters.iter().map(|filter| filter.values.len()).sum();
     if values > FILTER_VALUES_PER_CALL {
@@ -381,7 +382,7 @@ fn check(describe: &Describe, is_known: impl Fn(&str) -> bool) -> Result<(), Ref
     }
 }
 
-/// Whether all filters of a name admit a text.
+/// Whether a text matches all filters of this name.
 fn has(describe: &Describe, name: &str, text: &str) -> bool {
     let mut named = describe.filters.iter().filter(|filter| filter.name == name);
     named.all(|filter| filter.values.iter().any(|pattern| matches(pattern, text)))

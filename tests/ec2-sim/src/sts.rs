@@ -1,4 +1,5 @@
-//! STS: which roles may be assumed, the credentials that one gets, and who comes with them. Knows nothing of machines.
+//! STS: which roles may be assumed, the credentials for them, and whose credentials these are. Knows nothing about
+//! machines.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,30 +10,30 @@ use crate::cloud::Cloud;
 use crate::fault::Refusal;
 use crate::place::OWN_ACCOUNT;
 
-/// How the access key ids of sessions begin.
+/// What the access key ids of sessions begin with (IAM user guide, "IAM identifiers").
 const SESSION_KEY: &str = "ASIA";
 const HOUR: i64 = 3600;
-/// STS's bound on DurationSeconds.
+/// The least DurationSeconds that STS accepts (API reference, AssumeRole).
 const SHORTEST: i64 = 900;
-/// What ids are made of, and what secrets are.
+/// The characters of ids, and of secrets.
 const CAPITALS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 const BASE64: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// What a call's signature and headers say of who calls.
+/// What a call's signature and headers say about the caller.
 #[derive(Default)]
 pub(crate) struct Credentials {
     pub(crate) key: String,
     pub(crate) token: String,
 }
 
-/// Who calls.
+/// Who makes a call.
 pub(crate) struct Caller {
     pub(crate) account: String,
-    /// The role and the session.
+    /// The ARN of the role and session.
     pub(crate) arn: String,
 }
 
-/// A role, as its ARN names it.
+/// The parts of a role's ARN.
 struct Role<'a> {
     partition: &'a str,
     account: &'a str,
@@ -51,12 +52,12 @@ impl<'a> Role<'a> {
     }
 }
 
-/// A role that somebody has assumed.
+/// An assumed role.
 #[derive(Clone)]
 pub(crate) struct Session {
     account: String,
     pub(crate) arn: String,
-    /// The id that IAM has for the role and the session.
+    /// The role's unique id in IAM, with the session's name.
     pub(crate) id: String,
     pub(crate) key: String,
     pub(crate) secret: String,
@@ -64,7 +65,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Makes credentials up, the same for the same role and name every time.
+    /// Makes up credentials, always the same for the same role and session name.
     fn new(role: &Role, name: &str) -> Self {
         let Role { partition, account, name: role } = role;
         let arn = format!("arn:{partition}:sts::{account}:assumed-role/{role}/{name}");
@@ -80,7 +81,7 @@ impl Session {
     }
 }
 
-/// Text that looks random, always the same for the same seed.
+/// Returns text that looks random but is always the same for the same seed.
 fn noise(seed: (&str, &str), letters: &[u8], length: usize) -> String {
     let letter = |n| {
         let mut hasher = DefaultHasher::new();
@@ -90,12 +91,12 @@ fn noise(seed: (&str, &str), letters: &[u8], length: usize) -> String {
     (0..length).map(letter).collect()
 }
 
-/// The sessions that somebody got credentials for, by access key id.
+/// The sessions whose credentials were handed out, by access key id.
 #[derive(Default)]
 pub(crate) struct Sessions(BTreeMap<String, Session>);
 
 impl Sessions {
-    /// The account of whoever has this access key; blank for a session's key that nobody got.
+    /// Returns the account of an access key; blank for a session's key that was never handed out.
     pub(crate) fn account(&self, key: &str) -> &str {
         match self.0.get(key) {
             Some(session) => &session.account,
@@ -104,7 +105,7 @@ impl Sessions {
         }
     }
 
-    /// Who comes with these credentials; none for a session's key without the token that came with it.
+    /// Returns whose credentials these are; none for a session's key with the wrong token.
     pub(crate) fn caller(&self, credentials: &Credentials) -> Option<Caller> {
         let Credentials { key, token } = credentials;
         match self.0.get(key) {
@@ -119,7 +120,7 @@ impl Sessions {
         }
     }
 
-    /// Every text that must stay with whoever got it.
+    /// Returns all secret access keys and session tokens.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &String> {
         self.0.values().flat_map(|session| [&session.secret, &session.token])
     }
@@ -131,14 +132,14 @@ pub(crate) struct Assumed {
     pub(crate) expires: DateTime<Utc>,
 }
 
-/// The account of the role in AssumeRole's parameters; blank where they name none.
+/// Returns the account of the role in AssumeRole's parameters; blank if they name none.
 pub(crate) fn role_account(params: &BTreeMap<String, String>) -> &str {
     let role = params.get("RoleArn").and_then(|arn| Role::parse(arn));
     role.map_or("", |role| role.account)
 }
 
 impl Cloud {
-    /// GetCallerIdentity, which everybody may call.
+    /// Answers GetCallerIdentity, which needs no permission.
     pub(crate) fn caller_identity(&self, credentials: &Credentials) -> Result<Caller, Refusal> {
         self.sessions.caller(credentials).ok_or_else(|| {
             let message = "The security token included in the request is invalid.";
@@ -146,7 +147,7 @@ impl Cloud {
         })
     }
 
-    /// AssumeRole.
+    /// Answers AssumeRole.
     pub(crate) fn assume_role(
         &mut self,
         credentials: &Credentials,
@@ -178,7 +179,7 @@ impl Cloud {
         }
         let session = Session::new(&role, name);
         self.sessions.0.insert(session.key.clone(), session.clone());
-        // By real time: the caller's AWS SDK has no other clock.
+        // In real time, which is the only clock that the caller's SDK has.
         Ok(Assumed { session, expires: Utc::now() + lasts })
     }
 }
@@ -187,8 +188,8 @@ fn required<'a>(params: &'a BTreeMap<String, String>, name: &str, field: &str) -
     params.get(name).ok_or_else(|| constraint("null", field, "Member must not be null"))
 }
 
-/// How long a session lasts. Whoever calls here has a role already, as every Lambda function has: STS grants a chain
-/// of roles one hour at most.
+/// Returns how long a session lasts. Callers are assumed to have a role already, as every Lambda function does, and STS
+/// limits role chaining to one hour.
 fn duration(params: &BTreeMap<String, String>) -> Result<TimeDelta, Refusal> {
     let Some(text) = params.get("DurationSeconds") else {
         return Ok(TimeDelta::seconds(HOUR));

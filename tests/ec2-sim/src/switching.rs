@@ -1,4 +1,4 @@
-//! What a start and a stop do to one machine, and when EC2 refuses them. Knows nothing of calls or clocks.
+//! What a start and a stop do to one machine, and when EC2 refuses them. Knows nothing about calls or clocks.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use crate::fault::Refusal;
 use crate::fleet::Settings;
 use crate::machine::{Machine, Settling, Spot, StateReason, whole_second};
 
-// EC2's words, after "The instance 'i-…'" where they don't name it themselves.
+// EC2's wording. Messages without `{id}` follow "The instance 'i-…'".
 const NOT_STARTABLE: &str = "is not in a state from which it can be started.";
 const NOT_STOPPABLE: &str = "is not in a state from which it can be stopped.";
-/// Instance Scheduler #510.
+/// Quoted in aws-solutions/instance-scheduler-on-aws #510.
 const NOT_HIBERNATABLE: &str =
     "The instance can't be hibernated because it was not configured at launch for hibernation: {id}";
-/// In the source of Drone's runner for AWS, and of others; it names nobody.
+/// Quoted in the source of Drone's runner for AWS, among others; it names no instance.
 const NOT_READY_TO_HIBERNATE: &str = "Instance is not ready to hibernate yet, retry in a few minutes";
-/// cloud-custodian #6014, flatcar/mantle #315.
+/// Quoted in cloud-custodian #6014 and flatcar/mantle #315.
 const NEVER_RAN: &str = "Instance '{id}' cannot be stopped as it has never reached the 'running' state.";
-/// The code and its cause are in terraform-provider-aws #33399; the words are ours.
+/// The code and its cause are from terraform-provider-aws #33399; the wording is ours.
 const REQUEST_ACTIVE: &str = "The Spot Instance request of instance '{id}' is not in a state from which the instance \
     can be started.";
 const NOT_EBS: &str = "does not have an 'ebs' root device type and cannot be stopped";
@@ -27,7 +27,7 @@ const ONE_TIME: &str = "You can't stop the Spot Instance '{id}' because it is as
     one-time Spot Instance request. You can only stop Spot Instances associated with persistent \
     Spot Instance requests.";
 
-/// Until when what has arrived since then is refused as if it had not.
+/// What has arrived in its state after these moments is refused as if it hadn't arrived yet.
 pub(crate) struct Lags {
     spot: DateTime<Utc>,
     running: DateTime<Utc>,
@@ -45,15 +45,15 @@ impl Lags {
 }
 
 impl Machine {
-    /// When the transition under way ends.
+    /// Returns when the current transition ends, if there is one.
     pub(crate) fn settles_at(&self) -> Option<DateTime<Utc>> {
         self.settling.as_ref().map(|settling| settling.at)
     }
 
-    /// Finishes the transition under way, if its time has come.
+    /// Finishes the current transition, if its time has come.
     pub(crate) fn settle(&mut self, now: DateTime<Utc>) {
         let settled = self.settling.take_if(|settling| settling.at <= now);
-        // A test may have put it elsewhere meanwhile; that stands.
+        // A test may have set another state meanwhile, which then stays.
         let moving = matches!(self.state.as_str(), "pending" | "stopping");
         if let Some(settled) = settled.filter(|_| moving) {
             self.state = settled.state.into();
@@ -62,7 +62,7 @@ impl Machine {
         }
     }
 
-    /// Says whether EC2 would accept a start.
+    /// Checks whether EC2 would accept a start.
     pub(crate) fn may_start(&self, lags: &Lags) -> Result<(), Refusal> {
         match self.state.as_str() {
             "stopped" if self.spot.is_some() && self.arrived > lags.spot => {
@@ -73,7 +73,7 @@ impl Machine {
         }
     }
 
-    /// Says whether EC2 would accept a stop; a stop of what is off already succeeds before any other rule.
+    /// Checks whether EC2 would accept a stop; for an instance that is off already it always does.
     pub(crate) fn may_stop(&self, hibernate: bool, lags: &Lags) -> Result<(), Refusal> {
         match self.state.as_str() {
             "stopping" | "stopped" => Ok(()),
@@ -92,7 +92,7 @@ impl Machine {
         }
     }
 
-    /// Starts what is stopped, and leaves the rest as it is.
+    /// Starts it if it is stopped.
     pub(crate) fn start(&mut self, now: DateTime<Utc>, takes: Duration) {
         if self.state != "stopped" {
             return;
@@ -111,7 +111,7 @@ impl Machine {
         self.settling = Some(Settling { at: now + takes, state, reason });
     }
 
-    /// Stops what is running, and leaves the rest as it is.
+    /// Stops it if it is running.
     pub(crate) fn stop(&mut self, now: DateTime<Utc>, takes: Duration, hibernate: bool) {
         if self.state != "running" {
             return;
@@ -126,7 +126,7 @@ impl Machine {
         self.settling = Some(Settling { at: now + takes, state: "stopped", reason: None });
     }
 
-    /// Jumps to where a person at the console would leave it, whatever it was doing.
+    /// Switches it as a person at the console would, at once, whatever transition it was in.
     pub(crate) fn switch_by_hand(&mut self, on: bool, now: DateTime<Utc>) {
         let was_on = matches!(self.state.as_str(), "pending" | "running");
         self.settling = None;

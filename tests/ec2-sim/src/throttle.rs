@@ -1,4 +1,4 @@
-//! EC2's token buckets, by account, region and action: one for calls, and for starts and stops one for instances.
+//! EC2's token buckets, by account, region and action: one for calls, and for starts and stops another for instances.
 
 use chrono::{DateTime, Utc};
 
@@ -8,14 +8,14 @@ use crate::fault::Refusal;
 use crate::place::Place;
 use crate::storage::Verb;
 
-/// What a bucket holds, and what comes back per second.
+/// How many tokens a bucket holds, and how many come back per second.
 #[derive(Clone, Copy)]
 struct Rate(f64, f64);
 
-/// An action's name in the table, its bucket for calls and its bucket for instances.
+/// Returns an action's name for its buckets, its bucket for calls, and its bucket for instances if it has one.
 ///
-/// EC2 developer guide, "Request throttling for the Amazon EC2 API". That an unpaged description by ids is one of
-/// the unbounded is an inference: the guide says "without specifying either pagination or a filter".
+/// From the EC2 developer guide, "Request throttling for the Amazon EC2 API". We infer that DescribeInstances by id has
+/// the smaller bucket, since the guide says "without specifying either pagination or a filter".
 fn rates(action: &Action) -> (&'static str, Rate, Option<Rate>) {
     match action {
         Action::Describe(describe) if describe.is_bounded() => ("DescribeInstances", Rate(100.0, 20.0), None),
@@ -31,7 +31,7 @@ fn rates(action: &Action) -> (&'static str, Rate, Option<Rate>) {
     }
 }
 
-/// What was in a bucket when somebody last looked.
+/// A bucket's level at the last call.
 pub(crate) struct Bucket {
     tokens: f64,
     at: DateTime<Utc>,
@@ -39,7 +39,7 @@ pub(crate) struct Bucket {
 
 impl Cloud {
     /// Takes a call's tokens, all or none: one for the call, and one for each instance that it names unless it is a
-    /// dry run. Whether EC2 takes those of a call that it then refuses is not documented; here it does.
+    /// dry run. Whether EC2 takes tokens for a call that it then refuses is not documented; here they are taken.
     pub(crate) fn throttle(&mut self, request: &Request) -> Result<(), Refusal> {
         if !self.settings.throttle {
             return Ok(());
@@ -61,7 +61,7 @@ impl Cloud {
         Ok(())
     }
 
-    /// A bucket as full as it is now.
+    /// Returns a bucket, filled up to now.
     fn bucket(&mut self, place: &Place, name: &str, Rate(size, refill): Rate, now: DateTime<Utc>) -> &mut Bucket {
         let size = (size * self.settings.throttle_size).max(1.0);
         let key = (place.clone(), name.to_owned());

@@ -1,4 +1,4 @@
-//! An answer that comes bit by bit.
+//! An answer that arrives in small pieces.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -9,10 +9,10 @@ use axum::body::{Bytes, HttpBody};
 use http_body::Frame;
 use tokio::time::{Sleep, sleep};
 
-/// In how many bits an answer comes.
+/// The number of pieces.
 const BITS: u32 = 20;
 
-/// A body of which a bit is there after every pause.
+/// A body that sends one piece after every pause.
 pub(crate) struct Trickle {
     rest: Bytes,
     bit: usize,
@@ -21,7 +21,7 @@ pub(crate) struct Trickle {
 }
 
 impl Trickle {
-    /// Spreads a text over a time.
+    /// Builds a body that takes this time to arrive.
     pub(crate) fn new(text: String, time: Duration) -> Self {
         let (bit, pause) = (text.len().div_ceil(BITS as usize), time / BITS);
         Self { rest: text.into(), bit, pause, next: Box::pin(sleep(pause)) }

@@ -1,4 +1,4 @@
-//! AWS's Query protocol: a form comes in, XML goes out. Knows nothing of what is true in the cloud.
+//! AWS's Query protocol: a form comes in, XML goes out. Knows nothing of the cloud's state.
 
 mod storage;
 mod sts;
@@ -28,7 +28,7 @@ pub(crate) struct Query {
     pub(crate) params: BTreeMap<String, String>,
 }
 
-/// Whom a call is for: both share one address here.
+/// The service that a call is for: both have the same address here.
 #[derive(Clone, Copy)]
 pub(crate) enum Service {
     Ec2,
@@ -36,7 +36,7 @@ pub(crate) enum Service {
 }
 
 impl Query {
-    /// Reads a call; the access key id and the region come from the signature's scope, since all regions share one
+    /// Reads a call; the access key id and the region come from the signature's scope, since all regions have the same
     /// address here.
     pub(crate) fn new(authorization: &str, token: &str, form: &[u8]) -> Self {
         let params: BTreeMap<String, String> = form_urlencoded::parse(form).into_owned().collect();
@@ -57,7 +57,7 @@ impl Query {
         }
     }
 
-    /// The resources that the call names.
+    /// Returns the ids of the resources that the call names.
     pub(crate) fn ids(&self) -> Vec<String> {
         let snapshot = self.params.get("SnapshotId").cloned().into_iter().collect();
         [self.list("InstanceId"), self.list("ResourceId"), snapshot].concat()
@@ -67,7 +67,7 @@ impl Query {
         self.params.get(name).is_some_and(|value| value == "true")
     }
 
-    /// Understands the call, if it is for EC2.
+    /// Parses the call, if it is for EC2.
     pub(crate) fn request(&self, caller: Caller) -> Result<Request, Refusal> {
         let action = match self.action.as_str() {
             "DescribeInstances" => Action::Describe(self.describe()?),
@@ -107,7 +107,7 @@ impl Query {
         })
     }
 
-    /// `Name.1`, `Name.2` and on.
+    /// Returns the values of the parameters `Name.1`, `Name.2` and so on.
     fn list(&self, name: &str) -> Vec<String> {
         (1..).map_while(|n| self.params.get(&format!("{name}.{n}")).cloned()).collect()
     }
@@ -137,7 +137,7 @@ impl Query {
     }
 }
 
-/// Writes what AWS answers to an action.
+/// Writes the XML of a successful answer.
 pub(crate) fn answer(action: &str, request_id: &str, answer: &Answer) -> String {
     let ec2 = |inside: &dyn Fn(&mut Xml)| {
         document(&format!("{action}Response"), Some(XMLNS), |xml| {
@@ -161,7 +161,7 @@ pub(crate) fn answer(action: &str, request_id: &str, answer: &Answer) -> String 
     }
 }
 
-/// Writes AWS's no.
+/// Writes the XML of an error.
 pub(crate) fn refusal(service: Service, request_id: &str, refusal: &Refusal) -> String {
     match service {
         Service::Ec2 => ec2_refusal(request_id, refusal),
@@ -271,9 +271,9 @@ fn document(root: &str, xmlns: Option<&str>, inside: impl FnOnce(&mut Xml)) -> S
 
 struct Xml {
     writer: Writer<Vec<u8>>,
-    /// How many elements are open, but for the document's own.
+    /// How many elements are open, not counting the root.
     depth: usize,
-    /// What to write in place of the elements at a depth: a text, or nothing at all.
+    /// What to write instead of the elements at this depth: a text, or none to leave the element out.
     instead: Option<(usize, BTreeMap<String, Option<String>>)>,
 }
 
@@ -282,7 +282,7 @@ impl Xml {
         self.node(name, |xml| xml.text(text));
     }
 
-    /// Writes EC2's form of a list: one `item` after the other.
+    /// Writes a list as EC2 does: one `item` element for each.
     fn list<T>(&mut self, name: &str, items: impl IntoIterator<Item = T>, inside: impl Fn(&mut Self, T)) {
         self.node(name, |xml| {
             for item in items {

@@ -1,4 +1,4 @@
-//! The programs that the demo runs: `cargo lambda` in Lambda's place, and the function. None outlives it.
+//! The programs that the demo runs: the function, and `cargo lambda` in Lambda's place. None outlives the demo.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -17,24 +17,25 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::report::Report;
 
-/// `cargo lambda watch` asks cargo about the workspace first, which may wait for a build.
+/// How long `cargo lambda watch` may take to listen: it asks cargo about the workspace first, which may wait for a
+/// build.
 const LISTEN_LIMIT: Duration = Duration::from_secs(30);
 const INVOKE_LIMIT: Duration = Duration::from_secs(60);
-/// The report is written before the answer; the pipe may take a moment.
+/// How long to wait for the report after the answer: it was written before, but the pipe may take a moment.
 const REPORT_LIMIT: Duration = Duration::from_secs(5);
-/// A free port may be taken before it is used: so often another one is tried.
+/// How many ports are tried: a free one may be taken before `cargo lambda watch` binds it.
 const PORTS: usize = 5;
-/// Where a port was taken, `cargo lambda watch` ends within this time.
+/// If its port is taken, `cargo lambda watch` exits within this time.
 const BIND_GRACE: Duration = Duration::from_millis(150);
 const POLL: Duration = Duration::from_millis(20);
-/// Lines of a program's output that are shown when it fails.
+/// How many of a program's last lines are shown if it fails.
 const TAIL: usize = 12;
 
 #[derive(Default)]
 pub(crate) struct Processes {
     invoker: Option<Invoker>,
     running: Vec<Process>,
-    /// Lines of the function that have been searched for a report.
+    /// How many of the function's lines have been searched for a report.
     read: usize,
 }
 
@@ -55,7 +56,7 @@ pub(crate) enum Data<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     Answered,
-    /// With the function's error type.
+    /// The function failed, with this error type.
     Failed(String),
 }
 
@@ -76,7 +77,7 @@ impl fmt::Display for Ended {
 }
 
 impl Ended {
-    /// Checks it against the report: only a run that left nothing undone may answer.
+    /// Returns a sentence if it contradicts the report: a run may only succeed if it left nothing undone.
     pub(crate) fn disagreement(&self, report: &Report) -> Option<String> {
         let is_clean = matches!(report.outcome.as_str(), "complete" | "stale");
         (is_clean != (*self == Self::Answered))
@@ -116,7 +117,7 @@ impl Processes {
             command.arg("--only-lambda-apis");
             let watch = Process::start("cargo lambda watch", command)
                 .map_err(|problem| format!("{problem}; where is it? Say so with --cargo-lambda"))?;
-            // Among the running before any waiting, so that `end` finds it.
+            // Added before anything is awaited, so that `end` finds it.
             self.running.push(watch);
             let Some(watch) = self.running.last_mut() else { unreachable!("it was just pushed") };
             match watch.listens(port).await {
@@ -153,7 +154,7 @@ impl Processes {
             true => Ended::Answered,
             false => {
                 let lines = invoke.lines();
-                // `Error: Incomplete`; where it did not reach the function, a sentence follows instead.
+                // Like `Error: Incomplete`; if it did not reach the function, a sentence follows instead of a word.
                 let error_type = lines.iter().find_map(|line| line.trim_end().strip_prefix("Error: "));
                 match error_type.filter(|word| word.bytes().all(|b| b.is_ascii_alphanumeric())) {
                     Some(word) => Ended::Failed(word.to_owned()),
@@ -184,7 +185,7 @@ impl Processes {
         }
     }
 
-    /// Ends everything that still runs.
+    /// Ends all processes that are still running.
     pub(crate) async fn end(&mut self) {
         while let Some(mut process) = self.running.pop() {
             process.end().await;
@@ -207,7 +208,7 @@ impl Process {
     async fn finish(&mut self) -> Result<ExitStatus, String> {
         let status = self.child.wait().await.map_err(|error| format!("{}: {error}", self.name))?;
         for reader in self.readers.drain(..) {
-            // It only fails by a panic, and then the lines are missing where they are looked for.
+            // A reader can only fail by a panic, and then its missing lines are noticed elsewhere.
             let _ = reader.await;
         }
         Ok(status)
@@ -219,7 +220,7 @@ impl Process {
             while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
                 sleep(POLL).await;
             }
-            // Somebody else may have answered.
+            // Another process may have answered: then this one exits soon.
             sleep(BIND_GRACE).await;
         };
         let accepted = tokio::select! {
@@ -254,10 +255,10 @@ impl Process {
     }
 }
 
-/// A command of cargo lambda, which passes as `cargo` if its first word is `lambda`.
+/// Builds a command of cargo lambda, whose executable expects `lambda` as its first argument, as cargo passes it.
 fn lambda(cargo_lambda: &OsStr, verb: &str, port: u16) -> Command {
     let mut command = Command::new(cargo_lambda);
-    // A proxy would not find our loopback.
+    // A proxy could not reach our loopback interface.
     command.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1").env("NO_COLOR", "1");
     command.args(["lambda", verb, "-A", "127.0.0.1", "-P"]).arg(port.to_string());
     command

@@ -1,4 +1,4 @@
-//! The function's report, as its log line tells it.
+//! The function's report, read from its log line.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ struct Entry {
 
 type Tell = fn(&Entry) -> Told;
 
-/// What a report tells of one instance.
+/// What a report says about one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     Changed { from: String, to: String },
@@ -66,7 +66,7 @@ impl Report {
         serde_json::from_str(line).ok()
     }
 
-    /// Everything told, by the instance's id.
+    /// Returns what it says about each instance, by id.
     pub(crate) fn told(&self) -> BTreeMap<String, Told> {
         let mut told = BTreeMap::new();
         for target in &self.targets {

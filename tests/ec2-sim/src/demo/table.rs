@@ -1,17 +1,17 @@
-//! Text in columns and lines. Knows nothing of EC2.
+//! Text in columns and lines. Knows nothing about EC2.
 
-/// Columns of all that the demo prints.
+/// The width of the demo's output, in characters.
 pub(crate) const WIDTH: usize = 100;
 const GAP: &str = "  ";
 
-/// One line of the table, and what is said beneath it.
+/// One row of the table, with a note below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row<const N: usize> {
-    /// Marked with `!`.
+    /// Whether it is marked with `!`.
     pub(crate) trouble: bool,
-    /// The last is wrapped.
+    /// The last one is wrapped.
     pub(crate) cells: [String; N],
-    /// Wrapped, from the second column on.
+    /// Wrapped, and indented to the second column.
     pub(crate) note: String,
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn lines<const N: usize>(headings: [&str; N], rows: &[Row<N>]) -> Vec
     lines
 }
 
-/// Joins names, those with running numbers as `web-1 … -12`.
+/// Joins names; more than two with consecutive numbers become `web-1 … -12`.
 pub(crate) fn fold(names: &[&str]) -> String {
     let mut runs: Vec<Vec<&str>> = Vec::new();
     for name in names {
@@ -54,7 +54,7 @@ pub(crate) fn fold(names: &[&str]) -> String {
     told.collect::<Vec<_>>().join(", ")
 }
 
-/// What a name is without its running number.
+/// Returns a name without its number.
 pub(crate) fn stem(name: &str) -> &str {
     split(name).0
 }
@@ -73,9 +73,9 @@ fn split(name: &str) -> (&str, &str) {
     }
 }
 
-/// Breaks a text between words.
+/// Breaks a text into lines between words.
 pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
-    // What stands in quotes is there to be copied, so it stays in one piece.
+    // Quoted text is meant to be copied, so it stays on one line.
     let mut words: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match words.last_mut() {

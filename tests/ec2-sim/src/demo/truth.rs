@@ -1,4 +1,4 @@
-//! What was told beside what is so: the report, and the states read back from the simulated EC2.
+//! Compares the function's report with the states read back from the simulated EC2.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use super::moment;
 use super::report::{Report, Told};
 use super::table::{Row, fold, stem};
 
-/// As much of an event as tells whom it concerns.
+/// The fields of an event that say which instances it concerns.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Event {
     action: Action,
@@ -26,7 +26,7 @@ enum Action {
     Start,
 }
 
-/// One machine around an invocation, and what the report told of it.
+/// One machine before and after an invocation, and what the report says about it.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) before: Machine,
@@ -38,13 +38,13 @@ impl Event {
     /// Reads an event file.
     ///
     /// # Errors
-    /// It is missing, or is no plain stop or start by tags.
+    /// It is missing, or is not a stop or start by tags.
     pub(crate) fn read(file: &Path) -> Result<Self, String> {
         let bytes = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
         serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", file.display()))
     }
 
-    /// Tells whether a machine carries the event's tags.
+    /// Whether a machine has the event's tags.
     pub(crate) fn selects(&self, machine: &Machine) -> bool {
         self.tags.iter().all(|(key, value)| machine.tags.get(key) == Some(value))
     }
@@ -56,7 +56,7 @@ impl Event {
         }
     }
 
-    /// Tells whether there was anything to do about a machine in this state.
+    /// Whether there was anything to do about a machine in this state.
     fn acts_on(&self, state: &str) -> bool {
         match self.action {
             Action::Stop => matches!(state, "pending" | "running"),
@@ -64,10 +64,10 @@ impl Event {
         }
     }
 
-    /// Tells whether a machine has got where the event wants it.
+    /// Whether this is the state that the event aims for.
     fn is_fulfilled_by(&self, state: &str) -> bool {
         match self.action {
-            // A stop is told as soon as EC2 said so.
+            // A stop is reported as soon as EC2 has accepted it.
             Action::Stop => matches!(state, "stopping" | "stopped"),
             Action::Start => state == "running",
         }
@@ -81,14 +81,14 @@ impl fmt::Display for Event {
     }
 }
 
-/// Puts states and words side by side; both lists of machines are in the order of their ids.
+/// Pairs each machine's states with what the report says; both lists of machines are in the order of their ids.
 pub(crate) fn pair(before: Vec<Machine>, now: Vec<Machine>, report: &Report) -> Vec<Seen> {
     let mut told = report.told();
     let both = before.into_iter().zip(now);
     both.map(|(before, now)| Seen { told: told.remove(&before.id), before, now }).collect()
 }
 
-/// Finds what the report told and is not so, and what is so and was not told.
+/// Returns where the report and the simulated EC2 disagree, a sentence each.
 pub(crate) fn disagreements(event: &Event, seen: &[Seen], report: &Report) -> Vec<String> {
     let mut found: Vec<String> = seen.iter().filter_map(|seen| seen.disagreement(event)).collect();
     let told = report.told().len();
@@ -116,9 +116,9 @@ impl Seen {
             Some(Told::Changed { from, to }) => {
                 from != before || !event.is_fulfilled_by(to) || !event.is_fulfilled_by(now)
             }
-            // A start that failed has renewed its mark.
+            // Tags may differ: a start that failed has renewed its mark.
             Some(Told::WouldChange | Told::Failed { .. }) => before != now,
-            // Not known to be done: either may be so.
+            // It isn't known whether it was done, so any state may be right.
             Some(Told::Unfinished { .. }) => false,
             None if event.selects(&self.before) && event.acts_on(before) => true,
             Some(Told::Skipped { .. }) | None => before != now || self.before.tags != self.now.tags,
@@ -130,7 +130,7 @@ impl Seen {
         is_wrong.then(|| format!("{} was {before}, is {now}, tags {:?}: {told}", self.now.name(), self.now.tags))
     }
 
-    /// Where it belongs in the table.
+    /// Returns its place in the table's order.
     fn rank(&self) -> u8 {
         match self.told {
             Some(Told::Changed { .. } | Told::WouldChange) => 0,
@@ -140,7 +140,7 @@ impl Seen {
         }
     }
 
-    /// Its line of the table: name, before, now, reason, plain words; the name is still missing.
+    /// Returns its row of the table: name, before, now, reason, plain words; the name is left blank.
     fn row(&self, event: &Event, now: DateTime<Utc>) -> Row<5> {
         let (mut trouble, mut note) = (false, String::new());
         let (reason, words) = match &self.told {
@@ -172,11 +172,11 @@ impl Seen {
     }
 }
 
-/// Explains a reason to somebody who reads it for the first time.
+/// Explains a reason to somebody who sees it for the first time.
 fn plain_words(reason: &str, message: Option<&str>, machine: &Machine) -> String {
     match (reason, message) {
         ("autoscaling_member", _) => "its group would replace it".into(),
-        // The message explains at length how to write it right.
+        // Shorter than the message, which also says how to correct the tag.
         ("exempt", Some(_)) => match machine.tags.get("curfew:exempt") {
             Some(value) => format!("{value:?} is not a time: spared to be safe"),
             None => "by the event's except_tags".into(),
@@ -192,7 +192,8 @@ fn plain_words(reason: &str, message: Option<&str>, machine: &Machine) -> String
     }
 }
 
-/// Makes the table's rows: alike machines with running numbers on one, those that the report does not name last.
+/// Builds the table's rows: machines with the same outcome and numbered names share one; those that the report doesn't
+/// name come last.
 pub(crate) fn rows(event: &Event, seen: &[Seen], now: DateTime<Utc>) -> Vec<Row<5>> {
     let mut groups: Vec<(Row<5>, Vec<&Seen>)> = Vec::new();
     let mut sorted: Vec<&Seen> = seen.iter().collect();

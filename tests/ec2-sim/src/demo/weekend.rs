@@ -1,4 +1,4 @@
-//! A long weekend of ticks, on the simulated EC2's clock: who was switched when, and why.
+//! A long weekend of ticks, by the simulated EC2's clock: which instances are switched when, and why.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,33 +16,33 @@ use super::report::{Report, Told};
 use super::table::{self, Row, fold};
 use super::{say, seconds};
 
-/// The hours that the event is given, and what each of them shows.
+/// The schedules that are added to the event: name, hours, and what they show.
 const HOURS: [(&str, &str, &str); 3] = [
     ("office", "Mo-Fr 08:00-19:00; PH off", "not on public holidays"),
     ("lab", "Mo-Fr 08:00-19:00; Sa 10:00-14:00; PH off", "on Saturdays, too"),
     ("support", "Mo-Fr 08:00-19:00", "whatever holiday it is"),
 ];
-/// A night shift's, which its instances carry themselves.
+/// The hours of a night shift, which its instances have in their own tags.
 const NIGHTS: &str = "Mo-Fr 22:00-06:00";
-/// New York's in summer, when the two holidays are.
+/// New York's time zone in summer, when both holidays are.
 const SUMMER_TIME: FixedOffset = FixedOffset::west_opt(4 * 60 * 60).expect("less than a day");
 /// From Friday noon to Monday noon.
 const HOURS_LONG: i64 = 3 * 24;
-/// What became of an instance, where it was not switched.
+/// What happened to an instance that was not switched.
 const LEFT_ALONE: &str = "left alone";
 const BAD_TAG: &str = "BAD TAG";
-/// A year, the longest that Curfew takes: the weekend is one of the last nine months.
+/// A year, which Curfew accepts (366 days at most); the weekend is at most nine months ago.
 const MAX_DELAY_MINUTES: u32 = 365 * 24 * 60;
 
 /// A weekend that ends in a public holiday of the USA.
 #[derive(Debug, PartialEq, Eq)]
 struct LongWeekend {
-    /// What they call the Monday.
+    /// The Monday's name.
     holiday: &'static str,
     friday_noon: DateTime<FixedOffset>,
 }
 
-/// A line of the table, but for the names of others to which the same happened.
+/// Something that happened to one instance; the same at the same time becomes one row of the table.
 struct Entry {
     at: DateTime<FixedOffset>,
     name: String,
@@ -56,15 +56,15 @@ struct Weekend<'a> {
     processes: &'a mut Processes,
     event: Value,
     entries: Vec<Entry>,
-    /// What was left alone, and why: each is told once.
+    /// The ids that were left alone, and why: each is shown once.
     told: BTreeSet<(String, String)>,
-    /// Ticks that changed nothing, and their calls to EC2.
+    /// How many ticks changed nothing, and how many calls to EC2 they made.
     quiet: (usize, usize),
 }
 
 impl LongWeekend {
-    /// Finds the last one that is over: a tick of the future would be taken for one of now, and one that is older than a
-    /// year is refused.
+    /// Finds the last one that is over: a tick in the future would count as one now, and one more than a year ago would
+    /// be stale.
     fn before(now: DateTime<Utc>) -> Option<Self> {
         let year = now.year();
         let days = [year, year - 1].into_iter().flat_map(|year| {
@@ -81,17 +81,17 @@ impl LongWeekend {
         weekends.filter(|it| it.monday(13) < now).max_by_key(|it| it.friday_noon)
     }
 
-    /// An hour of the holiday.
+    /// Returns this hour of the holiday.
     fn monday(&self, hour: i64) -> DateTime<FixedOffset> {
         self.friday_noon + TimeDelta::hours(60 + hour)
     }
 
-    /// An hour of Friday.
+    /// Returns this hour of Friday; it may be negative or above 24.
     fn friday(&self, hour: i64) -> DateTime<FixedOffset> {
         self.friday_noon + TimeDelta::hours(hour - 12)
     }
 
-    /// The instances, as the week has left them.
+    /// Builds the instances, as they are on Friday noon.
     fn machines(&self) -> Vec<Machine> {
         let tagged = |name: &str, hours: &str| {
             Machine::named(name).tag("curfew", "yes").tag("curfew:hours", hours).launched(self.friday(-24).to_utc())
@@ -117,7 +117,7 @@ impl LongWeekend {
     }
 }
 
-/// Shows it.
+/// Shows the weekend, one tick an hour.
 ///
 /// # Errors
 /// The function could not be invoked, or its reports and the simulated EC2 disagree.
@@ -176,12 +176,12 @@ pub(super) async fn show(file: &Path, sim: &Sim, processes: &mut Processes) -> R
 pub(super) async fn page(file: &Path, sim: &Sim, curfew: &Path, page: &Path) -> Result<(), String> {
     let long = LongWeekend::before(Utc::now()).ok_or("this machine's clock is in no year that has weekends")?;
     let told = |error: &dyn std::fmt::Display| format!("{}: {error}", curfew.display());
-    // As on Friday noon: afterwards nobody sees that what was exempt has run.
+    // As on Friday noon: afterwards nothing shows that the exempt instance was running.
     sim.load(Fleet { machines: long.machines(), faults: Vec::new(), settings: Settings::default() });
     let url = sim.url();
     let mut command = Command::new(curfew);
     command.args(["week", "-", "--from", &long.friday(0).format("%Y-%m-%d").to_string(), "--html"]).arg(page);
-    // Nobody's account.
+    // No AWS account of the user's.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
         command.env_remove(name);
     }
@@ -199,7 +199,7 @@ pub(super) async fn page(file: &Path, sim: &Sim, curfew: &Path, page: &Path) -> 
     say(&format!("\n  That week as a page to send around, by curfew week --html: {}", page.display()))
 }
 
-/// Reads the event that is shipped, and gives it what the weekend is to show.
+/// Reads the shipped event, and adds the hours, time zone and holidays that the weekend is to show.
 fn event(file: &Path) -> Result<Value, String> {
     let told = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
     let bytes = std::fs::read(file).map_err(|error| told(&error))?;
@@ -216,7 +216,7 @@ fn event(file: &Path) -> Result<Value, String> {
 }
 
 impl Weekend<'_> {
-    /// Lets it tick once, and notes who was switched.
+    /// Runs one tick, and notes what happened to the instances.
     async fn tick(&mut self, at: DateTime<FixedOffset>) -> Result<(), String> {
         self.sim.set_clock(at.to_utc());
         self.sim.forget_calls();
@@ -250,7 +250,7 @@ impl Weekend<'_> {
         Ok(())
     }
 
-    /// Switches an instance on as a person would, between two ticks.
+    /// Starts an instance as a person would, between two ticks.
     fn person_starts(&mut self, name: &str, at: DateTime<FixedOffset>) -> Result<(), String> {
         self.sim.set_clock(at.to_utc());
         if self.sim.state(name) != "stopped" {
@@ -264,7 +264,8 @@ impl Weekend<'_> {
         Ok(())
     }
 
-    /// Rehearses a tick as if the holiday were a working day: who would be started stays off because of it.
+    /// Rehearses a tick as if the holiday were a working day: what would be started then stays off because of the
+    /// holiday.
     async fn what_if_it_were_no_holiday(
         &mut self,
         at: DateTime<FixedOffset>,
@@ -308,10 +309,10 @@ fn disagree(at: DateTime<FixedOffset>, lie: &str, report: &Report) -> String {
     format!("THE REPORT AND THE SIMULATED EC2 DISAGREE, {when}:\n  {lie}\nThe report says: {}", report.message)
 }
 
-/// Tells what a tick did to an instance, and why; nothing, if the report told nothing and nothing was done.
+/// Returns what a tick did to an instance, and why; none if nothing was done and the report doesn't name it.
 ///
 /// # Errors
-/// What the report told is not what was done.
+/// The report disagrees with what was done.
 fn outcome(
     at: DateTime<FixedOffset>,
     before: &Machine,
@@ -334,7 +335,7 @@ fn is_on(machine: &Machine) -> bool {
     matches!(machine.state.as_str(), "pending" | "running")
 }
 
-/// Tells by an instance's tags why it is time to stop it.
+/// Returns, going by an instance's tags, why it was stopped.
 fn closing(machine: &Machine, at: DateTime<FixedOffset>) -> String {
     let hour = at.format("%Y-%m-%dT%H:%M").to_string();
     match (machine.tags.get("curfew:exempt"), hours_of(machine)) {
@@ -344,7 +345,7 @@ fn closing(machine: &Machine, at: DateTime<FixedOffset>) -> String {
     }
 }
 
-/// Tells by an instance's tags why it is time to start it.
+/// Returns, going by an instance's tags, why it was started.
 fn opening(machine: &Machine) -> String {
     match hours_of(machine) {
         (name, true) => format!("{name} opens"),
@@ -352,13 +353,13 @@ fn opening(machine: &Machine) -> String {
     }
 }
 
-/// What its tag with the hours says, and whether that is a name.
+/// Returns the value of its hours tag, and whether that is a schedule's name.
 fn hours_of(machine: &Machine) -> (&str, bool) {
     let text = machine.tags.get("curfew:hours").map_or("", String::as_str);
     (text, HOURS.iter().any(|(name, ..)| *name == text))
 }
 
-/// Says in plain words why the report left an instance alone.
+/// Explains in plain words why an instance was left alone.
 fn left(reason: &str, until: Option<&str>, message: Option<&str>, machine: &Machine) -> String {
     let local = |at: DateTime<Utc>| at.with_timezone(&SUMMER_TIME);
     let until = until.and_then(|until| DateTime::parse_from_rfc3339(until).ok());
@@ -373,7 +374,7 @@ fn left(reason: &str, until: Option<&str>, message: Option<&str>, machine: &Mach
     }
 }
 
-/// Makes the table's rows: to whom the same happened at the same time on one.
+/// Builds the table's rows; instances to which the same happened at the same time share one.
 fn rows(entries: &[Entry]) -> Vec<Row<4>> {
     let mut groups: Vec<(&Entry, Vec<&str>)> = Vec::new();
     for entry in entries {
@@ -412,7 +413,7 @@ mod tests {
             ("2026-09-07T12:30:00-04:00", "Memorial Day", "2026-05-22T12:00:00-04:00"),
             ("2026-09-07T13:30:00-04:00", "Labor Day", "2026-09-04T12:00:00-04:00"),
             ("2027-02-01T00:00:00-05:00", "Labor Day", "2026-09-04T12:00:00-04:00"),
-            // A Monday that is the fifth, and one that isn't.
+            // The last Monday of May is the fifth, or the fourth.
             ("2027-06-15T00:00:00-04:00", "Memorial Day", "2027-05-28T12:00:00-04:00"),
             ("2028-06-15T00:00:00-04:00", "Memorial Day", "2028-05-26T12:00:00-04:00"),
         ] {

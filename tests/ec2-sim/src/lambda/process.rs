@@ -1,5 +1,4 @@
-//! One process of a function, with a Runtime API that only it talks to: an answer can't be taken for that of another
-//! process.
+//! One process of a function, with its own Runtime API, so that its answers can't be mistaken for another process's.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -24,7 +23,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts the binary with this environment, the Runtime API's address, and nothing else of ours but `PATH`.
+    /// Starts the binary with this environment, the Runtime API's address, and of this process's own only `PATH`.
     pub(super) async fn spawn(binary: &Path, environment: &[(String, String)]) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -54,7 +53,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Leaves an event for when the process asks.
+    /// Queues an event until the process asks for it.
     pub(super) fn hand_over(&self, event: Event) {
         self.events.send(event).expect("the server holds the other end until this is dropped");
     }
@@ -67,7 +66,7 @@ impl Process {
             exited = self.child.wait() => exited,
             () = tokio::time::sleep_until(deadline) => return Happening::TimedOut,
         };
-        // What it said before it ended comes first; the end can be asked for again.
+        // What it sent before it exited comes first; `wait` returns the exit status again the next time.
         self.happenings
             .try_recv()
             .unwrap_or_else(|_| Happening::Exited(exited.map_or_else(|error| error.to_string(), |how| how.to_string())))
@@ -78,7 +77,7 @@ impl Process {
         let _ = self.child.kill().await;
     }
 
-    /// The lines written since the last time.
+    /// Returns the lines written since the last call.
     pub(super) fn new_lines(&mut self) -> Vec<String> {
         let mut text = Vec::new();
         self.log.read_to_end(&mut text).expect("the log is a plain file");
@@ -92,8 +91,8 @@ impl Drop for Process {
     }
 }
 
-/// Opens a file without a name, to read and to write. A pipe could still hold lines when the answer has come; what is
-/// written to a file before the answer can be read after it.
+/// Opens an unnamed file, for reading and for writing. Unlike a pipe, which may still hold lines when the answer
+/// arrives, a file shows everything that was written before.
 fn log_file(port: u16) -> io::Result<(File, File)> {
     let path = std::env::temp_dir().join(format!("ec2-sim-{}-{port}.log", std::process::id()));
     let write = File::options().append(true).create_new(true).open(&path)?;

@@ -15,11 +15,11 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::Outcome;
 
-/// Lambda's bound on an answer.
+/// Lambda's limit for an answer, in bytes (Lambda developer guide, "Lambda quotas").
 const ANSWER_LIMIT: usize = 6 * 1024 * 1024;
 const FUNCTION_ARN: &str = "arn:aws:lambda:us-east-1:123456789012:function:curfew";
 
-/// An event, and the time that the function will have for it.
+/// An event, and the time that the function has for it.
 pub(super) struct Event {
     pub(super) body: Vec<u8>,
     pub(super) timeout: Duration,
@@ -29,7 +29,7 @@ pub(super) struct Event {
 pub(super) enum Happening {
     /// The process asked for an event.
     Asked,
-    /// The process got one: its time runs.
+    /// The process got one, and its time starts.
     HandedOver,
     Ended(Outcome),
     Exited(String),
@@ -42,7 +42,7 @@ struct Desk {
     told: mpsc::UnboundedSender<Happening>,
 }
 
-/// Serves the events that wait, and tells what happens.
+/// Builds the API, which serves the waiting events and reports what happens.
 pub(super) fn runtime_api(waiting: mpsc::UnboundedReceiver<Event>, told: mpsc::UnboundedSender<Happening>) -> Router {
     let version = Router::new()
         .route("/invocation/next", get(next))

@@ -1,4 +1,4 @@
-//! What EC2 answers about snapshots, volumes and images.
+//! EC2's answers about snapshots, volumes and images.
 
 use super::Xml;
 use crate::storage::{Snapshot, Told};

@@ -8,7 +8,7 @@ use crate::sts::{Assumed, Caller};
 
 const XMLNS: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
-/// Writes what STS answers to AssumeRole.
+/// Writes STS's answer to AssumeRole.
 pub(super) fn assumed(request_id: &str, assumed: &Assumed) -> String {
     let Assumed { session, expires } = assumed;
     document("AssumeRoleResponse", Some(XMLNS), |xml| {
@@ -28,7 +28,7 @@ pub(super) fn assumed(request_id: &str, assumed: &Assumed) -> String {
     })
 }
 
-/// Writes what STS answers to GetCallerIdentity.
+/// Writes STS's answer to GetCallerIdentity.
 pub(super) fn caller(request_id: &str, caller: &Caller) -> String {
     document("GetCallerIdentityResponse", Some(XMLNS), |xml| {
         xml.node("GetCallerIdentityResult", |xml| {
@@ -39,7 +39,7 @@ pub(super) fn caller(request_id: &str, caller: &Caller) -> String {
     })
 }
 
-/// Writes STS's no.
+/// Writes the XML of STS's errors.
 pub(super) fn refusal(request_id: &str, refusal: &Refusal) -> String {
     let blame = if refusal.status < 500 { "Sender" } else { "Receiver" };
     document("ErrorResponse", Some(XMLNS), |xml| {
