@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The function as a competent person writes it with boto3, to measure Curfew against.
+"""The same function as a competent developer would write it with boto3, to measure Curfew against.
 
-The Lambda loop at the end is as small as it can be: awslambdaric, AWS's own, imports more and would only slow it down.
+The Lambda loop at the end is as small as possible: AWS's own, awslambdaric, imports more and would only slow it down.
 """
 
 import http.client
@@ -13,7 +13,7 @@ from botocore.config import Config
 
 BATCH = 50
 
-# Made once for each process, outside the handler, as AWS advises.
+# Created once per process, outside the handler, as AWS advises.
 ec2 = boto3.client("ec2", config=Config(retries={"mode": "standard"}))
 
 

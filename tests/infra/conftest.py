@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 def until(what: str, seconds: float, look):
-    """Looks again and again until it sees something, and gives it."""
+    """Calls `look` every second until it returns something, and returns that."""
     end = time.monotonic() + seconds
     while not (seen := look()):
         if time.monotonic() > end:
@@ -64,7 +64,7 @@ class Cloud:
             return it.connect_ex(("127.0.0.1", int(self.url.rpartition(":")[2]))) == 0
 
     def end(self) -> None:
-        # Its process and the functions that it runs: all of its own session.
+        # The process and the functions that it runs, all in a session of their own.
         os.killpg(self.process.pid, signal.SIGTERM)
         try:
             self.process.wait(20)
@@ -79,7 +79,7 @@ class Cloud:
         )
 
     def verb(self, verb: str, *arguments: str, region: str = "us-east-1", parameters: dict | None = None, **env: str):
-        """Runs `make` with a deploying verb, as a person does, but for the building."""
+        """Runs `make` with a deploying verb, as a person does, but without building."""
         path = self.folder / f"{env.get('STACK', 'curfew')}.yaml"
         path.write_text(yaml.safe_dump({"Architecture": os.uname().machine.replace("aarch64", "arm64")} | (parameters or {})))
         return subprocess.run(
@@ -106,7 +106,7 @@ class Cloud:
 
 
 def left(cloud: Cloud, region: str = "us-east-1") -> dict[str, list]:
-    """What somebody who looks through the account finds."""
+    """Returns what is left in the account after undeploying."""
     of = lambda service: cloud.client(service, region)  # noqa: E731
     buckets = [it["Name"] for it in of("s3").list_buckets()["Buckets"]]
     found = {
@@ -125,8 +125,8 @@ def left(cloud: Cloud, region: str = "us-east-1") -> dict[str, list]:
 
 
 def without_stack_sets(folder: Path, accounts: list[str]) -> Path:
-    """The project as MiniStack can deploy it, which knows no StackSets; as whoever gives the role to some units only has it, the
-    accounts stand in the event."""
+    """Returns a copy of the project that MiniStack, which knows no StackSets, can deploy: the accounts are in the event, as
+    they may be anyway."""
     for part in ("infra", "policy"):
         shutil.copytree(ROOT / part, folder / part)
     (folder / "tests").mkdir()
@@ -150,7 +150,7 @@ def cloud(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ec2_sim(tmp_path_factory):
-    """An EC2 that knows DryRun, with three instances of ours and one of somebody's, all running."""
+    """The URL of an EC2 that knows DryRun, with three instances of ours and one of somebody else's, all running."""
     fleet = tmp_path_factory.mktemp("fleet") / "fleet.json"
     machines = [{"name": "web", "count": 3, "tags": {"curfew": "yes"}}, {"name": "other", "count": 1}]
     fleet.write_text(json.dumps({"machines": machines}))
@@ -164,7 +164,7 @@ def ec2_sim(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory) -> Path:
-    """The template and the policies, filled in."""
+    """The folder with the templates and the policies, filled in."""
     folder = tmp_path_factory.mktemp("rendered")
     subprocess.run([sys.executable, ROOT / "infra/stack.py", "render", folder], check=True, cwd=ROOT)
     return folder

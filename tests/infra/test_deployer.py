@@ -1,7 +1,7 @@
-"""What the deploying verbs ask of AWS is what policy/deployer.json allows: each call that they made, replayed against it, and
-each that CloudFormation makes in the deployer's name, as its registry has them.
+"""policy/deployer.json allows what the deploying verbs call: each recorded call is evaluated against it, and each call that
+CloudFormation makes in the deployer's name, according to CloudFormation's registry.
 
-The verbs run against MiniStack, which lets everybody do everything; the record is botocore's, of `make` and of SAM alike.
+The verbs run against MiniStack, which allows everything; botocore records the calls, both those of `make` and those of SAM.
 """
 
 import json
@@ -30,7 +30,7 @@ def recorded(client, operation, parameters):
 
 BaseClient._make_api_call = recorded
 """
-# Where IAM's name for it is another than the operation's.
+# IAM's names for actions that differ from the operations' names.
 ACTIONS = {
     "lambda:Invoke": "lambda:InvokeFunction",
     "s3:HeadBucket": "s3:ListBucket",
@@ -43,7 +43,7 @@ ACTIONS = {
 
 
 def asked(service: str, operation: str, it: dict) -> list[tuple[str, str]]:
-    """The actions that IAM looks for, and on what. A service that isn't here is one more thing to allow: say how."""
+    """Returns the actions that IAM checks for a call, each with its resource. Add a case for each new service."""
     action = ACTIONS.get(f"{service}:{operation}", f"{service}:{operation}")
     region = f"us-east-1:{ACCOUNT}"
     match service:
@@ -52,7 +52,7 @@ def asked(service: str, operation: str, it: dict) -> list[tuple[str, str]]:
         case "cloudformation":
             stack = it["StackName"].partition("stack/")[2].partition("/")[0] or it["StackName"]
             on = [(action, f"arn:aws:cloudformation:{region}:stack/{stack}/0a1b2c3d")]
-            # The template that the stack has is translated anew, too.
+            # The transform is also used for the stack's current template.
             if operation in ("CreateChangeSet", "CreateStack", "UpdateStack") and stack != "aws-sam-cli-managed-default":
                 on.append((action, "arn:aws:cloudformation:us-east-1:aws:transform/Serverless-2016-10-31"))
             return on
@@ -68,7 +68,7 @@ def asked(service: str, operation: str, it: dict) -> list[tuple[str, str]]:
         case "rbin":
             return [(action, "*")]
         case "sts" if operation == "GetCallerIdentity":
-            # Nobody can be denied it.
+            # It needs no permission.
             return []
     raise AssertionError(f"{service}:{operation}: who allows it?")
 
@@ -94,7 +94,7 @@ def allows(rendered):
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """Each verb's calls, from the first deployment to the last bit removed."""
+    """Each verb's calls, from the first deployment until everything is removed."""
     folder = tmp_path_factory.mktemp("deployer")
     (folder / "sitecustomize.py").write_text(RECORDER)
     cloud = Cloud(folder)
@@ -144,7 +144,7 @@ def test_the_record_is_of_our_verbs_and_of_sam_alike(recorded):
     assert [it for it in looked_for if re.fullmatch("curfew-[0-9a-f]{8}-CompanionStack", it)], "SAM looks for one"
 
 
-# ---- What CloudFormation calls in the deployer's name -------------------------------------------------------------------
+# ---- CloudFormation's calls in the deployer's name -------------------------------------------------------------------
 
 ARNS = {
     "AWS::CloudWatch::Alarm": f"arn:aws:cloudwatch:us-east-1:{ACCOUNT}:alarm:curfew a run failed",
@@ -164,7 +164,7 @@ ARNS = {
     "AWS::SQS::QueuePolicy": f"arn:aws:sqs:us-east-1:{ACCOUNT}:curfew-DeadLetters-0a1b",
     "AWS::Scheduler::Schedule": f"arn:aws:scheduler:us-east-1:{ACCOUNT}:schedule/default/curfew-stop",
 }
-# What a handler asks for only because of a property that our template doesn't set.
+# Permissions that a handler needs only for a property that our template doesn't set.
 ONLY_FOR = {
     "codedeploy:*": "UpdatePolicy",
     "ec2:*": "VpcConfig",
@@ -201,14 +201,14 @@ ONLY_FOR = {
     "sns:PutDataProtectionPolicy": "DataProtectionPolicy",
     "sns:SetSubscriptionAttributes": "FilterPolicy",
 }
-# Of a role that sends to a topic's subscribers, or tells how it went; and a retention that is taken away again.
+# Needed for roles that our topic and subscriptions don't have, and to remove a retention, which never happens.
 NEVER = {("AWS::SNS::Topic", "iam:GetRole"), ("AWS::SNS::Subscription", "iam:GetRole"), ("AWS::Logs::LogGroup", "logs:DeleteRetentionPolicy")}
-# What SAM makes of a function.
+# What SAM turns a function into.
 MADE = {"AWS::Serverless::Function": ["AWS::Lambda::Function", "AWS::Lambda::EventInvokeConfig"]}
 
 
 def handlers() -> dict[str, set[str]]:
-    """What CloudFormation calls to make, see, change and remove a resource, by type."""
+    """Returns the actions with which CloudFormation creates, reads, updates and deletes resources, by type."""
     schemas = (json.loads(path.read_text()) for path in (Path(cfnlint.__file__).parent / "data/schemas/resources").glob("*.json"))
     return {
         it["typeName"]: {action for verb, one in it["handlers"].items() if verb != "list" for action in one["permissions"]}
@@ -241,7 +241,7 @@ def test_the_deployer_may_make_each_call_that_cloudformation_makes_in_its_name(r
     assert denied == set()
 
 
-# ---- What is the organization's ---------------------------------------------------------------------------------------
+# ---- What belongs to the organization ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_the_deployer_may_make_each_call_that_cloudformation_makes_in_its_name(r
         ("cloudwatch:DeleteAlarms", f"arn:aws:cloudwatch:us-east-1:{ACCOUNT}:alarm:curfew-organization a run failed"),
         ("cloudwatch:PutDashboard", f"arn:aws:cloudwatch::{ACCOUNT}:dashboard/curfew-organization-us-east-1"),
         ("states:UpdateStateMachine", f"arn:aws:states:us-east-1:{ACCOUNT}:stateMachine:curfew-organization"),
-        # SAM takes what lies there under the right name for its own upload.
+        # SAM uses whatever is there under the right name as if it had uploaded it.
         ("s3:PutObject", "arn:aws:s3:::aws-sam-cli-managed-default-samclisourcebucket-0a1b/curfew-organization/0a1b"),
     ],
     ids=str,
@@ -288,6 +288,6 @@ def test_whoever_deploys_one_accounts_curfew_owns_nothing_that_all_accounts_trus
 
 
 def test_but_sees_whether_the_organizations_runs(allows):
-    """What `make pause` didn't pause it must be able to tell."""
+    """`make pause` has to be able to say what it didn't pause."""
     assert allows("cloudformation:DescribeStacks", f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/curfew-organization/0a1b")
     assert allows("lambda:GetFunctionConcurrency", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew-organization")

@@ -1,10 +1,10 @@
-"""The organization's state machine, executed: whom it passes on, what it repeats, when it gives up.
+"""The organization's state machine, executed: which accounts it passes on, what it retries, when it gives up.
 
-By two interpreters. moto's, in this process, ends what takes too long; MiniStack's has the template deployed, and the
-schedule really starts it. Where they differ from AWS: moto's StackSets know neither targets nor pages, so their list is
-made here; it brings no engine for JSONata, so it gets MiniStack's; it runs no function without Docker, so the real one runs
-beside it, against ec2-sim, or where only its last word matters a scripted one. MiniStack's Step Functions can't list a
-StackSet's instances and knows no TimeoutSeconds, its CloudFormation knows no StackSet. Neither holds a payload to 256 KB.
+In two interpreters. moto's, in this process, honours TimeoutSeconds; in MiniStack the template is deployed, and the schedule
+really starts the state machine. Where they differ from AWS: moto's StackSets know neither targets nor pages, so the list is
+made here; it has no JSONata engine, so it gets MiniStack's; it runs no function without Docker, so the real one runs next to
+it, against ec2-sim, or a scripted one where only the outcome matters. MiniStack's Step Functions can't list a StackSet's
+instances and ignores TimeoutSeconds, its CloudFormation knows no StackSets. Neither limits payloads to 256 KB.
 """
 
 import io
@@ -39,7 +39,7 @@ from moto.stepfunctions.parser.asl.jsonata import jsonata as engine
 from moto.stepfunctions.parser.asl.utils.boto_client import boto_client_for
 from samcli.yamlhelper import yaml_parse
 
-# moto's own, in which everything here runs.
+# moto's default account, in which everything here runs.
 ACCOUNT = "123456789012"
 REQUEST = {"action": "stop", "name": "office", "tags": {"curfew": "yes"}}
 DUE = "2026-11-20T19:00:00Z"
@@ -53,7 +53,7 @@ def template(rendered, name: str = "organization") -> dict:
 
 
 def filled(text: dict, **parameters: str) -> str:
-    """What Fn::Sub makes of a text."""
+    """Returns what Fn::Sub makes of a text."""
     values = {"AWS::Partition": "aws", "AWS::AccountId": ACCOUNT, "AWS::StackName": "curfew-organization", "Curfew": "curfew"}
     values |= {"OrganizationId": "o-0a1b2c3d4e", "RolePath": "/"} | parameters
     text = text["Fn::Sub"] if isinstance(text["Fn::Sub"], str) else text["Fn::Sub"][0]
@@ -61,7 +61,7 @@ def filled(text: dict, **parameters: str) -> str:
 
 
 def machine(rendered, **parameters: str) -> dict:
-    """The state machine, with the template's defaults for what isn't said."""
+    """Returns the state machine, with the template's defaults for parameters that aren't given."""
     it = template(rendered)
     defaults = {key: str(one["Default"]) for key, one in it["Parameters"].items() if "Default" in one}
     text = it["Resources"]["StateMachine"]["Properties"]["DefinitionString"]
@@ -73,7 +73,7 @@ def definition(rendered) -> dict:
     return machine(rendered)
 
 
-# ---- By moto ----------------------------------------------------------------------------------------------------------
+# ---- In moto ----------------------------------------------------------------------------------------------------------
 
 
 CANARY, TEST, PROD = "ou-0a1b-2c3d4e5f", "ou-0a1b-6a7b8c9d", "ou-0a1b-0e1f2a3b"
@@ -81,14 +81,14 @@ MEMBERS = [f"{n:012}" for n in range(1, 121)]
 
 
 def instance(account: str, target: str = CANARY, status: str = "SUCCEEDED") -> dict:
-    """As ListStackInstances shows it."""
+    """Returns an instance as ListStackInstances shows it."""
     it = {"StackSetId": "curfew-member:0a1b", "Region": "us-east-1", "Account": account, "OrganizationalUnitId": target}
     return it | {"Status": "CURRENT", "StackInstanceStatus": {"DetailedStatus": status}}
 
 
 @pytest.fixture
 def organization(monkeypatch):
-    """The instances of the StackSet: two pages, unless a test has others."""
+    """The instances of the StackSet: two pages of them, unless a test replaces them."""
     listed = SimpleNamespace(instances=[instance(it) for it in MEMBERS], calls=[])
 
     def list_stack_instances(response):
@@ -112,7 +112,7 @@ def organization(monkeypatch):
         return {first(key[0]) + key[1:]: recased(value, first) for key, value in it.items()} if isinstance(it, dict) else it
 
     def client(service: str, **kwargs):
-        """Step Functions spells all that an SDK knows with a capital; moto passes Step Functions' own as it is."""
+        """Step Functions capitalizes all SDK field names, but moto passes those of Step Functions' own API as they are."""
         it = boto_client_for(service=service, **kwargs)
         if service != "stepfunctions":
             return it
@@ -127,7 +127,7 @@ def organization(monkeypatch):
 
 
 class Scripted:
-    """A function that ends once with each word, and with the last for ever; the look tells what is refused."""
+    """A function that ends once with each word, and from then on with the last; its look reports `refused`."""
 
     def __init__(self, *words: str, refused=()):
         self.words, self.refused, self.runs = words, refused, 0
@@ -145,7 +145,7 @@ class Scripted:
 
 
 class Real:
-    """The function as it is deployed, with Lambda's runtime API before it and ec2-sim behind it."""
+    """The real function, between a double of Lambda's Runtime API and ec2-sim."""
 
     def __init__(self, folder, endpoint: str):
         self.endpoint = endpoint
@@ -193,7 +193,7 @@ class Real:
         return self.answers.get(timeout=60)
 
     def fleet(self, accounts, denied=(), faults=()) -> None:
-        """A machine in each account; the roles of some nobody may assume."""
+        """Loads a machine for each account; the roles of the denied accounts may not be assumed."""
         machines = [{"name": it, "account": it, "tags": {"curfew": "yes"}} for it in accounts]
         fleet = {"machines": machines, "faults": list(faults), "settings": {"denied_accounts": list(denied)}}
         urlopen(Request(f"{self.endpoint}/_sim/fleet", json.dumps(fleet).encode(), method="PUT"))
@@ -217,7 +217,7 @@ def real(tmp_path, ec2_sim):
 
 @pytest.fixture
 def execute(organization, definition, monkeypatch):
-    """Executes the state machine as `deploy` has it; with another definition it becomes another one."""
+    """Executes the state machine; each definition gets a state machine of its own."""
     machines, names = {}, (f"run-{n}" for n in count())
 
     def execute(request: dict, *words: str, function=None, refused=(), machine: dict = definition, sleep=None):
@@ -293,7 +293,7 @@ def test_accounts_in_the_request_are_taken_as_they_are_and_none_is_listed(execut
     run = execute(REQUEST | {"accounts": given}, "complete")
     assert "ListInstances" not in run.visited
     assert run.events[0]["accounts"] == ([given] if given == "self" else given)
-    # Which the function refuses where it is for nobody.
+    # The function refuses a role if there are no other accounts.
     assert ("role" in run.events[0]) == ("role" in run.looks[0]) == ("111122223333" in given)
 
 
@@ -302,7 +302,7 @@ def test_accounts_in_the_request_are_taken_as_they_are_and_none_is_listed(execut
 
 @pytest.fixture
 def units(organization):
-    """Four of them with an account each, listed in another order than they are targets in; one's id begins like another's."""
+    """Four units with an account each, listed in another order than the targets; one's id is a prefix of another's."""
     targets = dict(zip((f"{CANARY}6", CANARY, TEST, PROD), MEMBERS))
     organization.instances = [instance(account, target) for target, account in reversed(targets.items())]
     return {"Targets": ",".join(targets)}
@@ -351,7 +351,7 @@ def test_what_is_unfinished_in_a_wave_is_repeated_before_the_next_begins(rendere
     assert [it["accounts"] for it in run.events[:3]] == [[MEMBERS[0]]] * 3 and len(run.events) == 4
 
 
-# ---- Whom it can't reach ------------------------------------------------------------------------------------------------
+# ---- Accounts that it can't reach ------------------------------------------------------------------------------------------------
 
 
 def refusal(account: str, region: str = "us-east-1", code: str = "AccessDenied", message: str = "not authorized to perform: sts:AssumeRole") -> dict:
@@ -377,7 +377,7 @@ def test_the_real_function_reaches_the_rest_and_it_rings_once_for_each_change(or
     for _ in range(2):
         same = night(two)
         assert (same.status, same.told["unreachable"]) == ("SUCCEEDED", {"count": 1, "accounts": [two], "changed": []})
-    # As many, but another.
+    # As many as before, but another account.
     other = night(one)
     assert (other.status, other.error) == ("FAILED", "Unreachable")
     assert other.told["unreachable"] == {"count": 1, "accounts": [one], "changed": [one, two]}
@@ -480,7 +480,7 @@ def test_one_that_has_left_the_organization_is_no_change(organization, execute):
     assert (run.status, run.told["unreachable"]) == ("SUCCEEDED", {"count": 0, "accounts": [], "changed": []})
 
 
-# ---- Again and again ----------------------------------------------------------------------------------------------------
+# ---- Retries ----------------------------------------------------------------------------------------------------
 
 
 def test_what_is_unfinished_is_repeated_with_the_same_event_until_it_is_done(execute):
@@ -517,7 +517,7 @@ def test_the_time_limit_ends_it(execute, definition):
 
 
 def test_it_is_the_time_limit_that_ends_it_and_not_the_number_of_retries(execute, definition):
-    """Even if each run ends at once."""
+    """The number of retries is large enough even if each run ends at once."""
     run = execute(REQUEST, "Unfinished")
     assert sum(run.waits) > definition["TimeoutSeconds"]
     assert max(run.waits) == 300
@@ -529,13 +529,13 @@ def test_no_retry_comes_too_late_for_its_event(rendered, definition, execute):
     schedules = [resources[it]["Properties"]["Target"]["RetryPolicy"] for it in ("StopSchedule", "StartSchedule")]
     [event] = execute(REQUEST | {"max_delay_minutes": 5}, "complete").events
     for schedule in schedules:
-        # A minute is Scheduler's precision.
+        # Scheduler's precision is a minute.
         latest = 60 + schedule["MaximumEventAgeInSeconds"] + definition["TimeoutSeconds"]
         assert latest < event["max_delay_minutes"] * 60
 
 
 def test_a_tick_goes_to_all_accounts_and_is_late_after_five_minutes_as_everywhere(execute, rendered):
-    """What Lambda refused is asked for again until then. That something is left, a tick only tells: it succeeds."""
+    """Until then, an invocation that Lambda refuses is retried. A tick that leaves something undone still succeeds."""
     tick = json.loads((ROOT / "infra/events/reconcile.json").read_text())
     run = execute(tick, "Lambda.TooManyRequestsException", "complete")
     assert (run.status, run.visited.count("ListInstances"), len(run.events)) == ("SUCCEEDED", 2, 2)
@@ -564,7 +564,7 @@ def test_every_schedule_carries_its_event_and_rehearses_until_it_is_armed(render
 
 
 def test_all_retries_are_judged_as_of_one_moment(execute):
-    """Else a retry would stop at 10 PM what somebody started at 9."""
+    """Otherwise a retry would stop at 10 PM what somebody started at 9."""
     given = execute(REQUEST | {"scheduled_time": DUE}, "complete")
     assert given.events[0]["scheduled_time"] == DUE
     for unfilled in ({}, {"scheduled_time": "<aws.scheduler.scheduled-time>"}):
@@ -591,7 +591,7 @@ def test_the_state_machine_may_call_what_it_calls_and_nothing_else_but_its_log(d
     assert {it for it in allowed if not it.startswith("logs:")} == {
         "lambda:InvokeFunction",
         "cloudformation:ListStackInstances",
-        # Asked of a delegated administrator who lists them (terraform-provider-aws #32536).
+        # A delegated administrator needs it to list StackSets (terraform-provider-aws #32536).
         "organizations:ListDelegatedAdministrators",
         "states:DescribeExecution",
         "states:ListExecutions",
@@ -682,7 +682,7 @@ def test_the_hub_s_role_may_start_encrypted_volumes_as_the_accounts_may(rendered
         ("444455556666", "organization/curfew-organization-ExecutionRole-0A1B2C3D4E5F", "o-0a1b2c3d4e", True),
         ("444455556666", "organization/curfew-organization-ExecutionRole-0A1B2C3D4E5F", "o-ffffffffff", False),
         ("444455556666", "organization/curfew-organization-ExecutionRole-FFFFFFFFFFFF", "o-0a1b2c3d4e", False),
-        # The function's of Curfew's stack for that account alone, which others deploy.
+        # The function's role in a stack of Curfew for that account alone, which others deploy.
         ("444455556666", "curfew-ExecutionRole-0A1B2C3D4E5F", "o-0a1b2c3d4e", False),
         ("444455556666", "curfew-organization-ExecutionRole-0A1B2C3D4E5F", "o-0a1b2c3d4e", False),
         ("444455556666", "admin", "o-0a1b2c3d4e", False),
@@ -701,13 +701,13 @@ def test_only_the_functions_own_role_from_its_own_organization_may_assume_a_memb
         service_context={"aws:principalarn": caller, "aws:principalorgid": organization},
     )
     trust = json.loads((rendered / "policy/member-role-trust.json").read_text())
-    # The account's root stands for all who are of it.
+    # The account's root stands for everybody in the account.
     assert evaluate_trust_policy(trust, f"arn:aws:iam::{account}:root", asked) == trusted
 
 
-# ---- By MiniStack, deployed ---------------------------------------------------------------------------------------------
+# ---- In MiniStack, deployed ---------------------------------------------------------------------------------------------
 
-# What is promoted in place of the function that was deployed: a bootstrap that writes down each event and ends with the next word.
+# What is promoted in the place of the deployed function: a bootstrap that logs each event and ends with the next word.
 SCRIPTED = """#!/usr/bin/env python3
 import json, os
 from urllib.request import Request, urlopen
@@ -737,7 +737,7 @@ def scripted() -> bytes:
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory):
-    """By `make`, without another stack. It stops at the next minute but one."""
+    """The organization's stack, deployed by `make` without any other. Its stop is due in about two minutes."""
     cloud = Cloud(tmp_path_factory.mktemp("organization"), SFN_WAIT_SCALE="0.02")
     try:
         cloud.root = without_stack_sets(tmp_path_factory.mktemp("project"), ["self", "444455556666"])
@@ -800,7 +800,7 @@ def test_deployed_its_schedule_starts_it_and_it_repeats_the_function_until_it_is
     assert events[0] == events[1] == events[2]
     shipped = json.loads((ROOT / "infra/events/stop-7pm.json").read_text())
     given = {"accounts": ["self", "444455556666"], "role": "organization/curfew-member", "max_delay_minutes": 240, "timezone": "UTC"}
-    # A rehearsal, as nobody has said LIVE. MiniStack fills in no scheduled time: the execution's start it is.
+    # A rehearsal, since LIVE wasn't given. MiniStack fills in no scheduled time, so it is the execution's start.
     assert events[0] == shipped | given | {"dry_run": True, "scheduled_time": events[0]["scheduled_time"]}
     assert datetime.fromisoformat(events[0]["scheduled_time"]) == execution["startDate"]
 

@@ -1,4 +1,4 @@
-"""What is installed without a compiler: complete, unaltered, the same every time, and deployed by CloudFormation alone."""
+"""The package for installing without a compiler: complete, unaltered, reproducible, and deployed by CloudFormation alone."""
 
 import base64
 import hashlib
@@ -15,13 +15,13 @@ import yaml
 from conftest import BIN, ROOT, TARGET, until
 from test_schedules import PATIENCE, ahead, at, run_instances, states
 
-# Of the stacks made here, and of nobody else's.
+# Regions that only the stacks of this file use.
 REGION, REGION_WITHOUT_RUST = "ap-southeast-1", "ap-southeast-2"
 
 
 @pytest.fixture(scope="module")
 def package() -> Path:
-    """The package of the function that is built already."""
+    """A package with the function as it is already built."""
     packaged = subprocess.run(["make", "--silent", "--old-file=build", "package"], cwd=ROOT, capture_output=True, text=True)
     assert packaged.returncode == 0, packaged.stderr
     return Path(packaged.stdout.splitlines()[-1])
@@ -84,7 +84,7 @@ def test_built_elsewhere_and_at_another_time_it_is_the_same(package, tmp_path):
 
 def test_it_names_neither_the_machine_nor_its_folders(package):
     for path in package.iterdir():
-        # A build without the Makefile's flags names folders in the function; whether this one does is not the package's doing.
+        # A function built without the Makefile's flags may contain folder names, which is not the package's fault.
         if path.suffix != ".zip":
             text = path.read_text()
             assert not any(folder in text for folder in (str(ROOT), str(TARGET), str(Path.home()) + "/")), path.name
@@ -109,7 +109,7 @@ def crates_of(package: Path) -> set[tuple[str, str]]:
 
 
 def test_the_bill_of_materials_is_valid_cyclonedx(package):
-    # The validator is checkov's, in its own environment.
+    # The validator is installed in checkov's environment.
     validate = (
         "import sys; from cyclonedx.schema import SchemaVersion; from cyclonedx.validation.json import JsonStrictValidator;"
         "sys.exit(str(JsonStrictValidator(SchemaVersion.V1_5).validate_str(sys.stdin.read()) or '') or None)"
@@ -163,7 +163,7 @@ def test_all_else_of_it_is_what_make_deploy_deploys(package, rendered):
     assert set(plain["Resources"]) == {*sam["Resources"], "FunctionEventInvokeConfig"}
     assert set(plain["Parameters"]) == {*sam["Parameters"], "CodeBucket", "CodeKey"}
     assert plain["Outputs"] == sam["Outputs"]
-    # Events follow the parameter of the tag, and alarms that of the schedule.
+    # Events depend on the tag's parameter, and alarms on the schedule's.
     other = {name for name in sam["Resources"] if plain["Resources"][name] != sam["Resources"][name]}
     schedules = {f"{action}{by}" for action in ("Stop", "Start", "Reconcile", "Snapshots", "Warn") for by in ("Schedule", "Rule")}
     assert other == {"Function", "SnapshotsFunction", "NoStop", "NoStart"} | schedules
@@ -181,7 +181,7 @@ def test_an_alarm_bears_a_weekend_where_the_schedule_is_not_the_packaged_one(pac
 
 @pytest.fixture(scope="module")
 def installed(cloud, package):
-    """A stack as the page says: the zip in a bucket, and the template given to CloudFormation."""
+    """A stack installed as the package's page says: the zip in a bucket, and the template given to CloudFormation."""
     s3, formation, ec2 = (cloud.client(it, REGION) for it in ("s3", "cloudformation", "ec2"))
     s3.create_bucket(Bucket="somebodys", CreateBucketConfiguration={"LocationConstraint": REGION})
     for path in (zip_in(package), package / "curfew.yaml"):
@@ -190,7 +190,7 @@ def installed(cloud, package):
     given = {"CodeBucket": "somebodys", "Live": "yes", "StopAt": at(ahead(45)), "StartAt": "off", "ManagedTag": "team=blue"}
     formation.create_stack(
         StackName="curfew-plain",
-        # As `aws cloudformation deploy --s3-bucket` does with what is longer than a call may carry.
+        # As `aws cloudformation deploy --s3-bucket` does with a template too large for a call.
         TemplateURL=f"https://s3.{REGION}.amazonaws.com/somebodys/curfew.yaml",
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
         Capabilities=["CAPABILITY_IAM"],
@@ -221,7 +221,7 @@ def test_cloudformation_alone_deploys_it_and_its_schedule_stops_what_the_paramet
 
 
 def test_make_deploys_a_package_without_rust(cloud, package, tmp_path):
-    # Whoever called one of them would fail.
+    # Any call of one of these tools fails.
     for tool in ("cargo", "rustc", "rustup"):
         (tmp_path / tool).write_text(f'#!/bin/sh\necho "{tool} was called" >&2\nexit 1\n')
         (tmp_path / tool).chmod(0o755)
@@ -243,7 +243,7 @@ def test_make_deploys_a_package_without_rust(cloud, package, tmp_path):
 
 
 def refused(folder: Path, tmp_path: Path, **parameters: str) -> str:
-    """What `make deploy` says before it asks AWS for anything: there are no credentials, and no such region."""
+    """Returns what `make deploy` says before it calls AWS, which it couldn't: there is no such region, and no endpoint."""
     path = tmp_path / "given.yaml"
     path.write_text(yaml.safe_dump({"Architecture": folder.name.rpartition("-")[2]} | parameters))
     env = {"PACKAGE": str(folder), "PARAMETERS": str(path), "AWS_DEFAULT_REGION": "nowhere-1", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}

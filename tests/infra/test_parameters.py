@@ -1,4 +1,4 @@
-"""Parameters that can't be right are refused before anything is created, by name; twice: by us and by the template."""
+"""Parameters that can't be right are refused by name before anything is created, both by us and by the template."""
 
 import json
 import os
@@ -85,8 +85,8 @@ WRONG = [
     ("Paused", {"Paused": "yes"}),
     ("StoppAt", {"StoppAt": "off"}),
 ]
-# What the template can't know: all zones of the world, cron's finer rules, this project's events, and who says that it is
-# armed. (A typo AWS refuses, MiniStack doesn't.)
+# What the template can't know: all time zones, cron's finer rules, this project's events, and how it is armed. (Unlike AWS,
+# MiniStack doesn't refuse unknown parameters.)
 OURS_ALONE = [
     {"Timezone": "Mars/Base"},
     {"ManagedTag": "team=platform"},
@@ -100,7 +100,7 @@ OURS_ALONE = [
     {"Ec2Limits": '{"StartInstances": {"instances": {"size": 2000, "refill": 10}}}'},
     {"Ec2Limits": '{"RunInstances": {"calls": {"size": 5, "refill": 2}, "instances": {"size": 5, "refill": 2}}}'},
     {"Ec2Limits": '{"StartInstances": {"calls": {"size": 5, "refill": 0}, "instances": {"size": 5, "refill": 2}}}'},
-    # The organization's template's.
+    # Those of the organization's template.
     {"OrganizationId": "0a1b2c3d4e"},
     {"Targets": "all"},
     {"MostUnreachable": "-1"},
@@ -138,7 +138,7 @@ def test_a_parameter_that_cannot_be_right_is_refused_by_name(tmp_path, name, par
 
 @pytest.mark.parametrize(("name", "parameters"), [it for it in WRONG if it[1] not in OURS_ALONE], ids=str)
 def test_the_template_refuses_it_too(cloud, rendered, name, parameters):
-    """For who deploys it without `make`. (The zip must be in S3 for that; CloudFormation looks at parameters first.)"""
+    """For people who deploy it without `make`. (The zip needs an S3 address, but CloudFormation checks parameters first.)"""
     template = (rendered / "curfew.yaml").read_text().replace("lambda/ec2-curfew/bootstrap.zip", "s3://bucket/bootstrap.zip")
     cloudformation = cloud.client("cloudformation")
     with pytest.raises(cloudformation.exceptions.ClientError) as refused:
@@ -157,7 +157,7 @@ LONGEST = "c" * 36
 
 
 def test_a_stack_name_so_long_that_its_roles_would_be_called_otherwise_is_refused(tmp_path, rendered):
-    """A role's name holds 64, of which CloudFormation takes two dashes and up to 13 characters; what is longer it shortens."""
+    """A role's name has at most 64 characters, of which CloudFormation uses up to 15; it cuts what is longer."""
     roles = [name for name, it in resources(rendered).items() if it["Type"] == "AWS::IAM::Role"]
     assert max(len(f"{LONGEST}-{role}-") for role in roles) + 13 <= 64
     assert render(tmp_path, "", STACK=LONGEST).returncode == 0
@@ -223,7 +223,7 @@ def shipped(event: str) -> dict:
 
 def template(rendered, name: str = "curfew.yaml") -> dict:
     class Loader(yaml.SafeLoader):
-        """CloudFormation's short forms, as lists and texts."""
+        """Reads CloudFormation's short forms, like !Sub, as lists and texts."""
 
     def plain(loader, _, node):
         if isinstance(node, yaml.ScalarNode):
@@ -248,7 +248,7 @@ def test_the_shipped_schedules_are_missed_after_a_day_and_after_a_weekend(render
 
 @pytest.mark.parametrize(("cron", "hours"), [("cron(0 19 ? * * *)", 26), ("cron(0 19 ? * MON-FRI *)", 74)])
 def test_an_organizations_schedules_are_missed_as_soon_each_by_what_scheduler_counts_of_it_alone(tmp_path, cron, hours):
-    """What the function tells is of one name for two stacks."""
+    """The function's own metrics have the same name for two stacks, so they can't be used."""
     assert render(tmp_path, yaml.safe_dump({"StopAt": cron, "StartAt": cron})).returncode == 0
     them = resources(tmp_path, "organization.yaml")
     for name in ("Stop", "Start"):
@@ -268,7 +268,7 @@ def every_alarm(request, rendered) -> list[dict]:
 
 
 def test_no_alarm_looks_back_farther_than_cloudwatch_does(every_alarm):
-    """PutMetricAlarm, "EvaluationPeriods": seven days, where a period is an hour or longer; a day, where it is shorter."""
+    """PutMetricAlarm, "EvaluationPeriods": seven days if a period is an hour or longer, otherwise a day."""
     for it in every_alarm:
         assert it["Period"] * it["EvaluationPeriods"] <= 86400 * (7 if it["Period"] >= 3600 else 1), it["AlarmName"]
 
@@ -311,7 +311,7 @@ def test_every_schedule_can_be_paused_and_then_is_missed_by_nobody(rendered, nam
     them = resources(rendered, name)
     schedules = [it["Properties"] for it in them.values() if it["Type"] in ("AWS::Scheduler::Schedule", "AWS::Events::Rule")]
     states = {tuple(it["State"]) for it in schedules}
-    # A warning is for what runs and is armed.
+    # Warnings are sent only if the stop runs and is armed.
     assert states - {("WarnRuns", "ENABLED", "DISABLED")} == {("Runs", "ENABLED", "DISABLED")}
     assert template(rendered, name)["Conditions"].get("WarnRuns", ["Armed", "Runs"]) == ["Armed", "Runs"]
     missing = {it["Condition"] for it in them.values() if it["Properties"].get("TreatMissingData") == "breaching"}
@@ -334,7 +334,7 @@ def test_what_a_stack_says_of_itself_is_of_its_own_schedules_and_by_its_own_name
     assert (condition, runs, armed) == ("Scheduled", "Runs", "Armed")
 
 
-# The bus that Events names, with the short forms as lists.
+# The bus that the parameter Events names, with the short forms as lists.
 BUS = ["OnDefaultBus", "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/default", "Events"]
 
 
@@ -354,7 +354,7 @@ def test_a_bus_hears_of_every_run_and_the_queue_that_raises_the_alarm_still_gets
 
 
 def test_sam_makes_of_it_what_lambda_is_to_have(rendered, monkeypatch):
-    """SAM reads the queue's two properties, and would write an EventInvokeConfig of its own beside ours."""
+    """SAM reads both of the queue's properties, and could write an EventInvokeConfig of its own next to ours."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     text = (rendered / "curfew.yaml").read_text().replace("lambda/ec2-curfew/bootstrap.zip", "s3://bucket/bootstrap.zip")
     made = Translator({}, Parser()).translate(yaml_parse(text), {})["Resources"]
@@ -373,7 +373,7 @@ def test_a_warning_is_a_stop_that_can_only_be_rehearsed_under_a_name_of_its_own(
     for text in (them["WarnSchedule"]["Properties"]["Target"]["Input"], rule["InputTransformer"]["InputTemplate"]):
         assert json.loads(text.replace(":<time>", ':"<aws.scheduler.scheduled-time>"')) == meant
     assert rule["InputTransformer"]["InputTemplate"].count("<time>") == 1
-    # Not one of those whose runs an alarm misses or finds late.
+    # Not a name whose runs an alarm expects, or finds late.
     names = {it["Value"] for alarm in them.values() for it in alarm["Properties"].get("Dimensions", []) if it["Name"] == "name"}
     assert names == {stop["name"], shipped("snapshots.json")["name"]}
     for it in (them["WarnSchedule"]["Properties"]["Target"], rule):
@@ -406,7 +406,7 @@ def test_log_queue_and_topic_have_the_key_that_is_asked_for_and_logs_are_kept_as
     key = ["HasDataKey", "DataKeyArn", "AWS::NoValue"]
     assert (them["Log"]["Properties"]["KmsKeyId"], them["Alarms"]["Properties"]["KmsMasterKeyId"]) == (key, key)
     queue = them["DeadLetters"]["Properties"]
-    # SQS takes one kind of encryption, not both.
+    # SQS accepts only one kind of encryption.
     assert (queue["KmsMasterKeyId"], queue["SqsManagedSseEnabled"]) == (key, ["HasDataKey", False, True])
     assert them["Log"]["Properties"]["RetentionInDays"] == "LogDays"
     organization = resources(rendered, "organization.yaml")
@@ -438,7 +438,8 @@ def test_the_organizations_stack_is_offered_what_curfews_own_stack_has(tmp_path)
 
 
 def test_a_tick_is_repeated_by_nobody_and_leaves_no_dead_letter(rendered):
-    """Neither by the schedule, if the function can't be called, nor by Lambda, if it fails: the next tick does it."""
+    """It is retried neither by the schedule, if the function can't be called, nor by Lambda, if it fails: the next tick is
+    the retry."""
     them = resources(rendered)
     [rule] = them["ReconcileRule"]["Properties"]["Targets"]
     for target in (them["ReconcileSchedule"]["Properties"]["Target"], rule):
@@ -456,7 +457,7 @@ def test_a_tick_is_repeated_by_nobody_and_leaves_no_dead_letter(rendered):
 
 @pytest.mark.parametrize("name", ["curfew.yaml", "organization.yaml"])
 def test_no_change_of_clocks_takes_an_hour_of_ticks(tmp_path, name):
-    """Scheduler runs once what local time shows twice. The hours themselves are in the request's zone."""
+    """Scheduler runs only once what local time has twice, so ticks are in UTC. The hours are in the request's zone anyway."""
     assert render(tmp_path, "Timezone: Europe/Berlin").returncode == 0
     schedule = resources(tmp_path, name)["ReconcileSchedule"]["Properties"]
     assert (schedule["ScheduleExpression"], schedule["ScheduleExpressionTimezone"]) == ("ReconcileAt", "UTC")
@@ -483,7 +484,7 @@ def test_the_function_for_snapshots_is_the_same_code_with_a_role_that_the_other_
     assert (ours["Role"], theirs["Role"]) == ("SnapshotsRole.Arn", "ExecutionRole.Arn")
     policies = {name: it["Properties"]["Roles"] for name, it in them.items() if it["Type"] == "AWS::IAM::Policy"}
     assert [name for name, roles in policies.items() if "SnapshotsRole" in roles] == ["SnapshotsPolicy"]
-    # Whoever sends to an encrypted queue encrypts.
+    # Sending to an encrypted queue requires the key.
     assert ["Snapshots", "SnapshotsRole", "AWS::NoValue"] in policies["DataKeyPolicy"]
     text = them["SnapshotsPolicy"]["Properties"]["PolicyDocument"][0]
     assert json.loads(text) == json.loads((ROOT / "policy/snapshots-role.json").read_text())
@@ -494,7 +495,7 @@ def test_the_function_for_snapshots_is_the_same_code_with_a_role_that_the_other_
         assert target["DeadLetterConfig"] == {"Arn": "DeadLetters.Arn"}
     assert them["SnapshotsRuleMayInvoke"]["Properties"]["FunctionName"] == "SnapshotsFunction"
 
-    # Who hears of its runs is who hears of the other's.
+    # Its runs are reported to the same destinations as the other function's.
     def heard(name: str, config: str) -> dict:
         config = them[config]["Properties"]
         assert (config.pop("FunctionName"), config["Qualifier"]) == (name, "$LATEST")
@@ -522,7 +523,7 @@ def test_a_run_for_snapshots_that_is_late_dropped_or_missing_is_heard(tmp_path, 
 
 @pytest.fixture
 def recycle_bin():
-    """A Recycle Bin with these pages of rules, on this machine."""
+    """A double of the Recycle Bin that answers with these pages of rules."""
     pages: list[dict] = []
 
     class Bin(BaseHTTPRequestHandler):
@@ -591,7 +592,7 @@ def test_every_schedule_carries_its_event_and_a_time(rendered):
     }
     files = {"Stop": "stop-7pm.json", "Start": "start-8am.json", "Reconcile": "reconcile.json", "Snapshots": "snapshots.json"}
     for it in (carried, ruled):
-        # Which has a test of its own.
+        # The warning has its own test.
         it.pop("WarnSchedule", it.pop("WarnRule", None))
     assert set(carried) == {f"{it}Schedule" for it in files} and set(ruled) == {f"{it}Rule" for it in files}
     for name, (text, filled) in (carried | ruled).items():
@@ -605,7 +606,7 @@ def test_every_schedule_carries_its_event_and_a_time(rendered):
 
 @pytest.fixture
 def rendering(tmp_path):
-    """Renders a copy of the project in which events are others."""
+    """Renders a copy of the project with other events."""
     for part in ("infra", "policy"):
         shutil.copytree(ROOT / part, tmp_path / part)
 
@@ -638,7 +639,7 @@ def test_the_managed_tag_must_be_what_all_three_select(rendering):
 
 
 def test_events_that_name_different_tags_for_hours_are_not_deployed(rendering):
-    """A plain stop would switch what has hours by the other tag. Who names none means the default."""
+    """Otherwise a plain stop would switch instances with hours in the other tag. Events that name none mean the default."""
     other = {"hours_tag": "Schedule"}
     ended = rendering({"reconcile.json": shipped("reconcile.json") | other})
     assert ended.stderr == (
@@ -652,12 +653,12 @@ def test_events_that_name_different_tags_for_hours_are_not_deployed(rendering):
 
 
 def sized(size: int, by_rule: bool) -> dict:
-    """The event of ticks, with hours until it is so large where it goes: characters in a rule, bytes in a schedule."""
+    """Returns the event of ticks, enlarged by a schedule's name to this size: in characters for a rule, else in bytes."""
     event = shipped("reconcile.json")
     carried = {"timezone": "UTC"} | event | {"dry_run": False}
     text = json.dumps(carried, separators=(",", ":"))
     now = len(text.replace('"<aws.scheduler.scheduled-time>"', "<time>")) if by_rule else len(text)
-    # Six more: quotes, colon and comma.
+    # The name's entry has six more characters: quotes, colon and comma.
     name = ("é" * (size - now - 6)) if by_rule else "h" * (size - now - 6)
     return event | {"hours": event["hours"] | {name: ""}}
 
@@ -666,7 +667,7 @@ RULE = "ReconcileAt: cron(0/5 * * * ? *)\nScheduleWith: rule\n"
 
 
 def test_an_event_too_large_for_a_rule_is_not_deployed(rendering):
-    """It is characters that count: é is two bytes."""
+    """Characters count, not bytes: é is two bytes."""
     assert rendering({"reconcile.json": sized(8192, by_rule=True)}, RULE).returncode == 0
     large = sized(8193, by_rule=True)
     ended = rendering({"reconcile.json": large}, RULE)
@@ -675,7 +676,7 @@ def test_an_event_too_large_for_a_rule_is_not_deployed(rendering):
         "error: infra/events/reconcile.json: 8,193 characters, but a rule's input holds only 8,192; "
         "write 'ScheduleWith: scheduler', whose input holds 262,144 bytes, or fewer hours\n"
     )
-    # With the rest as it is: that schedule is off, or is another's.
+    # Not if that schedule is off, or goes to Scheduler.
     assert rendering({"reconcile.json": large}, "ScheduleWith: rule\n").returncode == 0
     assert rendering({"reconcile.json": large}, "ReconcileAt: cron(0/5 * * * ? *)\n").returncode == 0
 
@@ -687,7 +688,7 @@ def test_an_event_too_large_for_a_schedule_is_not_deployed(rendering):
 
 
 def test_the_dashboard_asks_for_fields_that_the_log_lines_have():
-    """CloudWatch's own fields begin with @; what a query names by `as` is its own too."""
+    """CloudWatch's own fields begin with @; names given by `as` are the query's own."""
     told = "".join(path.read_text() for path in (ROOT / "tests/it/snapshots").glob("it__told__*.snap"))
     have = set(re.findall(r'^ *"(\w+)":', told, re.MULTILINE))
     # The keys of skipped_by.

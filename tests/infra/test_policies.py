@@ -1,6 +1,6 @@
 """Least privilege: what each role may do, and what it may not.
 
-The evaluator is the one inside MiniStack: its SimulateCustomPolicy takes no context entries, the function behind it does.
+The evaluator is MiniStack's, called as a function: its SimulateCustomPolicy takes no context entries.
 """
 
 import json
@@ -22,7 +22,8 @@ LICENSE = f"arn:aws:license-manager:eu-west-1:{ACCOUNT}:license-configuration:li
 LICENSE_OF_ANOTHER = LICENSE.replace(ACCOUNT, "444455556666")
 GROUP = f"arn:aws:resource-groups:eu-west-1:{ACCOUNT}:group/hosts"
 KEY = "arn:aws:kms:us-east-1:111122223333:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f"
-# As EC2 asks for it where an instance with encrypted volumes starts (KMS developer guide, "Amazon EC2 example two").
+# The context in which EC2 calls KMS to start an instance with encrypted volumes (KMS developer guide, "Amazon EC2 example
+# two").
 GRANT = {
     "kms:GrantIsForAWSResource": "true",
     "kms:ViaService": "ec2.us-east-1.amazonaws.com",
@@ -146,7 +147,7 @@ OTHERS = [
     ("organization-role", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:billing", {}, False),
     ("organization-role", "lambda:UpdateFunctionCode", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew", {}, False),
     ("organization-role", "cloudformation:ListStackInstances", STACK_SET.format(ACCOUNT, "curfew-member"), {}, True),
-    # A delegated administrator's StackSet is the management account's.
+    # A delegated administrator's StackSet belongs to the management account.
     ("organization-role", "cloudformation:ListStackInstances", STACK_SET.format("444455556666", "curfew-member"), {}, True),
     ("organization-role", "cloudformation:ListStackInstances", STACK_SET.format(ACCOUNT, "baseline"), {}, False),
     ("organization-role", "cloudformation:DeleteStackInstances", STACK_SET.format(ACCOUNT, "curfew-member"), {}, False),
@@ -264,7 +265,7 @@ SNAPSHOTS = [
             (verb, f"arn:aws:ec2:eu-west-1:{ACCOUNT}:volume/vol-0abc", OURS | DELETE_AFTER, False),
         ]
     ],
-    # What only the role that switches instances can do, and what none can.
+    # What only the role that switches instances may do, and what none may.
     *[(f"ec2:{verb}Instances", INSTANCE, OURS, False) for verb in ("Describe", "Start", "Stop", "Terminate")],
     ("ec2:DeleteVolume", f"arn:aws:ec2:eu-west-1:{ACCOUNT}:volume/vol-0abc", DUE, False),
     ("ec2:DeregisterImage", "arn:aws:ec2:eu-west-1::image/ami-0abc", DUE, False),
@@ -318,7 +319,7 @@ def policy(rendered, name: str):
     return parse_policy_document((rendered / "policy" / f"{name}.json").read_text())
 
 
-# ---- What an organization adds ----------------------------------------------------------------------------------------
+# ---- The organization's policies, and the key's ----------------------------------------------------------------------------------------
 
 
 CURFEW = f"arn:aws:iam::{ACCOUNT}:role/curfew-ExecutionRole-1"
@@ -329,7 +330,7 @@ STACKSETS = "arn:aws:iam::444455556666:role/stacksets-exec-0a1b2c"
 SOMEBODY = "arn:aws:iam::444455556666:role/admin"
 FUNCTION = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew"
 GUARDED = [
-    # who, action, resource, context, left to them
+    # who, action, resource, context, allowed
     *[
         row
         for action in ("lambda:UpdateFunctionCode", "lambda:UpdateFunctionConfiguration", "lambda:DeleteFunction", "lambda:AddPermission",
@@ -386,7 +387,7 @@ GUARDED = [
             (SOMEBODY, action, f"arn:aws:ec2:eu-west-1:{ACCOUNT}:volume/vol-0abc", {"aws:TagKeys": ["curfew"]}, True),
         ]
     ],
-    # Without a key it deletes all of them.
+    # Without a key, it would delete all tags.
     (SOMEBODY, "ec2:DeleteTags", INSTANCE, {}, False),
     (TAGGER, "ec2:DeleteTags", INSTANCE, {}, False),
     (SOMEBODY, "ec2:StopInstances", INSTANCE, {}, True),
@@ -404,7 +405,7 @@ def test_the_organizations_policy_keeps_others_off_and_leaves_open_what_curfew_i
 
 @pytest.mark.parametrize("role", [*ROLES, "execution-role-accounts"])
 def test_the_organizations_policy_denies_nothing_that_curfews_roles_are_allowed(rendered, role):
-    """With each action that the role's statements allow, on what they allow it on, as they allow it."""
+    """Tried with each action that the role's statements allow, on a resource that they allow."""
     who = {"member-role": MEMBER}.get(role, CURFEW)
     for statement in json.loads((rendered / "policy" / f"{role}.json").read_text())["Statement"]:
         its_actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
@@ -415,7 +416,7 @@ def test_the_organizations_policy_denies_nothing_that_curfews_roles_are_allowed(
 
 
 def test_the_organizations_policy_fits():
-    """AWS Organizations quotas: 5,120 characters, blanks counted, unless the console saves it."""
+    """AWS Organizations quotas: 5,120 characters, including blanks, unless the console saves it."""
     assert len(json.dumps(json.loads((ROOT / "policy/scp.json").read_text()), separators=(",", ":"))) < 5120
 
 
@@ -444,7 +445,7 @@ BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/platform/boundary"
     ],
 )
 def test_a_deployer_that_is_to_bound_its_roles_can_make_and_change_no_other(rendered, action, context, bounded, unbounded):
-    """The second document is for who wants that; the first alone asks for no boundary."""
+    """The second document is optional; the first alone requires no boundary."""
     asked = asking(DEPLOYER, action, CURFEW, context)
     assert evaluate(asked, [policy(rendered, "deployer")]).decision == unbounded
     assert evaluate(asked, [policy(rendered, "deployer"), policy(rendered, "deployer-boundary")]).decision == bounded
@@ -465,7 +466,7 @@ def test_where_the_roles_have_a_path_the_deployer_and_the_organizations_policy_m
     there = CURFEW.replace("role/", "role/platform/")
     for resource, made in ((there, "Allow"), (CURFEW, "ImplicitDeny")):
         assert evaluate(asking(DEPLOYER, "iam:CreateRole", resource, {}), [policy(tmp_path, "deployer")]).decision == made
-    # Nor do they lend themselves to the organization's, wherever these are.
+    # Nor may the deployer change the organization's roles, whatever their path.
     for path in ("organization/", "platform/organization/"):
         for name in ("organization-ExecutionRole-1", "member", "ExecutionRole-1"):
             its = f"arn:aws:iam::{ACCOUNT}:role/{path}curfew-{name}"
@@ -503,13 +504,13 @@ def test_the_keys_policy_admits_log_alarms_and_rules_and_no_other_service(render
 
 
 def test_the_keys_policy_leaves_the_accounts_own_roles_to_the_accounts_policies(rendered):
-    """Else data-key.json would allow the function's role nothing."""
+    """Otherwise data-key.json would allow the function's role nothing."""
     for account, decision in ((ACCOUNT, "Allow"), ("444455556666", "ImplicitDeny")):
         asked = asking(f"arn:aws:iam::{account}:root", "kms:GenerateDataKey", DATA_KEY, {})
         assert evaluate_resource_policy((rendered / "policy/data-key-policy.json").read_text(), asked).decision == decision
 
 
-# ---- What they say ----------------------------------------------------------------------------------------------------
+# ---- The policies' texts ----------------------------------------------------------------------------------------------------
 
 
 def actions(policy: str) -> set[str]:
@@ -518,7 +519,7 @@ def actions(policy: str) -> set[str]:
 
 
 def test_what_the_function_may_do_and_never_does_stands_in_the_list_with_its_reason():
-    """The other half, that it makes each call on EC2 and no other, is proven where it makes them: tests/it/world.rs."""
+    """That it makes every call that it may make on EC2, and no other, is checked where it makes them: tests/it/world.rs."""
     ours, _, _ = (ROOT / "policy/README.md").read_text().partition("## For the organization")
     listed = re.findall(r"^\| (`[a-z]+:.*?) \| .+ \|$", ours, re.MULTILINE)
     reasoned = {action for row in listed for action in re.findall(r"`([^`]+)`", row)}
@@ -534,9 +535,9 @@ def test_the_member_role_may_do_on_ec2_exactly_what_the_execution_role_may():
     assert on_ec2[0] == on_ec2[1]
 
 
-# parliament wants every statement to name what StartInstances must have, an instance, and for executions those of Map
-# runs and of Express, too; the account of a transform is "aws" (CloudFormation user guide, "Control access"); the IAM user
-# guide compares boundaries as texts.
+# Findings that are known to be false: parliament expects each statement with StartInstances to name an instance, and those
+# about executions to name Map runs and Express, too; a transform's account is "aws" (CloudFormation user guide, "Control
+# access"); and the IAM user guide compares boundaries as strings.
 KNOWN = {
     "execution-role": ["RESOURCE_MISMATCH"],
     "member-role": ["RESOURCE_MISMATCH"],
@@ -544,7 +545,8 @@ KNOWN = {
     "deployer": ["INVALID_ARN"],
     "deployer-boundary": ["MISMATCHED_TYPE_BUT_USABLE"],
 }
-# A trust and a key's policy say who, and parliament doesn't ask which resource they are on; the third has a language of its own.
+# Not policies of roles: trust and key policies name principals, which parliament isn't made for; a tag policy has its own
+# language.
 OF_NO_ROLE = {"member-role-trust", "data-key-policy", "tag-policy"}
 
 

@@ -1,4 +1,4 @@
-"""What is deployed does what was tested: the schedules fire, the right instances stop and start, and nothing is left.
+"""The deployed stack does what was tested: its schedules fire, the right instances stop and start, and nothing is left.
 
 Where MiniStack differs from AWS: it looks for what is due every ten seconds; it fills in no
 `<aws.scheduler.scheduled-time>`, so that a run's time is its own; it knows UTC only; it asks for no capability; its EC2 switches at once and ignores
@@ -13,7 +13,7 @@ import requests
 from conftest import ROOT, TARGET, Cloud, left, until
 
 PATIENCE = 180
-# Of the tests that share one MiniStack, and where.
+# The stacks of the tests that share one MiniStack, and their regions.
 STACKS = {"curfew": "us-east-1", "curfew-rule": "eu-west-1", "curfew-hours": "eu-central-1"}
 
 
@@ -49,7 +49,7 @@ def at(moment: datetime) -> str:
 
 
 def ahead(seconds: int) -> datetime:
-    """The first full minute that is at least so far away."""
+    """Returns the first full minute that is at least this far away."""
     return (datetime.now(timezone.utc) + timedelta(seconds=seconds + 59)).replace(second=0, microsecond=0)
 
 
@@ -59,7 +59,7 @@ def shipped(event: str) -> dict:
 
 @pytest.fixture(scope="module")
 def armed(cloud):
-    """A stack with Scheduler that stops at the next minute and starts at the one after."""
+    """An armed stack with Scheduler that stops within two minutes and starts a minute later."""
     ec2 = cloud.client("ec2")
     ours, others = run_instances(ec2, 3, {"curfew": "yes"}), run_instances(ec2, 2, {"Name": "somebody's"})
     stop = ahead(60)
@@ -101,7 +101,7 @@ def test_what_runs_unattended_is_heard(cloud, armed):
     }
     [topic] = cloud.client("sns").list_topics()["Topics"]
     assert all(it["AlarmActions"] == [topic["TopicArn"]] for it in alarms.values())
-    # Fired on one day only, so they bear a weekend; test_parameters.py has the shipped ones.
+    # These crons fire on one day only, so their alarms tolerate a weekend; test_parameters.py has the shipped ones.
     missed = alarms["curfew did not run to stop"]
     assert (missed["EvaluationPeriods"] * missed["Period"], missed["TreatMissingData"]) == (74 * 3600, "breaching")
     config = cloud.client("lambda").get_function_event_invoke_config(FunctionName="curfew", Qualifier="$LATEST")
@@ -133,7 +133,7 @@ def test_paused_nothing_fires_and_nothing_is_missed_and_resumed_it_is_as_before(
     paused = cloud.verb("pause")
     assert paused.returncode == 0, paused.stderr
     assert state() == (set(), {"curfew-stop": "DISABLED", "curfew-start": "DISABLED"})
-    # Deploying anew, even armed, wakes nothing that somebody has paused.
+    # Deploying again, even armed, doesn't resume what somebody has paused.
     again = cloud.verb("deploy", parameters=armed[3], LIVE="yes")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "(was armed; paused, and will stay paused)" in again.stdout
@@ -182,10 +182,10 @@ def test_a_rule_fires_too_and_passes_its_time(cloud):
 
 @pytest.fixture(scope="module")
 def ticking(cloud):
-    """A stack that ticks every minute, and instances whose hours end at the next one and begin again at the one after."""
+    """A stack that ticks every minute, and instances whose hours end within two minutes and begin again a minute later."""
     ec2 = cloud.client("ec2", STACKS["curfew-hours"])
     close = ahead(60)
-    # From the opening to the closing: over midnight, but for one minute of the day.
+    # From the opening to the closing, over midnight: all but one minute of the day.
     hours = f"Mo-Su {close + timedelta(minutes=1):%H:%M}-{close:%H:%M}"
     machines = {
         "ours": run_instances(ec2, 2, {"curfew": "yes", "curfew:hours": hours}),
@@ -230,7 +230,7 @@ def test_a_tick_is_repeated_by_nobody(cloud, ticking):
     config = lambdas.get_function_event_invoke_config(FunctionName="curfew-hours", Qualifier="tick")
     assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (0, 300)
     assert "Destination" not in config.get("DestinationConfig", {}).get("OnFailure", {})
-    # By its own name, it is repeated still.
+    # Events for the function's own name are still retried.
     assert lambdas.get_function_event_invoke_config(FunctionName="curfew-hours", Qualifier="$LATEST")["MaximumRetryAttempts"] == 2
 
 
@@ -274,7 +274,7 @@ def test_undeployed_nothing_is_left_but_sams_empty_bucket(cloud, armed, ticking)
 
 
 def test_a_rehearsal_fires_and_changes_nothing(tmp_path, ec2_sim):
-    """By default: no LIVE."""
+    """The default, without LIVE."""
     cloud = Cloud(tmp_path, AWS_ENDPOINT_URL_EC2=ec2_sim)
     try:
         soon = at(ahead(45))
@@ -293,7 +293,7 @@ def test_a_rehearsal_fires_and_changes_nothing(tmp_path, ec2_sim):
             ("CreateTags", "DryRunOperation"),
             ("StopInstances", "DryRunOperation"),
         }
-        # The function for snapshots is another one, and has another log.
+        # Snapshots have a function and a log of their own.
         until("it tells of snapshots, too", 60, lambda: cloud.reports("curfew-snapshots"))
         last = cloud.lines("curfew-snapshots")[-1]
         assert (last["action"], last["outcome"]) == ("snapshots", "complete")

@@ -1,6 +1,6 @@
-"""What stops Curfew, and what starts it again: both stacks are known, each says what it is, and none is forgotten.
+"""Pausing, halting and resuming Curfew: the verbs know both stacks, and say what each one's state is.
 
-Where MiniStack differs from AWS: a function's reserve doesn't count for its versions.
+Where MiniStack differs from AWS: a function's reserved concurrency doesn't apply to its versions.
 """
 
 import json
@@ -39,13 +39,13 @@ class Both:
         return next(line for line in ended.stderr.splitlines() if line.startswith("error: "))
 
     def schedules(self) -> list[set[str]]:
-        """Whether those of the one stack and of the other are on."""
+        """Returns the states of the schedules, of the one stack and of the organization's."""
         them = self.cloud.client("scheduler").list_schedules()["Schedules"]
         ours = {it["State"] for it in them if not it["Name"].startswith("curfew-organization")}
         return [ours, {it["State"] for it in them if it["Name"].startswith("curfew-organization")}]
 
     def missed(self) -> set[str]:
-        """The alarms that ring when nothing runs."""
+        """Returns the alarms that go off if nothing runs."""
         alarms = self.cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]
         return {it["AlarmName"] for it in alarms if "did not run" in it["AlarmName"]}
 
@@ -60,7 +60,7 @@ class Both:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """A stack that rehearses, and its organization's, armed."""
+    """A stack that rehearses, and an organization's stack, armed."""
     cloud = Cloud(tmp_path_factory.mktemp("switches"))
     try:
         cloud.root = without_stack_sets(tmp_path_factory.mktemp("project"), ["self"])
@@ -96,7 +96,7 @@ def test_the_organizations_alone_is_paused_and_the_other_is_said_to_run(both):
         "curfew-organization: armed, paused; `make resume` ends it",
     ]
     assert both.schedules() == [ON, OFF]
-    # Deploying wakes nothing that somebody has paused.
+    # Deploying doesn't resume what somebody has paused.
     assert both.said("deploy", **ORGANIZATION, LIVE="yes")[-1] == "curfew-organization: armed, paused; `make resume` ends it"
     assert both.schedules() == [ON, OFF]
     both.said("resume", **ORGANIZATION)
@@ -104,7 +104,7 @@ def test_the_organizations_alone_is_paused_and_the_other_is_said_to_run(both):
 
 
 def test_what_is_armed_is_not_disarmed_by_a_deployment_that_nobody_asks(both):
-    """YES=yes answers for all, so it must not answer this."""
+    """YES=yes confirms everything, so it must not decide this."""
     both.said("deploy", LIVE="yes")
     for env in ({}, ORGANIZATION):
         name = env.get("STACK", "curfew")
@@ -126,7 +126,7 @@ def test_halted_no_run_begins_in_either_and_resumed_each_has_the_reserve_that_it
         with pytest.raises(functions.exceptions.TooManyRequestsException):
             functions.invoke(FunctionName=name, Payload=b'{"action": "stop", "dry_run": true}')
     assert both.said("deploy")[-2].endswith("; HALTED: no run begins until `make resume`"), "and deploying lifts nothing"
-    # Whoever halts one by hand is told of that one; deployed, the halt is of both.
+    # A function that is halted alone is named; deploying extends the halt to both.
     functions.delete_function_concurrency(FunctionName="curfew")
     assert both.said("pause", **ORGANIZATION)[-2].endswith("; HALTED: no run of curfew-snapshots begins until `make resume`")
     both.said("resume", **ORGANIZATION)
@@ -139,7 +139,7 @@ def test_halted_no_run_begins_in_either_and_resumed_each_has_the_reserve_that_it
 
 
 def test_what_cannot_be_paused_is_not_said_to_be(both):
-    """A stack of a version without the switch."""
+    """A stack of a version without the parameter Paused."""
     cloudformation = both.cloud.client("cloudformation")
     template = {"Parameters": {"Live": {"Type": "String"}}, "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
     cloudformation.create_stack(
@@ -154,7 +154,7 @@ def test_what_cannot_be_paused_is_not_said_to_be(both):
     assert both.refused("halt", STACK="nothing") == "error: nothing: no such function in us-east-1"
 
 
-# What AWS answers who deploys the one stack only (policy/deployer.json, test_deployer.py).
+# What AWS answers to somebody who may deploy only the one stack (policy/deployer.json, test_deployer.py).
 DENIED = """
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
@@ -173,7 +173,7 @@ BaseClient._make_api_call = denied
 def test_who_may_not_switch_the_organizations_switches_the_other_and_hears_what_goes_on(both, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(DENIED)
     for verb, of_it in (("pause", OFF), ("resume", ON)):
-        # What it was asked for, it did not do: it fails.
+        # It could not do all that it was asked for, so it fails.
         if verb == "resume":
             both.said("pause", **ORGANIZATION)
         ended = both.verb(verb, PYTHONPATH=str(tmp_path))

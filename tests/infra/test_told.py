@@ -1,9 +1,10 @@
-"""Others hear of it, and the stack fits a platform team's rules: deployed once, with every parameter that they ask for.
+"""Event bus and chat get the runs' results, and the stack fits a platform team's rules: deployed once, with all parameters for
+that.
 
-MiniStack's Lambda tells no event bus how a run ended, so Lambda's part is played here: the record that it would send, as the
-Lambda developer guide shows it, around a report that the function has really written. EventBridge, the rules of infra/chat.yaml
-and SNS are MiniStack's; its input transformer knows no wildcard in a path, so those are read by jsonpath-ng. Its CloudFormation
-passes over a role's boundary, a topic's key and a function's dead-letter queue: test_parameters.py has these.
+MiniStack's Lambda sends no event bus how a run ended, so this file sends the record that Lambda would, as the Lambda developer
+guide shows it, around a report that the function has really written. EventBridge, the rules of infra/chat.yaml and SNS are
+MiniStack's; its input transformer knows no wildcards in paths, so those are evaluated by jsonpath-ng. Its CloudFormation
+ignores a role's boundary, a topic's key and a function's dead-letter queue: test_parameters.py checks these.
 """
 
 import json
@@ -24,7 +25,7 @@ NEVER = "cron(0 19 1 1 ? 2099)"
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory, ec2_sim):
-    """Armed, so that it warns, but its stop is far away; and a chat channel, which is a queue."""
+    """A stack that is armed, so that it warns, but whose stop is far away."""
     cloud = Cloud(tmp_path_factory.mktemp("told"), AWS_ENDPOINT_URL_EC2=ec2_sim)
     try:
         bus = cloud.client("events").create_event_bus(Name="platform")["EventBusArn"]
@@ -126,7 +127,7 @@ def warning(told, ec2_sim) -> dict:
 
 @pytest.fixture(scope="module")
 def channel(told):
-    """What a chat client gets to see: each message of the topic of infra/chat.yaml."""
+    """What a chat client gets: the messages of the topic in infra/chat.yaml, read from a queue."""
     cloud, bus, *_ = told
     cloudformation, sqs = cloud.client("cloudformation"), cloud.client("sqs")
     cloudformation.create_stack(
@@ -154,7 +155,8 @@ def channel(told):
 
 
 def record(payload: dict, condition: str = "Success", function: str = STACK, qualifier: str = "$LATEST") -> dict:
-    """What Lambda tells a destination (Lambda developer guide, "Capturing records of Lambda asynchronous invocations")."""
+    """Returns what Lambda sends to a destination (Lambda developer guide, "Capturing records of Lambda asynchronous
+    invocations")."""
     return {
         "version": "1.0",
         "timestamp": datetime.now(timezone.utc).isoformat(),
@@ -171,7 +173,7 @@ def record(payload: dict, condition: str = "Success", function: str = STACK, qua
 
 
 def content(message: dict) -> dict:
-    """Of a custom notification: Amazon Q Developer drops what is not of its schema without a word."""
+    """Checks and returns a custom notification's content: Amazon Q Developer silently drops what doesn't fit its schema."""
     assert set(message) == {"version", "source", "content"} and (message["version"], message["source"]) == ("1.0", "custom")
     it = message["content"]
     assert set(it) <= {"textType", "title", "description", "nextSteps", "keywords"} and it["textType"] == "client-markdown"
@@ -227,7 +229,7 @@ def test_the_channel_hears_no_rehearsal_no_quiet_run_and_no_other_function(chann
         record(warning, function=f"{STACK}-of-another"),
     ):
         tell(quiet)
-    # What is told last arrives, so what was told before it would have.
+    # The last one has arrived, so earlier ones would have, too.
     tell(record({"errorType": "Internal", "errorMessage": "the last"}, condition="RetriesExhausted"))
     assert [content(it)["description"] for it in until("the last", 20, heard)] == ["the last"]
 
@@ -240,7 +242,7 @@ def test_undeployed_the_zip_is_gone_from_the_bucket_too(told, channel):
     assert [it["RoleName"] for it in cloud.client("iam").list_roles()["Roles"] if it["RoleName"].startswith(STACK)] == []
 
 
-# ---- Alarms of machines that are off -----------------------------------------------------------------------------------
+# ---- Alarms about machines that are off -----------------------------------------------------------------------------------
 
 
 def test_the_mute_rule_that_the_readme_shows_is_one_that_cloudformation_knows():

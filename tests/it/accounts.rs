@@ -1,4 +1,4 @@
-//! Other accounts: one role in each, every target's trouble its own, and no credential in any log.
+//! Other accounts: one role in each, trouble in one target affects no other, and no log contains a credential.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -66,7 +66,7 @@ async fn who_stopped_mine_is_answered_by_the_sessions_source_identity_which_is_t
     let mut world = with_accounts(&[ONE, TWO]).await;
     world.sim.settings(|settings| settings.anonymous_accounts = vec![TWO.to_owned()]);
     let told = world.invoke(stop_in(&[ONE, TWO])).await;
-    // A role that doesn't admit it is assumed without: that costs nobody a night.
+    // A role that doesn't allow a source identity is assumed without one.
     assert_eq!((told.verdict().as_str(), &told.report["summary"]["changed"]), ("complete", &json!(2)));
     let identities = |account: &str| -> Vec<_> {
         let calls = world.sim.calls().into_iter();
@@ -177,7 +177,7 @@ async fn no_credential_gets_into_a_log_at_any_level() {
         secrets.push("theSecretKeyOfTheFunctionItself".to_owned());
         secrets.push("theSessionTokenOfTheFunctionItself".to_owned());
         for secret in secrets {
-            // Broken over lines or not: a long part of it is as bad.
+            // A long part of it is as bad, and is found even if the text is broken into lines.
             let part: String = secret.chars().take(20).collect();
             assert!(!log.contains(&part), "{level}: {part}… is in the log");
         }

@@ -1,4 +1,4 @@
-//! No room, or not enough, and the account's limits: what fits starts, the rest waits by itself.
+//! Too little capacity, and the account's limits: as many start as fit, and the others wait without delaying them.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ async fn a_shortage_that_ends_is_waited_for_and_delays_no_other() {
     {
         world.sim.add(ours(name).state("stopped").zone(zone).kind(kind));
     }
-    // The batch, the group, and then there is room.
+    // The batch is refused, then the group of that zone and type; the third try finds capacity.
     world.sim.settings(|settings| settings.shortages = vec![Shortage::new("us-east-1a", "t3.micro").times(2)]);
     let told = world.invoke(start()).await;
     assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["a", "b", "c"])));
@@ -91,8 +91,8 @@ async fn within_a_vcpu_limit_as_many_start_as_fit() {
     assert!(world.count("StartInstances") <= 14, "{} calls", world.count("StartInstances"));
 }
 
-/// Twenty of one zone and type, off; in an account in which the calls that it takes to find one of them don't have to
-/// wait for EC2's bucket of five.
+/// Twenty stopped instances of one zone and type, in an account with raised limits, so that the calls that it takes to
+/// find the right one don't have to wait for EC2's bucket of five.
 async fn twenty() -> World {
     let raised =
         r#"{"StartInstances": {"calls": {"size": 50, "refill": 20}, "instances": {"size": 1000, "refill": 20}}}"#;

@@ -8,14 +8,14 @@ use tokio::process::Command;
 
 use crate::world::*;
 
-/// Something that `make test` has installed into `.venv`.
+/// Returns the path of a program that `make test` has installed into `.venv`.
 pub(crate) fn installed(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin").join(name);
     assert!(path.exists(), "{} is missing; `make test` installs it", path.display());
     path
 }
 
-/// Runs the demo in a process group of its own, which must be empty afterwards.
+/// Runs the demo in its own process group, which must be empty afterwards.
 async fn demo() -> Output {
     static PAGES: AtomicUsize = AtomicUsize::new(0);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -45,7 +45,7 @@ async fn demo() -> Output {
     output
 }
 
-/// Tells whether any process of a group is left (Linux: the third field after the name in /proc/…/stat).
+/// Whether any process of a group is left (Linux: the third field after the name in /proc/…/stat).
 fn group_lives(group: u32) -> bool {
     std::fs::read_dir("/proc").is_ok_and(|processes| {
         processes.flatten().any(|process| {

@@ -1,4 +1,4 @@
-//! The tool through its front door: the real `curfew` against a double of EC2, as a person or a pipe reads it.
+//! The command-line tool through its front door: the real `curfew` against a double of EC2, in a terminal or a pipe.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use tokio::process::Command;
 
 use crate::world::*;
 
-/// All that the tool may ask AWS for.
+/// The only actions that the tool may call.
 const LOOKS: [&str; 4] = ["AssumeRole", "DescribeInstances", "DescribeRegions", "GetCallerIdentity"];
 
-/// What a command said, and how it ended.
+/// What a command printed, and its exit status.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) out: String,
@@ -24,10 +24,10 @@ pub(crate) struct Said {
     pub(crate) code: i32,
 }
 
-/// A person at a terminal: an AWS account, a home, an environment.
+/// A user's machine: an AWS account, a home directory, an environment.
 pub(crate) struct Desk {
     pub(crate) sim: Sim,
-    /// With an empty home directory and a `PATH` of its own in it.
+    /// Holds an empty home directory, and the only folder in `PATH`.
     pub(crate) folder: PathBuf,
     env: BTreeMap<String, String>,
 }
@@ -75,7 +75,7 @@ impl Desk {
     /// Runs a command with this on its standard input.
     pub(crate) async fn with_input(&self, args: &[&str], input: &str) -> Said {
         let mut child = self.command(args).spawn().unwrap();
-        // Who doesn't read it closes it.
+        // Writing fails if the command doesn't read its standard input.
         drop(child.stdin.take().unwrap().write_all(input.as_bytes()).await);
         let output = tokio::time::timeout(AMPLE, child.wait_with_output()).await.unwrap().unwrap();
         for call in self.sim.calls() {
@@ -137,7 +137,7 @@ fn an_office(sim: &Sim) {
     sim.add(Machine::named("cased").tag("Curfew", "yes"));
 }
 
-/// Replaces what differs from run to run: moments, and how far they are.
+/// Replaces what differs from run to run: moments, and how far away they are.
 fn still(text: &str) -> String {
     let mut still = String::new();
     for line in text.lines() {
@@ -214,7 +214,7 @@ async fn nothing_but_looks_goes_out_whatever_the_event_asks_for() {
             }
         }
     }
-    // `with_input` has held each of them to the list.
+    // `with_input` has checked each of them against the list.
     asked.extend(desk.sim.calls().into_iter().map(|call| call.action));
     assert_eq!(asked, names(["DescribeInstances", "DescribeRegions", "GetCallerIdentity"]));
     // GetCallerIdentity needs no permission.
@@ -511,7 +511,7 @@ async fn the_shipped_events_are_good_and_read_as_what_they_do() {
     for name in ["stop-7pm.json", "start-8am.json", "reconcile.json", "snapshots.json"] {
         let said = desk.run(&["check", &format!("{events}{name}")]).await;
         assert_eq!((said.err.as_str(), said.code), ("", 0));
-        // What follows is about now.
+        // What follows depends on the current time.
         let steady = said.out.split("\n\n").next().unwrap().replace(events, "infra/events/");
         all.push_str(&format!("{steady}\n\n"));
     }

@@ -1,4 +1,4 @@
-//! The time that an invocation has.
+//! The deadline of an invocation.
 
 use std::time::Duration;
 

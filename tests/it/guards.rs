@@ -1,5 +1,5 @@
-//! Answers that are not what they seem, or leave something out: nothing is switched on their word, and none is a quiet
-//! night.
+//! Misleading or incomplete answers: nothing is switched because of them, and they never pass for a night with nothing
+//! to do.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use crate::world::*;
 
-/// All that is in the one VPC, but for bastions: a request without a tag to filter by.
+/// A stop of everything in the VPC except bastions: a request that doesn't filter by a tag.
 fn stop_the_vpc() -> Value {
     json!({"action": "stop", "filters": {"vpc-id": "vpc-0ec20001"}, "except_tags": {"Role": "bastion*"}})
 }
 
-/// Two machines for the night, and four that are to be left alone.
+/// Two machines to be stopped, and four to be left alone.
 fn six() -> [Machine; 6] {
     [
         Machine::named("web").tag("Team", "x"),
@@ -132,7 +132,7 @@ async fn what_showed_its_tags_and_now_shows_none_is_taken_for_what_it_was() {
 async fn looks_on_which_a_decision_hangs_stay_within_ec2s_bound_of_filter_values() {
     let mut world = World::new().await;
     world.sim.settings(|settings| settings.start_takes = Duration::from_secs(6));
-    // Five calls are what EC2's bucket holds.
+    // EC2's bucket for starts holds five calls.
     world.sim.add_many(320, |n| ours(&format!("web-{n}")).state("stopped"));
     assert_eq!(world.within(Duration::from_secs(4), start()).await.verdict(), "Unfinished");
     let told = world.invoke(stop()).await;
@@ -221,7 +221,7 @@ async fn an_ec2_that_carries_dry_runs_out_is_found_out_at_the_first_call() {
         world.sim.settings(|settings| settings.ignores_dry_run = true);
         world.sim.add_many(130, |n| ours(&format!("web-{n}")).state(before));
         let dry = with(event, json!({"dry_run": true}));
-        // Without the audit: what this EC2 does in a dry run no report can be right about.
+        // Without the audit, which would fail: this EC2 does in a dry run what the report says is only planned.
         let told = Told::of(world.host.invoke(dry.to_string(), AMPLE).await);
         assert_eq!(told.verdict(), "Incomplete", "{:#}", told.report);
         let calls = world.calls(action);

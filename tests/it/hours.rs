@@ -22,10 +22,10 @@ use crate::world::*;
 /// The tag with the hours.
 const HOURS: &str = "curfew:hours";
 
-/// What all stories tell of: five days a week from eight to seven.
+/// The hours in most tests: five days a week, from eight to seven.
 const OFFICE: &str = "Mo-Fr 08:00-19:00";
 
-/// An event as it is shipped, but that ticks of weeks ago are not stale.
+/// An event like the shipped one, except that ticks of weeks ago are not stale.
 fn reconcile() -> Value {
     json!({
         "action": "reconcile", "name": "office", "tags": {"curfew": "yes"}, "remember": true, "max_delay_minutes": 500_000,
@@ -33,7 +33,7 @@ fn reconcile() -> Value {
     })
 }
 
-/// The same, but whatever is off at an opening is started.
+/// The same without `remember`: whatever is off at an opening is started.
 fn forgetful() -> Value {
     with(reconcile(), json!({"remember": false}))
 }
@@ -43,13 +43,14 @@ fn with_hours(name: &str, hours: &str) -> Machine {
     ours(name).tag(HOURS, hours).launched(at("Mo 08:00:05"))
 }
 
-/// The Monday with which the stories begin, four weeks ago: a tick may be late by a year at most.
+/// The Monday with which the tests begin, four weeks ago: a tick may be late by a year at most.
 static MONDAY: LazyLock<NaiveDate> = LazyLock::new(|| {
     let day = Utc::now().date_naive() - Days::new(28);
     day - Days::new(day.weekday().num_days_from_monday().into())
 });
 
-/// A moment in UTC like `Fr 19:05` or `Fr 19:05:30`, of the first week; of the second, like `Mo+1 08:00`; or in RFC 3339.
+/// Reads a moment in UTC: in the first week like `Fr 19:05` or `Fr 19:05:30`, in the second like `Mo+1 08:00`, or in
+/// RFC 3339.
 fn at(moment: &str) -> DateTime<Utc> {
     if let Ok(moment) = moment.parse() {
         return moment;
@@ -62,12 +63,12 @@ fn at(moment: &str) -> DateTime<Utc> {
     (*MONDAY + TimeDelta::days(7 * weeks + weekday)).and_time(time).and_utc()
 }
 
-/// A mark as a tick of this moment would have written it.
+/// Returns a mark as a tick due at this moment would have written it.
 fn mark(moment: &str) -> String {
     format!("{} 0123abcd", rfc3339(at(moment)))
 }
 
-/// A cloud with these machines, in which nothing takes long.
+/// A world with these machines, in which transitions are quick.
 async fn cloud(machines: impl IntoIterator<Item = Machine>) -> World {
     cloud_with_env(&[], machines).await
 }
@@ -80,17 +81,17 @@ async fn cloud_with_env(env: &[(&str, &str)], machines: impl IntoIterator<Item =
     world
 }
 
-/// An event as Scheduler sends it at a moment.
+/// Returns an event as Scheduler sends it at a moment.
 fn due(event: &Value, moment: &str) -> Value {
     with(event.clone(), json!({"scheduled_time": rfc3339(at(moment))}))
 }
 
-/// Lets it tick once, and whatever that switches arrive.
+/// Runs one tick, and waits for all transitions to end.
 async fn tick(world: &mut World, event: &Value, moment: &str) -> Told {
     late_tick(world, event, moment, moment).await
 }
 
-/// Lets a tick of one moment come at another.
+/// Runs a tick that is due at one moment but comes at another.
 async fn late_tick(world: &mut World, event: &Value, moment: &str, comes: &str) -> Told {
     set_clock(world, comes);
     let told = world.invoke(due(event, moment)).await;
@@ -98,7 +99,7 @@ async fn late_tick(world: &mut World, event: &Value, moment: &str, comes: &str) 
     told
 }
 
-/// Scheduler and Lambda take a moment, too.
+/// Sets the clock to shortly after a moment: Scheduler and Lambda take three seconds.
 fn set_clock(world: &World, moment: &str) {
     world.sim.set_clock(at(moment) + TimeDelta::seconds(3));
 }
@@ -111,7 +112,7 @@ async fn arrived(world: &World) {
     }
 }
 
-/// Lets it tick every five minutes from one moment to another, both included.
+/// Runs a tick every five minutes from one moment to another, both included.
 async fn ticks(world: &mut World, event: &Value, from: &str, to: &str) -> Ticks {
     ticks_every(world, event, 5, from, to).await
 }
@@ -127,7 +128,7 @@ async fn ticks_every(world: &mut World, event: &Value, minutes: i64, from: &str,
     all
 }
 
-/// What many ticks told, and what EC2 was asked meanwhile.
+/// The results of many ticks, and all their calls.
 #[derive(Default)]
 struct Ticks {
     told: Vec<(DateTime<Utc>, Told)>,
@@ -135,18 +136,18 @@ struct Ticks {
 }
 
 impl Ticks {
-    /// How many calls of an action there were.
+    /// Counts the calls of an action.
     fn count(&self, action: &str) -> usize {
         self.calls.iter().filter(|call| call.action == action).count()
     }
 
-    /// When an instance was in this list of a report.
+    /// Returns when an instance was in this list of a report.
     fn listed(&self, list: &str, name: &str) -> Vec<String> {
         let has = |told: &&(DateTime<Utc>, Told)| told.1.names(list).contains(name);
         self.told.iter().filter(has).map(|(at, _)| at.format("%a %H:%M").to_string()).collect()
     }
 
-    /// What the ticks said, each sentence once in a row, with the time at which it was first said.
+    /// Returns the ticks' messages without consecutive repetitions, each with the time of its first tick.
     fn sentences(&self) -> Vec<String> {
         let mut said: Vec<String> = Vec::new();
         let mut last = String::new();
@@ -160,13 +161,13 @@ impl Ticks {
         said
     }
 
-    /// Every metric of a name, in the order of the ticks; 0 where it was not told.
+    /// Returns the values of a metric, in the order of the ticks; 0 where it is missing.
     fn metric(&self, name: &str) -> Vec<u64> {
         self.told.iter().map(|(_, told)| metrics(told).get(name).copied().unwrap_or_default()).collect()
     }
 }
 
-/// The metrics of a tick's one line: exactly those that the line declares.
+/// Returns the metrics that a tick's only metrics line declares.
 fn metrics(told: &Told) -> BTreeMap<String, u64> {
     let lines: Vec<&Value> = told.logs.iter().filter(|line| line.get("_aws").is_some()).collect();
     let [line] = lines[..] else { panic!("one metrics line: {:#?}", told.logs) };
@@ -178,7 +179,7 @@ fn metrics(told: &Told) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// The log lines of a tick besides its report and its metrics.
+/// Returns the log lines of a tick besides its report and its metrics.
 fn other_lines(told: &Told) -> Vec<&Value> {
     told.logs.iter().filter(|line| line.get("_aws").is_none() && line.get("targets").is_none()).collect()
 }
@@ -209,12 +210,12 @@ fn retag(world: &World, name: &str, hours: &str) {
     world.sim.edit(name, |machine| drop(machine.tags.insert(HOURS.into(), hours.into())));
 }
 
-/// Terraform puts the tags right: it knows nothing of a mark.
+/// Deletes the mark, as Terraform does with tags that it doesn't know.
 fn strip_mark(world: &World, name: &str) {
     assert!(world.sim.edit(name, |machine| machine.tags.remove(MARK)).is_some(), "{name} has a mark");
 }
 
-/// Whether it runs: on its way it is neither.
+/// Whether an instance is running; panics if it is neither running nor stopped.
 fn runs(world: &World, name: &str) -> bool {
     match world.sim.state(name).as_str() {
         "running" => true,

@@ -1,4 +1,4 @@
-//! One bad instance among many: it is found in few calls, and costs nobody else the night.
+//! One bad instance among many: it is found in few calls, and keeps no other from being stopped.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::world::*;
 
-/// The calls that a thousand cost without trouble: a look, and 16 batches.
+/// The calls that a thousand instances need without trouble: a look, and 16 batches.
 const THOUSAND: usize = 1 + 16;
 
 async fn a_thousand() -> World {
@@ -125,7 +125,7 @@ async fn one_sick_instance_costs_the_other_sixty_nine_nothing() {
     assert_eq!(told.entry("unfinished", "web-3")["reason"], "InternalError");
     assert!(world.count("StopInstances") <= 40, "{} calls", world.count("StopInstances"));
 
-    // And the retry asks for the one that is left.
+    // The retry only asks for the one that is left.
     let told = world.within(Duration::from_secs(5), remembering(stop())).await;
     assert_eq!(told.names("unfinished"), names(["web-3"]));
     assert!(world.count("StopInstances") <= 8, "{} calls", world.count("StopInstances"));
@@ -145,10 +145,10 @@ async fn sick_instances_in_several_groups_cost_no_other_its_night() {
     assert!(world.count("StopInstances") <= 100, "{} calls", world.count("StopInstances"));
 }
 
-/// EC2's buckets fill this many times as fast as documented: what would take a minute takes as much less.
+/// EC2's buckets fill this many times faster than documented, so that tests take that much less time.
 const FASTER: f64 = 20.0;
 
-/// A world with token buckets that fill faster than EC2's, and a function that knows it.
+/// A world with token buckets that fill faster than EC2's, and a function that is configured for them.
 async fn with_fast_buckets() -> World {
     let limits = format!(
         r#"{{"StopInstances": {{"calls": {{"size": 50, "refill": {}}}, "instances": {{"size": 1000, "refill": {}}}}}}}"#,
@@ -160,13 +160,13 @@ async fn with_fast_buckets() -> World {
     world
 }
 
-/// Seconds that these stops take under EC2's own buckets, all of them full at first.
+/// Returns how many seconds these stops would take with EC2's own buckets, full at first.
 fn seconds_under_ec2s_buckets(calls: &[Call]) -> f64 {
     let instances: usize = calls.iter().map(|call| call.ids.len()).sum();
     ((calls.len() as f64 - 50.0) / 5.0).max((instances as f64 - 1000.0) / 20.0).max(0.0)
 }
 
-/// How many of these calls named one of these machines until all of them were off.
+/// Counts the calls that named one of these machines, until all of them were off.
 fn calls_until_off(world: &World, calls: &[Call], is_one: impl Fn(&str) -> bool) -> usize {
     let mut on: BTreeSet<String> = world
         .sim

@@ -1,4 +1,4 @@
-//! Calls that nobody knows what they did: EC2 is looked at, and believed.
+//! Calls whose effect is unknown: Curfew looks at EC2, and goes by what it shows.
 
 use ec2_sim::Fault;
 use serde_json::json;
@@ -104,7 +104,7 @@ async fn of_a_lost_answer_only_what_was_not_done_is_asked_for_again() {
     world.sim.add_many(10, |n| ours(&format!("web-{n}")));
     world.sim.settings(|settings| settings.partial_success = true);
     world.sim.edit("web-3", |machine| machine.zone = "us-east-1b".into());
-    // Refused because of web-3, but carried out in the other zone; and nobody hears of it.
+    // Refused because of web-3, but carried out in the other zone without the answer saying so.
     world.sim.fault(Fault::refuse("StopInstances", "InternalError", "No.").status(500).on(["web-3"]).times(1));
     let told = world.invoke(stop()).await;
     assert_eq!((told.verdict().as_str(), told.names("changed").len()), ("complete", 10), "{:#}", told.report);

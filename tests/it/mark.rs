@@ -1,4 +1,4 @@
-//! The mark's life: `remember` starts what it stopped, and nothing else.
+//! The life of a mark: with `remember`, a start starts what a stop has stopped, and nothing else.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -102,7 +102,7 @@ async fn a_refused_deletion_of_the_mark_spoils_no_start() {
         told.logs
     );
 
-    // The start has renewed LaunchTime: the mark that stayed is void, and a stop by hand stays a stop.
+    // The start has renewed LaunchTime: the mark that stayed is void, and what is stopped by hand then stays off.
     world.sim.switch_off("web");
     world.settled("web", "stopped").await;
     let told = world.invoke(start_8am()).await;
@@ -246,7 +246,7 @@ async fn a_mark_that_a_lagging_describe_still_shows_is_written_again() {
     let event = with(stop_7pm(), json!({"scheduled_time": in_minutes(-1)}));
     let told = world.invoke(event.clone()).await;
     assert_eq!((told.verdict().as_str(), world.sim.tag("web", MARK)), ("Incomplete", None), "its mark was taken back");
-    // The retry comes while DescribeInstances still shows the mark.
+    // The retry comes while DescribeInstances still shows the mark that was deleted.
     let told = world.invoke(event).await;
     assert_eq!(told.names("changed"), names(["web"]));
     assert!(world.sim.tag("web", MARK).is_some(), "stopped, and could not be started again");
@@ -262,7 +262,7 @@ async fn what_a_person_stops_on_its_way_up_is_not_marked_for_the_next_start() {
     world.sim.settings(|settings| settings.start_takes = Duration::from_secs(30));
     let World { sim, host, .. } = &mut world;
     let by_hand = async {
-        tokio::time::sleep(Duration::from_millis(1800)).await; // one look has seen it on its way
+        tokio::time::sleep(Duration::from_millis(1800)).await; // one look has seen it pending
         sim.switch_off("web");
     };
     let (invocation, ()) = tokio::join!(host.invoke(start_8am().to_string(), AMPLE), by_hand);
@@ -330,7 +330,7 @@ async fn what_a_person_stops_between_our_look_and_our_stop_stays_off_where_it_is
     assert_eq!(world.sim.tag("theirs", MARK), None);
 }
 
-/// A night that ends in the morning: a machine is stopped with a mark, and its first start falls back.
+/// A world in which a machine has been stopped with a mark, and whose next start falls back; EC2's clock is `ahead`.
 async fn a_morning_that_falls_back(ahead: Duration) -> World {
     let mut world = World::new().await;
     world.sim.advance(ahead);
@@ -343,7 +343,7 @@ async fn a_morning_that_falls_back(ahead: Duration) -> World {
     world
 }
 
-/// The start has fallen back by now, and the next one will not take long.
+/// Lets the current start fall back between two runs, and makes the next start quick.
 async fn it_falls_back_unseen(world: &World) {
     assert_eq!(world.sim.state("crypt"), "pending");
     let now = world.sim.clock();
@@ -373,7 +373,7 @@ async fn a_start_that_falls_back_unseen_is_tried_again_by_every_later_morning() 
         let mut world = a_morning_that_falls_back(Duration::from_secs(ahead)).await;
         world.dies_after_the("StartInstances", &remembering(start())).await;
         it_falls_back_unseen(&world).await;
-        // Once more: the new mark has to count, though EC2's clock is ahead.
+        // It falls back once more: the new mark has to count even though EC2's clock is ahead.
         world.sim.edit("crypt", |machine| machine.falls_back_times = Some(1));
         let told = world.invoke(with(start_8am(), json!({"scheduled_time": in_minutes(0)}))).await;
         assert_eq!(told.verdict(), "Incomplete", "{ahead} s ahead: {:#}", told.report);
@@ -384,12 +384,12 @@ async fn a_start_that_falls_back_unseen_is_tried_again_by_every_later_morning() 
     }
 }
 
-/// A stop whose marks are older than two hours at once.
+/// A stop whose marks are more than two hours old from the start.
 fn a_late_stop() -> Value {
     remembering(with(stop(), json!({"scheduled_time": in_minutes(-150), "max_delay_minutes": 240})))
 }
 
-/// A function that died between mark and stop, and a person who then exempted the instance.
+/// A world in which the function has died between mark and stop, and a person has then exempted the instance.
 async fn exempted_after_a_death() -> World {
     let mut world = World::new().await;
     world.sim.add(ours("web"));
@@ -400,7 +400,7 @@ async fn exempted_after_a_death() -> World {
     world
 }
 
-/// The exemption ends, a person stops it, and in the morning it must stay off.
+/// Ends the exemption and stops the instance by hand: in the morning it must stay off.
 async fn stays_off_by_hand(mut world: World) {
     world.sim.edit("web", |machine| drop(machine.tags.remove("curfew:exempt")));
     world.sim.switch_off("web");

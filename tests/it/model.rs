@@ -1,7 +1,8 @@
-//! A reference model: random fleets, requests, faults and moments of death, then retries, as Lambda would.
+//! A reference model: random fleets, requests, faults and crashes, then retries as Lambda makes them.
 //!
-//! The model knows nothing of how Curfew works. It says which machines a night and a morning may touch, and how they
-//! must end; whatever goes wrong in between. A failure prints its seed; `CURFEW_SEED=… CURFEW_CASES=1` repeats it.
+//! The model knows nothing about how Curfew works. It says which machines a night and a morning may touch, and which
+//! state they must end in, whatever goes wrong meanwhile. A failure prints its seed; `CURFEW_SEED=… CURFEW_CASES=1`
+//! repeats it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::world::*;
 
-/// Cases that run at a time: they mostly wait.
+/// How many cases run at a time: they mostly wait.
 const AT_A_TIME: u64 = 8;
 
 /// One machine of the model.
@@ -65,7 +66,7 @@ struct Case {
     lag: bool,
     evening: Vec<Trouble>,
     morning: Vec<Trouble>,
-    /// The attempts that die, each after so many calls; first the evening's, then the morning's.
+    /// After how many calls the first attempt dies, if it does: the evening's, then the morning's.
     deaths: [Option<usize>; 2],
 }
 
@@ -153,12 +154,12 @@ impl Piece {
         self.tagged && !self.exempt && !self.in_group
     }
 
-    /// The evening wants it off.
+    /// Whether the evening should stop it.
     fn is_to_stop(&self) -> bool {
         self.is_ours() && self.running && !self.young
     }
 
-    /// And EC2 lets it.
+    /// Whether the evening should stop it, and EC2 allows that.
     fn stops(&self) -> bool {
         self.is_to_stop() && !self.protected && !self.one_time
     }
@@ -181,7 +182,7 @@ impl Trouble {
     }
 }
 
-/// An evening or a morning: dies once if it is to, is retried in trouble, and again when the cloud is well.
+/// Runs an evening or a morning: dies once if it is to, is retried amid the faults, and again after they are gone.
 async fn lives_through(
     world: &mut World,
     event: &Value,
@@ -244,7 +245,7 @@ async fn check(case: Case) {
             assert_eq!(machine.tags, before[&name(n)].tags, "{} is none of ours", name(n));
         }
     }
-    // Once more: nothing is left but what EC2 refuses for good.
+    // Once more: nothing is left but what EC2 refuses permanently.
     let told = world.invoke(evening).await;
     assert_eq!(told.names("changed"), names([]));
     let refused: BTreeSet<String> =
@@ -276,7 +277,7 @@ async fn check(case: Case) {
     }
 }
 
-/// Waits until nothing moves.
+/// Waits until all transitions are over.
 async fn settle(world: &World) {
     for _ in 0..500 {
         let moving = |machine: &Machine| matches!(machine.state.as_str(), "pending" | "stopping");

@@ -1,9 +1,9 @@
-//! Curfew against moto, a double of EC2 by people who do not know us; and ec2-sim held against it, question by
-//! question, so that it can't drift into agreeing with our mistakes.
+//! Curfew against moto, a double of EC2 that we did not write; and ec2-sim compared with it, call by call, so that it
+//! can't drift into agreeing with our mistakes.
 //!
-//! Where moto differs from AWS, as far as these tests meet it:
-//! - A page holds so many reservations; one launch per instance makes the two the same.
-//! - `stopping` and `pending` are seen in the call's own answer only.
+//! Where moto differs from AWS, as far as these tests are concerned:
+//! - Pages count reservations, not instances; one launch per instance makes both the same.
+//! - `stopping` and `pending` only appear in the answer to the call itself.
 //! - LaunchTime is when it was launched, not when it was last started. So a stop whose scheduled_time is before the
 //!   launch finds everything `started_since`, and a mark would count even after a start by hand.
 //! - The rest is in [`DIFFERENCES`], with both answers.
@@ -31,7 +31,7 @@ mod snapshots;
 
 const EAST: &str = "us-east-1";
 const WEST: &str = "eu-west-1";
-/// What the refusal of a stop and that of a termination have in common.
+/// What the messages that refuse a stop and a termination have in common.
 const DISABLE_API_STOP: &str = ". Modify its 'disableApiStop' instance attribute and try again.";
 
 // ---- Curfew ----
@@ -101,7 +101,7 @@ async fn an_evening_and_a_morning_leave_it_as_the_reports_say() {
     let webs = || names(["web-1", "web-2", "web-3"]);
     tokio::time::sleep(Duration::from_millis(1100)).await; // a mark has whole seconds, and must lie after LaunchTime
 
-    // An event that is older than the machines: somebody switched them on since.
+    // The event is older than the machines, so they count as started since.
     let told = night.invoke(with(stop_7pm(), json!({"scheduled_time": in_minutes(-5)}))).await;
     assert_eq!(told.report["skipped_by"], json!({"started_since": 3}), "{:#}", told.report);
 
@@ -152,7 +152,7 @@ async fn one_stop_protected_instance_does_not_keep_the_other_nine_awake() {
     for machine in night.moto.machines().await.values() {
         assert_eq!(machine.state, if machine.name() == "vault" { "running" } else { "stopped" }, "{}", machine.name());
     }
-    // moto has stopped those that came before the vault in a call that it then refused: they are our changes too.
+    // moto has stopped those before the vault in a call that it then refused: they count as our changes, too.
     assert_eq!(told.names("changed"), others);
 }
 
@@ -173,7 +173,7 @@ async fn every_page_of_every_region_named_is_read() {
     assert_eq!(told.report["targets"][0]["changed"][0]["name"], "west");
     assert_eq!(night.moto.state("elsewhere").await, "running");
 
-    // Not `all`: moto has 38 regions, and furnishes each at the first look.
+    // Not `all`: moto has 38 regions, and sets up each one at the first look.
     let told = night.invoke(with(start(), json!({"regions": [EAST, WEST]}))).await;
     assert_eq!((told.verdict().as_str(), &told.report["summary"]["changed"]), ("complete", &json!(61)));
 }
@@ -296,7 +296,7 @@ async fn both_doubles_give_the_same_answer_to_the_same_look() {
         reply.read(|root| items(root, "regionInfo").map(region).collect::<BTreeSet<_>>())
     };
     let mut in_moto = regions(both.ec2s[1].call(EAST, "DescribeRegions", &[]).await);
-    // AWS shows those of one partition only.
+    // AWS shows only the regions of one partition.
     in_moto.retain(|[name, _]| !name.starts_with("cn-"));
     both.sim.settings(|settings| settings.regions = in_moto.iter().map(|[name, _]| name.clone()).collect());
     assert_eq!(regions(both.ec2s[0].call(EAST, "DescribeRegions", &[]).await), in_moto);
@@ -358,9 +358,9 @@ async fn both_doubles_give_the_same_answer_to_the_same_switch_and_end_up_the_sam
     }
 }
 
-/// A question on which the doubles differ, and why ec2-sim's answer is the one to test with.
+/// A call that the doubles answer differently, and why ec2-sim's answer is the one to test with.
 ///
-/// Both answers are held: the day moto is mended, its entry goes. No difference is skipped anywhere else.
+/// Both answers are checked: once moto is fixed, the entry has to go. No difference is ignored anywhere else.
 struct Difference {
     action: &'static str,
     question: &'static [(&'static str, &'static str)],
@@ -529,7 +529,7 @@ async fn where_moto_is_not_like_aws_ec2_sim_is_as_far_as_aws_says() {
 /// moto, running until this is dropped.
 pub(crate) struct Moto {
     ec2: Ec2,
-    /// Where it has machines.
+    /// The regions in which it has machines.
     regions: BTreeSet<String>,
     server: Child,
 }
@@ -557,7 +557,7 @@ impl Moto {
                 None => said.push(line),
             }
         };
-        // It writes a line for each call, and would wait if nobody read them.
+        // It writes a line for each call, and would block if nobody read them.
         tokio::spawn(async move { copy(&mut stderr.into_inner(), &mut sink()).await });
         Self { ec2: Ec2::at(url), regions: BTreeSet::new(), server }
     }
@@ -588,7 +588,7 @@ impl Moto {
         launched.machines().pop().unwrap_or_else(|| panic!("not launched: {launched:?}")).id
     }
 
-    /// Makes a call that is expected to go through.
+    /// Makes a call that must succeed.
     async fn set(&self, action: &str, params: &[(&str, &str)]) {
         let reply = self.ec2.call(EAST, action, params).await;
         assert_eq!(reply.status, 200, "{action}: {}", reply.body);
@@ -598,7 +598,7 @@ impl Moto {
         self.set("ModifyInstanceAttribute", &[("InstanceId", id), ("DisableApiStop.Value", "true")]).await;
     }
 
-    /// Every machine that it has, by id.
+    /// Returns all its machines, by id.
     async fn machines(&self) -> BTreeMap<String, Machine> {
         let mut machines = BTreeMap::new();
         for region in &self.regions {
@@ -628,7 +628,7 @@ impl Drop for Moto {
     }
 }
 
-/// Curfew before moto, with the same audit for every test: what the report says is what moto shows.
+/// Curfew against moto, with the same audit of every run: what the report says is what moto shows.
 struct Night {
     moto: Moto,
     host: Host,
@@ -641,7 +641,7 @@ impl Night {
         Self::seen_through(moto, &url).await
     }
 
-    /// Gives Curfew another address than moto's own.
+    /// Starts Curfew with this address instead of moto's own, as for a proxy before it.
     async fn seen_through(moto: Moto, url: &str) -> Self {
         Self { moto, host: Host::start(binary(), &[("AWS_ENDPOINT_URL_EC2", url)]).await }
     }
@@ -675,7 +675,7 @@ impl Night {
     }
 }
 
-/// A way to moto that asks for seven instances wherever Curfew asks for a thousand, which would be too many to launch.
+/// A proxy before moto that asks for pages of seven instances where Curfew asks for a thousand, too many to launch.
 struct Pages {
     url: String,
     /// How many pages were asked for.
@@ -700,7 +700,7 @@ impl Pages {
     }
 }
 
-/// Passes bytes on; the number in the place of the other has as many digits, so that Content-Length stays true.
+/// Passes bytes on, with the page size replaced; the new number has as many digits, so Content-Length stays right.
 async fn cut(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, asked: Arc<AtomicUsize>) {
     let (thousand, seven) = (b"MaxResults=1000", b"MaxResults=0007");
     let mut buffer = vec![0; 1 << 16];
@@ -721,7 +721,7 @@ struct Both {
     sim: Sim,
     moto: Moto,
     ec2s: [Ec2; 2],
-    /// Each machine's ids, by name: ec2-sim's, moto's.
+    /// Each machine's ids in ec2-sim and in moto, by its name.
     ids: BTreeMap<String, [String; 2]>,
     region: &'static str,
 }
@@ -782,7 +782,7 @@ impl Both {
         ec2.call(self.region, action, &params).await.answer(&self.names(which))
     }
 
-    /// Asks both, holds their answers against each other, and returns their gist.
+    /// Asks both, checks that their answers agree, and returns the gist.
     async fn agree(&self, action: &str, question: &[(&str, &str)]) -> String {
         let [sim, moto] = self.ask(action, question).await;
         assert_eq!(sim, moto, "ec2-sim and moto on {action} {question:?}");
@@ -800,7 +800,7 @@ impl Both {
         self.agree("DescribeInstances", &question).await
     }
 
-    /// Turns the pages of the machines that have this tag, and returns what both have on each.
+    /// Reads all pages of the machines with this tag, and returns what both show on each.
     async fn pages(&self, size: &str, tag: &str) -> Vec<String> {
         let first = [("MaxResults", size), ("Filter.1.Name", "tag-key"), ("Filter.1.Value.1", tag)];
         let mut pages = Vec::new();
@@ -825,7 +825,7 @@ impl Both {
         }
     }
 
-    /// What became of the machines that a question named, in a double's words.
+    /// Returns the state of the machines that a question named, in one of the doubles.
     async fn told_of(&self, which: usize, question: &[(&str, &str)]) -> String {
         let shown = self.ec2s[which].call(EAST, "DescribeInstances", &[]).await.machines();
         let names = self.names(which);
@@ -838,13 +838,13 @@ impl Both {
         if told.is_empty() { String::new() } else { format!("; {}", told.join(", ")) }
     }
 
-    /// The names of a double's machines, by id.
+    /// Returns the names of a double's machines, by id.
     fn names(&self, which: usize) -> BTreeMap<&str, &str> {
         self.ids.iter().map(|(name, ids)| (ids[which].as_str(), name.as_str())).collect()
     }
 }
 
-/// A double's address, and a client of its own: one that knows nothing of what Curfew knows.
+/// A double's address, with a client that shares no code with Curfew.
 #[derive(Clone)]
 struct Ec2 {
     url: String,
@@ -873,34 +873,34 @@ impl Ec2 {
     }
 }
 
-/// What a double sent.
+/// A double's answer as it was sent.
 #[derive(Debug)]
 struct Reply {
     status: u16,
     body: String,
 }
 
-/// What a double said, in words that both share.
+/// A double's answer in terms that can be compared.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
-    /// The status, the error's code, and who it is about.
+    /// The status, the error's code, and the machines that it is about.
     gist: String,
-    /// Everything about each machine that must be the same in both.
+    /// Everything about each machine that must be the same in both doubles.
     details: Vec<String>,
 }
 
 impl Reply {
-    /// Reads the XML; moto's page for an error of its own is none, and nothing is read from it.
+    /// Reads the XML; the default if it isn't XML, as when moto itself fails.
     fn read<T: Default>(&self, read: impl for<'a> FnOnce(Node<'a, 'a>) -> T) -> T {
         Document::parse(&self.body).map(|document| read(document.root_element())).unwrap_or_default()
     }
 
-    /// The text of the first element of this name.
+    /// Returns the text of the first element with this name.
     fn first(&self, name: &str) -> String {
         self.read(|root| text(root, name))
     }
 
-    /// The machines that it shows.
+    /// Returns the machines that it shows.
     fn machines(&self) -> Vec<Machine> {
         let machine = |item: Node<'_, '_>| {
             let mut machine = Machine::default().state(&text(child(item, "instanceState")?, "name"));
@@ -912,7 +912,7 @@ impl Reply {
         self.read(|root| items(root, "instancesSet").filter_map(machine).collect())
     }
 
-    /// Puts it into words, with names for ids.
+    /// Makes it comparable, with names in the place of ids.
     fn answer(&self, names: &BTreeMap<&str, &str>) -> Answer {
         let mut gist = vec![self.status.to_string(), self.first("Code")];
         let mut details = Vec::new();
@@ -934,7 +934,7 @@ impl Reply {
         });
         let named = |message: String, (id, name): (&&str, &&str)| message.replace(id, name);
         let message = names.iter().fold(self.first("Message"), named);
-        // AWS and ec2-sim say "stopped" here; moto has taken the sentence of a termination.
+        // AWS and ec2-sim say "stopped" here; moto uses the message of a termination.
         let (wrong, right) = (["terminated", DISABLE_API_STOP].concat(), ["stopped", DISABLE_API_STOP].concat());
         details.push(message.replace(&wrong, &right));
         gist.retain(|word| !word.is_empty());
@@ -942,7 +942,7 @@ impl Reply {
     }
 }
 
-/// What both must say of a machine, with "some" for what is each one's own.
+/// Returns what both must show of a machine, with "some" for values that each makes up.
 fn described(item: Node<'_, '_>) -> String {
     let launched = DateTime::parse_from_rfc3339(&text(item, "launchTime")).map(|_| "launched");
     let zone = text(child(item, "placement").unwrap(), "availabilityZone");
@@ -952,7 +952,7 @@ fn described(item: Node<'_, '_>) -> String {
         false => format!("some {name}"),
     });
     let reason = child(item, "stateReason").map(|reason| (text(reason, "code"), text(reason, "message")));
-    // AWS and ec2-sim leave out what moto leaves blank.
+    // moto writes a blank reason where AWS and ec2-sim leave it out.
     let reason = reason.filter(|(code, _)| !code.is_empty());
     format!(
         "{} {} {:?} {launched:?} in {region} {own:?} {reason:?} {:?} {:?}",
@@ -968,7 +968,7 @@ fn tags(item: Node<'_, '_>) -> BTreeMap<String, String> {
     items(item, "tagSet").map(|tag| (text(tag, "key"), text(tag, "value"))).collect()
 }
 
-/// The items of every list of this name.
+/// Returns the items of every list with this name.
 fn items<'a>(node: Node<'a, 'a>, list: &'static str) -> impl Iterator<Item = Node<'a, 'a>> {
     let lists = node.descendants().filter(move |node| node.tag_name().name() == list);
     lists.flat_map(|list| list.children()).filter(|node| node.is_element())
@@ -978,7 +978,7 @@ fn child<'a>(node: Node<'a, 'a>, name: &str) -> Option<Node<'a, 'a>> {
     node.children().find(|node| node.tag_name().name() == name)
 }
 
-/// The text of the first element of this name below a node; nothing if there is none.
+/// Returns the text of the first element with this name below a node; empty if there is none.
 fn text(node: Node<'_, '_>, name: &str) -> String {
     let found = node.descendants().find(|node| node.tag_name().name() == name);
     found.and_then(|node| node.text()).unwrap_or_default().to_owned()

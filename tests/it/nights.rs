@@ -1,8 +1,8 @@
-//! Random nights: the engine against an EC2 in this process, under a clock that stands still while anybody works.
+//! Random nights: the engine against a double of EC2 in this process, under tokio's paused clock.
 //!
-//! Fleets, refusals, plagues, deaths, Lambda's retries, a duplicate of the event, and people who switch instances at the
-//! wrong moment. What must be true whatever happens is in `judge`; what it has found stays in `found`. How seeds are
-//! lived through, and failures made small, is in `seeds.rs`.
+//! Fleets, refusals, outages, crashes, Lambda's retries, a duplicate of the event, and people who switch instances at
+//! the wrong moment. `judge` says what must always be true; `found` keeps what it has found. `seeds.rs` runs the cases
+//! and shrinks failures.
 
 use std::sync::atomic::Ordering;
 
@@ -17,7 +17,7 @@ mod price;
 use case::{Case, case_of, live, smaller};
 use judge::judge;
 
-/// Lives through a case and judges it.
+/// Runs a case and judges it.
 fn check(case: &Case) -> Result<(), String> {
     in_paused_time(async {
         let (cloud, rans) = live(case).await;
@@ -25,7 +25,7 @@ fn check(case: &Case) -> Result<(), String> {
     })
 }
 
-/// Writes a case, a line each.
+/// Returns a case as text, a line for each machine, event and act.
 fn told_of(case: &Case) -> String {
     let mut text = format!("{:?}\n", case.manner);
     case.fleet.iter().for_each(|it| text += &format!("  {it:?}\n"));

@@ -1,4 +1,4 @@
-//! What EC2 refuses for now: it lags behind itself, and is waited for.
+//! What EC2 refuses for now, because parts of it lag behind: it is retried.
 
 use std::time::Duration;
 

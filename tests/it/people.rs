@@ -1,4 +1,4 @@
-//! What people do while a run is under way: it is theirs to decide.
+//! What people do during a run takes precedence over it.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::world::*;
 
-/// The first stop takes so long that the plan's look is too old for whatever comes after it.
+/// Makes the first stop take so long that the plan's look is too old for the next.
 fn slow_first_stop() -> Fault {
     Fault::stall("StopInstances", Duration::from_secs(11)).times(1)
 }

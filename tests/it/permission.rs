@@ -1,11 +1,11 @@
-//! What a policy, or the state of an account, refuses: found in few calls, never hammered.
+//! Refusals because of a policy or the state of an account: recognized in few calls, and not retried again and again.
 
 use ec2_sim::Fault;
 use serde_json::{Value, json};
 
 use crate::world::*;
 
-/// The calls that a thousand cost without trouble: a look, and 16 batches.
+/// The calls that a thousand instances need without trouble: a look, and 16 batches.
 const THOUSAND: usize = 1 + 16;
 
 const DENIED: &str = "You are not authorized to perform this operation.";
@@ -161,7 +161,7 @@ async fn a_product_that_one_of_six_has_not_accepted_keeps_no_other_from_starting
     }
 }
 
-/// EC2's words are those of a real answer: the encoded message that ends them may be cut, so what helps comes first.
+/// EC2's message is a real one: the encoded part at its end may be cut, so our advice comes first.
 #[tokio::test]
 async fn an_organization_that_forbids_tagging_stops_nothing_and_is_told_what_to_leave_open() {
     for policy in [

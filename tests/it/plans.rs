@@ -1,4 +1,4 @@
-//! The pure middle under random fleets and requests.
+//! Property tests of the plan, with random fleets and requests.
 
 use std::collections::BTreeMap;
 
@@ -92,7 +92,7 @@ fn parse(request: &Value) -> Request {
     Request::parse(request.as_object().unwrap().clone(), None, noon()).unwrap()
 }
 
-/// Matching, said once more and differently: plain loops over the JSON that was sent.
+/// Matching, implemented a second time and differently: plain loops over the JSON that was sent.
 fn selected(request: &Value, instance: &Instance) -> bool {
     let tags_match = request.get("tags").is_none_or(|tags| {
         tags.as_object().unwrap().iter().all(|(key, values)| {
@@ -123,7 +123,7 @@ proptest! {
         for (instance, _) in &plan.decided {
             prop_assert!(selected(&request, instance), "{} in the plan of {}", instance.id, request);
         }
-        // And nothing selected, in a state where there is something to do, is missing from it.
+        // And no selected instance in a state where there is something to do is missing from it.
         let here: Vec<&InstanceId> = plan.decided.iter().map(|(instance, _)| &instance.id).collect();
         for instance in fleet.iter().filter(|instance| selected(&request, instance) && states(parsed.action).contains(&instance.state)) {
             prop_assert!(here.contains(&&instance.id), "{} missing from the plan of {}", instance.id, request);

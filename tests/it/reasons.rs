@@ -103,7 +103,7 @@ async fn a_start_leaves_those_alone_too_that_are_exempt_or_somebody_elses() {
 #[tokio::test]
 async fn an_exemption_by_date_lasts_to_the_end_of_the_day_in_the_requests_time_zone() {
     let mut world = World::new().await;
-    // Somewhere on the islands a day is over that somewhere else has just begun.
+    // Kiritimati is 14 hours ahead of UTC: its yesterday may still be today elsewhere.
     let kiritimati = (Utc::now() + TimeDelta::hours(14)).format("%Y-%m-%d").to_string();
     let yesterday_there = (Utc::now() + TimeDelta::hours(14) - TimeDelta::days(1)).format("%Y-%m-%d").to_string();
     world.sim.add(ours("today").tag("curfew:exempt", &kiritimati));

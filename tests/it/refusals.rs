@@ -190,7 +190,7 @@ async fn every_malformed_event_is_refused_in_words_that_help_and_no_call_leaves(
     insta::assert_snapshot!("refusals", all);
 }
 
-/// Bytes that are no UTF-8 text, and one that is.
+/// A byte order mark in UTF-8, and encodings other than UTF-8.
 #[tokio::test]
 async fn a_byte_order_mark_is_read_past_and_other_encodings_are_named() {
     let mut world = World::new().await;

@@ -1,4 +1,4 @@
-//! How a run goes when EC2 is well: dry run, limits, lateness, regions, retries.
+//! Ordinary runs: dry run, limits, lateness, regions, retries.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! `curfew saved` through its front door: the real tool, against doubles of EC2, CloudWatch Logs, Price List and Cost Explorer.
+//! `curfew saved` through its front door: the real tool, against doubles of EC2, CloudWatch Logs, Price List and Cost
+//! Explorer.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ pub(crate) struct Said {
     pub(crate) code: i32,
 }
 
-/// A person's folder, with a cache of prices in it.
+/// A user's home directory, with a cache of prices in it.
 pub(crate) struct Desk(pub(crate) PathBuf);
 
 impl Desk {
@@ -79,7 +80,7 @@ fn off(time: &str, n: usize, name: &str) -> Value {
     line(time, n, name, "office", "running", "stopping")
 }
 
-/// As it is written today: with the last start.
+/// A line as it is written today: with the last start.
 fn off_since(time: &str, n: usize, name: &str, launched: &str) -> Value {
     with(off(time, n, name), json!({ "launched": format!("{launched}Z") }))
 }
@@ -88,23 +89,24 @@ fn on(time: &str, n: usize, name: &str) -> Value {
     line(time, n, name, "office", "stopped", "running")
 }
 
-/// What happened around October 2025. Lines of one instance are in order, those of all are not.
+/// The log around October 2025. Each instance's lines are in order, but not all lines together.
 fn october() -> Vec<Value> {
     vec![
-        // web-1 is off 13 h; 15 h until a person starts it on Saturday at 10:00, which the next stop tells; 37 h to Monday.
+        // web-1 is off 13 h; 15 h until a person starts it on Saturday at 10:00, which the next stop tells; 37 h to
+        // Monday.
         off_since("2025-10-01T19:00:00", 1, "web-1", "2025-09-29T08:00:00"),
-        // told three minutes after it was done
+        // logged three minutes after the start
         on("2025-10-02T08:03:00", 1, "web-1"),
         off_since("2025-10-03T19:00:00", 1, "web-1", "2025-10-02T08:00:00"),
         off_since("2025-10-04T19:00:00", 1, "web-1", "2025-10-04T10:00:00"),
-        // told twice: the second found it stopping
+        // logged twice: the second run found it stopping
         with(off_since("2025-10-04T19:01:00", 1, "web-1", "2025-10-04T10:00:00"), json!({ "from": "stopping" })),
         on("2025-10-06T08:00:00", 1, "web-1"),
         // win-1 was stopped before the month, 6.5 h of which are in it; and is off since the month's last evening, 4 h.
         off_since("2025-09-28T19:00:00", 2, "win-1", "2025-09-28T08:00:00"),
         on("2025-10-01T06:30:00", 2, "win-1"),
         off_since("2025-10-31T20:00:00", 2, "win-1", "2025-10-01T06:30:00"),
-        // old-1 by version 0.1.0: 13 h; a night that a person cut short at an hour that nothing tells; 13 h.
+        // old-1, logged by version 0.1.0: 13 h; a night that a person cut short, at a time that is unknown; 13 h.
         off("2025-10-10T19:00:00", 3, "old-1"),
         on("2025-10-11T08:00:00", 3, "old-1"),
         off("2025-10-12T19:00:00", 3, "old-1"),
@@ -121,7 +123,7 @@ fn october() -> Vec<Value> {
         line("2025-10-08T07:00:00", 6, "host-1", "hours", "stopped", "running"),
         line("2025-10-07T20:00:00", 7, "odd-1", "hours", "running", "stopping"),
         line("2025-10-08T05:00:00", 7, "odd-1", "hours", "stopped", "running"),
-        // No stop: a rehearsal, a failure, one that was left alone, the report, and what others print.
+        // Not stops: a rehearsal, a failure, the report, and a line of Lambda's own.
         with(off("2025-10-15T19:00:00", 8, "dry"), json!({ "dry_run": true })),
         with(on("2025-10-16T08:00:00", 8, "dry"), json!({ "dry_run": true })),
         json!({ "timestamp": "2025-10-15T19:00:00Z", "id": id(8), "name": "no", "account": "123456789012", "region": "us-east-1", "schedule": "office", "code": "UnauthorizedOperation" }),
@@ -150,7 +152,7 @@ const PRICES: [[&str; 6]; 3] = [
 ];
 const OCTOBER: [&str; 5] = ["saved", "--days", "31", "--until", "2025-10-31"];
 
-/// Answers FilterLogEvents: two lines a page, an empty page in between (Logs API reference, FilterLogEvents).
+/// Answers FilterLogEvents with two lines a page, and empty pages in between (Logs API reference, FilterLogEvents).
 fn log_events(lines: &[Value], input: &Value) -> Value {
     let from = input["nextToken"].as_str().map_or(0, |token| token.parse::<usize>().unwrap());
     let inside = lines.iter().filter(|line| {
@@ -165,7 +167,7 @@ fn log_events(lines: &[Value], input: &Value) -> Value {
     json!({ "events": page, "searchedLogStreams": [], "nextToken": more.then(|| (from + 1).to_string()) })
 }
 
-/// Cost Explorer's answers (Cost Management API reference, GetCostAndUsageWithResources and GetSavingsPlansUtilization).
+/// Answers for Cost Explorer (Cost Management API reference, GetCostAndUsageWithResources, GetSavingsPlansUtilization).
 fn costs(operation: &str, used: &[&str]) -> Answer {
     let group = |n: usize, cost: &str, hours: &str| json!({ "Keys": [id(n)], "Metrics": { "AmortizedCost": { "Amount": cost, "Unit": "USD" }, "UsageQuantity": { "Amount": hours, "Unit": "Hrs" } } });
     let utilization = |used: &str| json!({ "TotalCommitment": "24", "UsedCommitment": "0", "UnusedCommitment": "0", "UtilizationPercentage": used });
@@ -215,7 +217,8 @@ async fn a_month_is_right_to_the_cent() {
     assert_eq!(of("old-1"), some(26.0, "0.27"));
     assert_eq!(of("gone-1"), some(12.0, "none"));
     assert_eq!([of("spot-1"), of("host-1"), of("odd-1")], [some(10.0, "none"), some(11.0, "none"), some(9.0, "none")]);
-    // 6.24 + 1.974 + 0.2704 = 8.4844, and not the sum of what is rounded, 8.48 by chance; 65 + 10.5 + 26 + 12 + 30 = 143.5 h
+    // 6.24 + 1.974 + 0.2704 = 8.4844 (the sum of the rounded amounts happens to be the same); 65 + 10.5 + 26 + 12 + 30
+    // = 143.5 h
     assert_eq!(
         (&told["saved"], &told["hours_off"], &told["instances"]),
         (&json!({"USD": "8.48"}), &json!(143.5), &json!(7))
@@ -228,7 +231,7 @@ async fn a_month_is_right_to_the_cent() {
     assert_eq!(days[4], json!({"date": "2025-10-05", "hours_off": 24.0, "saved": {"USD": "2.30"}}));
     let hours: f64 = days.iter().map(|day| day["hours_off"].as_f64().unwrap()).sum();
     assert!((hours - 143.5).abs() < 0.001, "{hours}");
-    // Four prices are asked for, and no more; a second time, only the one that nobody knew.
+    // Only four prices are asked for; the second time, only the one that was not found.
     let asked = || aws.asked("GetProducts").len();
     assert_eq!(asked(), 4);
     let again = desk.run(&sim, &aws.url, &[&OCTOBER[..], &["--json"]].concat(), &[]).await;
@@ -259,7 +262,8 @@ async fn what_was_billed_is_shown_only_when_asked_for_and_its_price_first() {
         (0, "Cost Explorer takes $0.01 for each call: 2 of them here, or more for thousands of instances\n")
     );
     let told: Value = serde_json::from_str(&said.out).unwrap();
-    // i-…1: 1.20 + 0.72 = 1.92 for 30 h; i-…3: 0.10 for 10 h. By the list 30 × 0.096 + 10 × 0.0104 = 2.984; 2.02 / 2.984 = 67.7%
+    // i-…1: 1.20 + 0.72 = 1.92 for 30 h; i-…3: 0.10 for 10 h. By the list 30 × 0.096 + 10 × 0.0104 = 2.984; 2.02 /
+    // 2.984 = 67.7%
     assert_eq!(
         told["billed"]["instances"],
         json!({ id(1): {"hours": 30.0, "cost": 1.92}, id(3): {"hours": 10.0, "cost": 0.1} })
@@ -279,7 +283,7 @@ async fn what_was_billed_is_shown_only_when_asked_for_and_its_price_first() {
     let day = |name: &str| asked["TimePeriod"][name].as_str().unwrap().parse::<chrono::NaiveDate>().unwrap();
     assert_eq!(day("End") - day("Start"), TimeDelta::days(14), "{asked}");
 
-    // All that was asked is in the policy for those who look.
+    // The read-only policy allows everything that was called.
     let policy: Value = serde_json::from_str(include_str!("../../policy/read-only.json")).unwrap();
     let statements = policy["Statement"].as_array().unwrap().iter().map(|it| it["Action"].to_string());
     let allowed = statements.collect::<String>();
@@ -330,7 +334,7 @@ async fn what_the_function_tells_is_what_is_read() {
         assert_eq!(told.verdict(), "complete");
         lines.extend(told.logs);
     }
-    // Ten hours go by.
+    // The stops are moved ten hours into the past.
     let earlier = rfc3339(Utc::now() - TimeDelta::hours(10));
     for line in lines.iter_mut().filter(|line| line["to"] == "stopping") {
         assert!(line["launched"].is_string(), "{line}");

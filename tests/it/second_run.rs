@@ -1,4 +1,4 @@
-//! Two runs at once: a duplicate delivery, and a start over a stop.
+//! Two runs at once: a duplicate delivery, and a start during a stop.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::world::*;
 
-/// Two functions, one cloud, at once.
+/// Runs two functions at the same time in one cloud, and returns their reports.
 async fn both(world: &mut World, one: Value, other: Value) -> [Value; 2] {
     let url = world.sim.url();
     let mut second = Host::start(binary(), &[("AWS_ENDPOINT_URL_EC2", &url)]).await;
@@ -69,7 +69,7 @@ async fn a_stop_and_a_start_at_once_end_in_a_state_that_the_reports_explain() {
     }
 }
 
-/// Waits until LaunchTime, which has whole seconds, lies before every mark that is written from now on.
+/// Waits until every mark written from now on is later than LaunchTime, which is in whole seconds.
 async fn a_second_later() {
     tokio::time::sleep(Duration::from_millis(2100)).await;
 }

@@ -1,4 +1,4 @@
-//! Random cases, each from a seed: lived through on all cores, judged, and made small where one fails.
+//! Random cases, each from a seed: run on all cores, judged, and shrunk if they fail.
 //!
 //! A failure prints its seed and the smallest case like it; `CURFEW_SEED=… CURFEW_CASES=1` repeats it.
 
@@ -12,27 +12,30 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Real time in which a case is over, even on a busy machine.
+/// Real time after which a case counts as stuck, even on a busy machine.
 const STUCK: Duration = Duration::from_secs(60);
-/// Smaller cases that are tried.
+/// How many smaller cases are tried.
 const SHRINKS: usize = 3_000;
 
-/// One kind of cases at a time: each has all cores, and panics are silenced for the whole process.
+/// Lets one kind of cases run at a time: it uses all cores, and silences panics for the whole process.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// A kind of random cases.
 pub(crate) struct Kind<C> {
-    /// What they are called.
+    /// What they are called, in the plural.
     pub(crate) noun: &'static str,
+    /// Builds the case of a seed.
     pub(crate) case_of: fn(u64) -> C,
-    /// Lives through a case and judges it.
+    /// Runs a case and judges it.
     pub(crate) check: fn(&C) -> Result<(), String>,
-    /// Gives smaller cases, one thing less in each.
+    /// Returns smaller cases, each with one thing removed.
     pub(crate) smaller: fn(&C) -> Vec<C>,
+    /// Returns a case as text.
     pub(crate) told_of: fn(&C) -> String,
 }
 
-/// Runs a case under a clock that stands still while anybody works; a panic is a failure like others.
+/// Runs a case under tokio's paused clock, which only advances while every task waits; a panic is a failure like
+/// others.
 pub(crate) fn in_paused_time(case: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     catch_unwind(AssertUnwindSafe(|| runtime.block_on(case))).unwrap_or_else(|panic| Err(text_of(panic)))
@@ -44,7 +47,7 @@ fn text_of(panic: Box<dyn Any + Send>) -> String {
     text.unwrap_or_else(|| "a panic".to_owned())
 }
 
-/// The claim that is broken, without what it is told of.
+/// Returns the broken claim without its details, by which failures are grouped.
 fn claim(why: &str) -> String {
     let plain = why.split([':', '\n']).next().unwrap_or_default();
     plain.chars().filter(|c| !c.is_ascii_digit()).collect()
@@ -73,7 +76,7 @@ impl<C> Kind<C> {
         (case, why)
     }
 
-    /// Lives through as many cases as the environment says, and fails with the smallest of each kind of failure.
+    /// Runs as many cases as the environment says, and fails with a shrunk case for each kind of failure.
     pub(crate) fn explore(&self) {
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let noun = self.noun;
@@ -82,7 +85,7 @@ impl<C> Kind<C> {
         println!("{count} {noun} from seed {first}");
         let begun = Instant::now();
         let next = AtomicU64::new(first);
-        // Failures are told once, at the end, and smaller.
+        // Failures are printed once, at the end, shrunk.
         let silent = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
         let mut failures = thread::scope(|scope| {
@@ -127,7 +130,7 @@ impl<C> Kind<C> {
         for (claim, seeds) in &told {
             text += &format!("{} {noun}: {claim} {:?}\n", seeds.len(), &seeds[..seeds.len().min(12)]);
         }
-        // The first of each kind.
+        // The first failure of each kind.
         for seed in told.values().filter_map(|seeds| seeds.first()) {
             let Some((_, why)) = failures.iter().find(|(it, _)| it == seed) else { continue };
             let case = (self.case_of)(*seed);

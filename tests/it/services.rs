@@ -1,5 +1,5 @@
-//! A double of AWS's services that speak JSON (Smithy, "AWS JSON 1.0 and 1.1"): it answers as a test says, and keeps what it
-//! was asked.
+//! A double of AWS's services with a JSON protocol (Smithy, "AWS JSON 1.0 and 1.1"): it answers as a test says, and
+//! records the calls.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 /// An answer: a body, or a status, a code and a message.
 pub(crate) type Answer = Result<Value, (u16, &'static str, &'static str)>;
 
-/// What was asked: the operation, like `Logs_20140328.FilterLogEvents`, and its input.
+/// The calls: the operation, like `Logs_20140328.FilterLogEvents`, and its input.
 type Asked = Arc<Mutex<Vec<(String, Value)>>>;
 
 pub(crate) struct Services {
@@ -20,7 +20,7 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Starts one that answers an operation and its input.
+    /// Starts a double; `answer` maps an operation and its input to the answer.
     pub(crate) async fn start(answer: impl Fn(&str, &Value) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -35,13 +35,13 @@ impl Services {
         Self { url, asked }
     }
 
-    /// The operations that were called.
+    /// Returns the operations that were called.
     pub(crate) fn operations(&self) -> BTreeSet<String> {
         let asked = self.asked.lock().unwrap();
         asked.iter().filter_map(|(target, _)| Some(target.rsplit_once('.')?.1.to_owned())).collect()
     }
 
-    /// The inputs with which an operation was called.
+    /// Returns the inputs with which an operation was called.
     pub(crate) fn asked(&self, operation: &str) -> Vec<Value> {
         let asked = self.asked.lock().unwrap();
         let of_it = asked.iter().filter(|(it, _)| it.ends_with(&format!(".{operation}")));
@@ -83,7 +83,8 @@ async fn serve(stream: TcpStream, asked: &Asked, answer: &(dyn Fn(&str, &Value) 
     let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
 }
 
-/// A product of the Price List, as its answer has it: a text (Billing user guide, "Reading the service price list file").
+/// Builds a product as Price List answers it: JSON in a text (Billing user guide, "Reading the service price list
+/// file").
 pub(crate) fn product(price: &str, currency: &str) -> Value {
     let dimension = json!({
         "unit": "Hrs", "endRange": "Inf", "beginRange": "0", "appliesTo": [],
@@ -101,7 +102,8 @@ pub(crate) fn product(price: &str, currency: &str) -> Value {
     .into()
 }
 
-/// What Price List answers: of the first of these that the filters ask for; region, type, operation, tenancy, price, currency.
+/// Builds Price List's answer: the product that matches the filters. Each has region, type, operation, tenancy, price
+/// and currency.
 pub(crate) fn price_list(list: &[[&str; 6]], input: &Value) -> Value {
     let field = |name: &str| {
         let filters = input["Filters"].as_array().unwrap();

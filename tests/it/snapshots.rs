@@ -1,4 +1,4 @@
-//! Snapshots that nobody needs: what goes, what stays and why, and that nothing else ever goes.
+//! Snapshots that nobody needs: what is deleted, what stays and why, and that nothing else is ever deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::world::*;
 
-/// The mark.
+/// The key of the mark.
 pub(crate) const DELETE_AFTER: &str = "curfew:delete-after";
-/// The calls by which it is found out what keeps a snapshot.
+/// The calls that find out what keeps a snapshot.
 pub(crate) const QUESTIONS: [&str; 6] = [
     "DescribeSnapshots",
     "DescribeVolumes",
@@ -30,19 +30,19 @@ fn orphan(name: &str) -> Snapshot {
     Snapshot::named(name).tag("curfew", "yes")
 }
 
-/// One that an earlier run has marked, and whose days of grace are over.
+/// An orphan that an earlier run has marked, and whose days of grace are over.
 fn due(name: &str) -> Snapshot {
     orphan(name).tag(DELETE_AFTER, &in_minutes(-60))
 }
 
-/// Every snapshot as it is.
+/// Every snapshot as it was before a run, by id.
 pub(crate) type Before = BTreeMap<String, Snapshot>;
 
 pub(crate) fn before(sim: &Sim) -> Before {
     sim.snapshots().into_iter().map(|snapshot| (snapshot.id.clone(), snapshot)).collect()
 }
 
-/// Holds the report against EC2.
+/// Compares the report with EC2.
 pub(crate) fn audit(world: &World, before: &Before, told: &Told) {
     let report = &told.report;
     let after = self::before(&world.sim);
@@ -72,7 +72,7 @@ pub(crate) fn audit(world: &World, before: &Before, told: &Told) {
             continue;
         }
         assert!(listed.contains(id), "{} is gone, and not in {report:#}", snapshot.name());
-        // Whatever else is true: an independent, coarser rule.
+        // An independent, coarser rule, which always has to hold.
         let mark: Option<DateTime<Utc>> = snapshot.tags.get(DELETE_AFTER).and_then(|mark| mark.parse().ok());
         assert!(mark.is_some_and(|after| after < Utc::now()), "{snapshot:?} was not due");
         assert!(!snapshot.tags.contains_key("curfew:exempt"), "{snapshot:?} was exempt");
@@ -102,7 +102,7 @@ pub(crate) fn audit(world: &World, before: &Before, told: &Told) {
     }
 }
 
-/// Runs once with one that is due, which something keeps, beside one that nothing keeps; returns the reason.
+/// Runs once with this snapshot, which something must keep, and with another, which nothing keeps; returns the reason.
 async fn kept(snapshot: Snapshot, fields: Value, prepare: impl FnOnce(&Sim)) -> String {
     let mut world = World::new().await;
     let id = world.sim.add_snapshot(snapshot);
@@ -113,7 +113,7 @@ async fn kept(snapshot: Snapshot, fields: Value, prepare: impl FnOnce(&Sim)) -> 
     assert_eq!(told.names("changed"), names(["neighbour"]), "{:#}", told.report);
     assert_eq!(world.sim.snapshot("neighbour"), None);
     assert!(world.sim.snapshot("it").is_some());
-    // It is not EC2 that keeps it.
+    // It was Curfew that kept it, not a refusal by EC2.
     assert!(world.calls("DeleteSnapshot").iter().all(|call| !call.ids.contains(&id)));
     assert_eq!(told.report["skipped_by"].as_object().unwrap().len(), 1, "{:#}", told.report);
     told.reason("it")
@@ -378,7 +378,7 @@ async fn what_cannot_be_asked_is_not_deleted() {
 
 #[tokio::test]
 async fn what_cannot_be_asked_right_before_it_is_not_deleted_either() {
-    // The first look's calls get through, those of the look before the deletion don't.
+    // The first look's calls succeed; those of the look before the deletion don't.
     for question in QUESTIONS {
         for (code, status, verdict) in [
             ("UnauthorizedOperation", 403, "Incomplete"),

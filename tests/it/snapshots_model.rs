@@ -1,7 +1,7 @@
-//! Random snapshots, and whatever goes wrong, night after night: nothing outside the rule is ever deleted, and once all is
-//! well again everything inside it is.
+//! Random snapshots and faults, night after night: nothing outside the rule is ever deleted, and once the faults are
+//! over, everything inside it is.
 //!
-//! The model knows nothing of how Curfew works: it says of each snapshot whether it may go. A failure prints its seed;
+//! The model knows nothing about how Curfew works: it says which snapshots may be deleted. A failure prints its seed;
 //! `CURFEW_SEED=… CURFEW_CASES=1` repeats it.
 
 use std::env;
@@ -18,10 +18,10 @@ use serde_json::json;
 use crate::snapshots::{DELETE_AFTER, QUESTIONS, event};
 use crate::world::*;
 
-/// Cases that run at a time: they mostly wait.
+/// How many cases run at a time: they mostly wait.
 const AT_A_TIME: u64 = 8;
 
-/// One snapshot of the model: what it is, or nothing in particular.
+/// One snapshot of the model.
 #[derive(Clone, Debug)]
 struct Piece {
     selected: bool,
@@ -55,13 +55,13 @@ enum Kind {
     Exempt,
     Pending,
     Strange,
-    /// A person exempts it while the run is under way, at one of its calls.
+    /// A person exempts it during the run, at one of its calls.
     ExemptedMeanwhile,
-    /// A person makes an image of it likewise.
+    /// A person makes an image of it during the run.
     ImagedMeanwhile,
-    /// A person takes its mark off likewise.
+    /// A person deletes its mark during the run.
     UnmarkedMeanwhile,
-    /// A person shares it likewise: neither EC2 nor the role's policy would keep it then.
+    /// A person shares it during the run: then neither EC2 nor the role's policy would keep it.
     SharedMeanwhile,
 }
 
@@ -92,7 +92,7 @@ struct Case {
     lag: bool,
     small_pages: bool,
     dry_run: bool,
-    /// At which call people act.
+    /// The action at whose first call people act.
     at: &'static str,
     death: Option<usize>,
 }
@@ -203,12 +203,12 @@ impl Piece {
         it
     }
 
-    /// It may be deleted, as far as can be told before the run.
+    /// Whether it may be deleted, as far as is known before the run.
     fn may_go(&self) -> bool {
         self.selected && self.marked == Mark::Due && self.kind == Kind::Orphan
     }
 
-    /// What a person does while the run is under way may come too late, but then the snapshot was not theirs to keep yet.
+    /// Whether a person acts on it during the run. That may come too late, but then nothing kept it before.
     fn is_a_persons(&self) -> bool {
         matches!(
             self.kind,
@@ -243,7 +243,7 @@ async fn check(case: Case) {
         settings.describe_lag = Duration::from_millis(if case.lag { 120 } else { 0 });
         settings.page_size = if case.small_pages { 3 } else { 1000 };
         settings.empty_pages = usize::from(case.small_pages);
-        // As the shipped role is: what a person does at the last moment counts, because EC2 looks at the tags itself.
+        // As with the shipped role: what a person does at the last moment counts, because EC2 checks the tags itself.
         settings.guards_snapshots = true;
         settings.only_tagged = Some(("curfew".into(), "yes".into()));
     });
@@ -266,7 +266,7 @@ async fn check(case: Case) {
     for trouble in &case.troubles {
         world.sim.fault(trouble.fault(&ids));
     }
-    // The first night: trouble, and people who act at one of its calls, if it comes to that.
+    // The first night: faults, and people who act at one of its calls, if there is such a call.
     let mut theirs = vec![None; case.fleet.len()];
     let mut held = world.sim.hold(case.at);
     let (sim, host) = (&world.sim, &mut world.host);
@@ -307,8 +307,8 @@ async fn check(case: Case) {
     let stands = |world: &World, when: &str| {
         for (n, piece) in case.fleet.iter().enumerate() {
             let is_there = world.sim.snapshot(&ids[n]).is_some();
-            // What was a person's before it went must not have gone.
-            // Who shares it at the deletion itself comes too late.
+            // What a person acted on before its deletion must still be there; sharing it at the deletion itself is too
+            // late.
             let in_time = theirs[n].is_some() && (piece.kind != Kind::SharedMeanwhile || case.at != "DeleteSnapshot");
             let is_due = piece.selected && piece.marked == Mark::Due && (piece.may_go() || piece.is_a_persons());
             let must_stay = case.dry_run || in_time || !is_due;
@@ -320,7 +320,7 @@ async fn check(case: Case) {
     };
     stands(&world, "after the night of troubles");
 
-    // Then the cloud is well, and a retry comes, and another: what EC2 could not say the first time goes at the second.
+    // Then the faults are over, and two retries come: what still lags at the first is deleted by the second.
     world.sim.clear_faults();
     world.sim.forget_calls();
     drop(world.sim.hold("NoCall"));
@@ -331,7 +331,7 @@ async fn check(case: Case) {
     for (n, piece) in case.fleet.iter().enumerate() {
         let it = world.sim.snapshot(&ids[n]);
         if piece.may_go() && !case.dry_run {
-            // In use, EC2 has said, in its troubles: then it was unmarked, and its days of grace have begun anew.
+            // If a fault said that it is in use, it was unmarked, and its days of grace have begun anew.
             let anew =
                 it.as_ref().is_some_and(|it| it.tags.get(DELETE_AFTER).is_some_and(|mark| *mark > in_minutes(60)));
             assert!(it.is_none() || anew, "{} is left: {piece:?}, told {:#}", name(n), told.report);

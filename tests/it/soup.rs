@@ -1,6 +1,6 @@
-//! Soups: bytes that nobody meant, as events and as EC2's answers. Nothing panics, and the next event works.
+//! Fuzzing: random bytes and JSON as events, tags and EC2's answers. Nothing panics, and the next event works.
 //!
-//! `CURFEW_CASES` sets how many; `make soak` sets it high.
+//! `CURFEW_CASES` sets how many cases; `make soak` sets it high.
 
 use std::env;
 
@@ -19,14 +19,14 @@ fn cases(default: u32) -> u32 {
     env::var("CURFEW_CASES").map_or(default, |text| text.parse().unwrap())
 }
 
-/// Reads an event as the runtime does; a panic is the failure.
+/// Reads an event as the runtime does; the tests fail if this panics.
 fn read(bytes: &[u8]) -> Result<Request, String> {
     let event = serde_json::from_slice(&Event::wrapped_whole(bytes)).unwrap();
     let unwrapped = unwrap(event).map_err(|refused| refused.to_string())?;
     Request::parse(unwrapped.request, unwrapped.time, Utc::now()).map_err(|refused| refused.to_string())
 }
 
-/// Any JSON, made of the words that requests are made of.
+/// Random JSON, made of the words that requests consist of.
 fn jsons() -> impl Strategy<Value = Value> {
     let words = prop::sample::select(vec![
         "action",
@@ -120,7 +120,7 @@ proptest! {
     }
 }
 
-/// Answers that begin as EC2's do, and then go wrong somewhere.
+/// Answers that begin like EC2's, and then go wrong somewhere.
 fn answers() -> impl Strategy<Value = Vec<u8>> {
     let good = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><DescribeInstancesResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\">\
         <requestId>r</requestId><reservationSet><item><reservationId>r-1</reservationId><instancesSet><item>\
@@ -149,7 +149,7 @@ async fn no_answer_of_ec2_makes_the_function_panic_and_none_switches_what_ec2_di
     for _ in 0..cases(150) {
         let answer = answers().new_tree(&mut runner).unwrap().current();
         world.sim.fault(Fault::answer("DescribeInstances", 200, answer.clone()).times(1));
-        // A dry run, so that an answer that can still be read leaves the next case its machine.
+        // A dry run, so that even if the answer can be read, the machine still runs for the next case.
         let told = world.invoke(with(stop(), json!({"dry_run": true}))).await;
         assert_ne!(told.verdict(), "Internal", "{:?}", String::from_utf8_lossy(&answer));
         world.sim.clear_faults();

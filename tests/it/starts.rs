@@ -1,4 +1,4 @@
-//! What becomes of a start that EC2 has accepted: followed until it runs, or is known not to.
+//! Starts that EC2 has accepted: they are followed until the instance runs, or is known not to.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::world::*;
 #[tokio::test]
 async fn a_start_that_falls_back_is_never_called_started() {
     let mut world = World::new().await;
-    // Long enough to be seen on its way.
+    // Long enough to be seen pending.
     world.sim.settings(|settings| settings.start_takes = Duration::from_millis(1500));
     world.sim.add(
         ours("crypt")

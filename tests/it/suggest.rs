@@ -15,7 +15,7 @@ use crate::world::*;
 
 const ZONE: Tz = chrono_tz::America::New_York;
 
-/// What an instance does in an hour, in local time: CPU in percent and bytes; nothing while it is off.
+/// What an instance does in an hour, given in local time: CPU in percent, and bytes of network; none while it is off.
 type Habit = fn(DateTime<Tz>) -> Option<(f64, f64)>;
 
 fn weekday(at: DateTime<Tz>) -> bool {
@@ -26,23 +26,23 @@ fn busy_if(busy: bool) -> Option<(f64, f64)> {
     Some(if busy { (40.0, 9e6) } else { (0.8, 2e5) })
 }
 
-/// From 8 to 19 on weekdays.
+/// Busy from 8 to 19 on weekdays.
 fn office(at: DateTime<Tz>) -> Option<(f64, f64)> {
     busy_if(weekday(at) && (8..19).contains(&at.hour()))
 }
 
-/// An hour later.
+/// Busy from 9 to 20 on weekdays.
 fn late(at: DateTime<Tz>) -> Option<(f64, f64)> {
     busy_if(weekday(at) && (9..20).contains(&at.hour()))
 }
 
-/// Little CPU, and people who use it over the network; off at night already.
+/// Little CPU but much network from 8 to 19 on weekdays; off at other times.
 fn files(at: DateTime<Tz>) -> Option<(f64, f64)> {
     let day = weekday(at) && (8..19).contains(&at.hour());
     day.then_some((1.5, 8e7))
 }
 
-/// From 22 to 6, in nights after weekdays.
+/// Busy from 22 to 6, in the nights after weekdays.
 fn night(at: DateTime<Tz>) -> Option<(f64, f64)> {
     let began = at - TimeDelta::hours(12);
     busy_if(weekday(began) && (at.hour() >= 22 || at.hour() < 6))
@@ -56,7 +56,7 @@ fn never(_: DateTime<Tz>) -> Option<(f64, f64)> {
     busy_if(false)
 }
 
-/// In one hour of the last fortnight only.
+/// Exists only since two days ago.
 fn young(at: DateTime<Tz>) -> Option<(f64, f64)> {
     ((Utc::now() - at.to_utc()) < TimeDelta::days(2)).then_some((50.0, 9e6))
 }
@@ -83,7 +83,8 @@ fn fleet(sim: &Sim) -> BTreeMap<String, Habit> {
     HABITS.iter().enumerate().map(|(n, (_, habit))| (id(n + 101), *habit)).collect()
 }
 
-/// CloudWatch's answer, a day a page (CloudWatch API reference, GetMetricData): times are seconds, as AWS JSON 1.0 has them.
+/// Builds CloudWatch's answer, one page for each day (CloudWatch API reference, GetMetricData); times are in seconds,
+/// as in AWS JSON 1.0.
 fn metric_data(habits: &BTreeMap<String, Habit>, input: &Value) -> Value {
     let queries = input["MetricDataQueries"].as_array().unwrap();
     assert!(queries.len() <= 500, "{} queries in a call", queries.len());
@@ -149,7 +150,7 @@ async fn what_looks_idle_is_told_with_hours_confidence_and_money() {
     };
     let by_hours: BTreeMap<&str, Vec<String>> =
         groups.iter().map(|it| (it["hours"].as_str().unwrap(), names(it))).collect();
-    // The office and the late ones are one; what is open longer is right for all of them.
+    // Office and late hours become one schedule, which is open long enough for both.
     let expected =
         [("Mo-Fr 08:00-20:00", vec!["files", "web-1", "web-2", "web-10"]), ("Mo-Fr 22:00-06:00", vec!["night"])];
     let expected: BTreeMap<&str, Vec<String>> =
@@ -173,7 +174,7 @@ async fn what_looks_idle_is_told_with_hours_confidence_and_money() {
     let month: f64 = of("web-1")["a_month"]["USD"].as_str().unwrap().parse().unwrap();
     assert!((month - saved).abs() < 0.006, "{month} and {saved}");
     assert_eq!(of("web-1")["confidence"], "high");
-    // It is off at night already: nothing is to be gained.
+    // It is already off at night, so there is nothing to gain.
     assert_eq!((&of("files")["hours_running_outside"], &of("files")["a_month"]["USD"]), (&json!(0), &json!("0.00")));
     for group in groups {
         Hours::parse(group["hours"].as_str().unwrap(), ZONE, &Holidays::default()).unwrap();

@@ -1,4 +1,5 @@
-//! `curfew takeover` through its front door: schedules of others in, an event and what is lost out; then compared with what runs.
+//! `curfew takeover` through its front door: other tools' schedules become an event, and what is lost is named; then
+//! the event is compared with what runs.
 
 mod custodian;
 mod scheduler;
@@ -29,7 +30,7 @@ fn instance(id: &str, tags: &[(&str, &str)]) -> Value {
     json!({"InstanceId": id, "Tags": tags, "State": {"Name": "running"}})
 }
 
-/// What a person reads: the exit code, the event, and what doesn't carry over.
+/// Returns what a person sees: the exit code, the event, and what doesn't carry over.
 fn read(said: &Said) -> String {
     format!("exit {}\n{}{}", said.code, said.out, said.err)
 }
@@ -79,7 +80,7 @@ async fn its_table_is_read_over_pages_by_name_or_by_stack() {
     assert_snapshot!("no_table", answers.join("\n"));
 }
 
-/// Makes a configuration table, large enough for two pages: a megabyte is one.
+/// Creates a configuration table of two pages; a page is a megabyte (DynamoDB API reference, Scan).
 async fn fill(moto: &Moto, table: &str) {
     let key = |name: &str, kind: &str| json!({"AttributeName": name, "KeyType": kind});
     let text = |name: &str| json!({"AttributeName": name, "AttributeType": "S"});
@@ -134,7 +135,7 @@ async fn a_service_that_throttles_is_asked_again_and_one_that_refuses_is_quoted(
     assert_snapshot!("refused", answers.join("\n"));
 }
 
-/// A server that gives these answers, one after the other, and tells what it was asked.
+/// Starts a server that gives these answers, one after the other, and returns what it was asked.
 async fn answering(script: Vec<(u16, String)>) -> (String, tokio::task::JoinHandle<Vec<String>>) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -201,7 +202,7 @@ async fn its_help_fits_a_narrow_terminal_and_says_how_it_ends() {
 
 // ---- Cloud Custodian ----
 
-/// A policy file like Custodian's documentation has, with one thing changed.
+/// Builds a policy file as in Custodian's documentation, with these filters and this action.
 fn policies(filter: &str, others: &str, action: &str) -> String {
     format!(
         "policies:\n  - name: stop\n    resource: ec2\n    filters: [{{ type: offhour, default_tz: pt, {filter} }}{others}]\n    actions: [{action}]\n  \
@@ -226,12 +227,12 @@ async fn policies_and_tags_become_an_event_and_what_is_lost_is_named() {
         desk.sim.add(Machine::named(name).tag(key, value));
     }
     let said = desk.run(&["takeover", "custodian", &file("offhours.yml")]).await;
-    // Ids are the double's own.
+    // moto makes up the ids.
     let ids = regex_free_ids(&read(&said));
     assert_snapshot!("custodian", ids);
 }
 
-/// Writes `i-…` for every id.
+/// Replaces every instance id by `i-…`.
 fn regex_free_ids(text: &str) -> String {
     let mut parts = text.split("i-0");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -314,8 +315,8 @@ async fn what_is_no_policy_file_is_answered_in_words_that_help() {
 
 // ---- The week's proof ----
 
-/// A configuration of two schedules, at whose place it is between noon and one: `open` since nine, `closed` since ten; and one
-/// that has opened a few minutes ago.
+/// Builds a configuration in a time zone where it is now between noon and one: `open` since nine, `closed` since ten,
+/// `opening` since a few minutes ago; and `spared`, which is overridden.
 fn around_now() -> String {
     let now = Utc::now();
     // Etc/GMT-2 is two hours east.

@@ -1,4 +1,4 @@
-//! EC2's token buckets: kept to, waited for, and spent on those that they help.
+//! EC2's token buckets: they are respected, waited for, and spent where they help most.
 
 use std::time::Duration;
 
@@ -39,7 +39,8 @@ async fn starts_that_wait_for_ec2s_bucket_keep_nobody_from_following_the_others(
     world.sim.settings(|settings| settings.throttle = true);
     world.sim.add_many(1100, |n| ours(&format!("web-{n}")).state("stopped"));
     let told = world.within(Duration::from_secs(30), start()).await;
-    // The thousand that the bucket holds are 15 batches of 64, and 40; the 16th has to wait for 12 s, the next for 32.
+    // The 1000 tokens in the bucket are enough for 15 batches of 64 and 40 more; the 16th batch waits for 12 s, the
+    // next for 32 s.
     let (changed, unfinished) = (&told.report["summary"]["changed"], &told.report["summary"]["unfinished"]);
     assert_eq!((told.verdict().as_str(), changed, unfinished), ("Unfinished", &json!(1024), &json!(76)));
     assert!(world.sim.calls().iter().all(|call| call.code != "RequestLimitExceeded"));

@@ -69,7 +69,7 @@ async fn every_line_is_flat_json_with_a_timestamp_a_level_and_a_message() {
     }
 }
 
-/// Holds a line against CloudWatch's "Specification: Embedded metric format", and gives its metrics' values.
+/// Checks a line against CloudWatch's "Specification: Embedded metric format", and returns its metrics' values.
 fn metrics(line: &Value) -> Value {
     let text = |value: &Value, most: usize| value.as_str().is_some_and(|it| (1..=most).contains(&it.len()));
     let now = chrono::Utc::now().timestamp_millis();

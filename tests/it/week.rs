@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use crate::world::*;
 
-/// A folder that is gone when the test is over.
+/// A folder that is deleted at the end of the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -41,7 +41,7 @@ impl Drop for Folder {
     }
 }
 
-/// Runs `curfew week`, in Curfew's folder.
+/// Runs `curfew week` in the project's folder.
 async fn run(sim: &Sim, args: &[&str], env: &[(&str, &str)]) -> Output {
     let url = sim.url();
     let mut command = Command::new(env!("CARGO_BIN_EXE_curfew"));
@@ -76,7 +76,7 @@ fn hours_event() -> Value {
     })
 }
 
-/// The fleet of README's picture.
+/// Adds the fleet that the picture in README.md shows.
 fn fleet(sim: &Sim) {
     let launched = DateTime::parse_from_rfc3339("2026-08-20T12:00:00-04:00").unwrap().to_utc();
     let add = |name: &str, hours: &str| ours(name).tag("curfew:hours", hours).launched(launched);
@@ -91,10 +91,10 @@ fn fleet(sim: &Sim) {
     sim.add(add("crm", "Mon-Fri 8-19"));
 }
 
-/// The week before Labor Day, and that day.
+/// The week that ends with Labor Day and the day after it.
 const FROM: &str = "--from=2026-09-02";
 
-/// Returns what a line of the JSON says of a moment: the state, and whether it runs.
+/// Returns what a line of the JSON says about a moment: the state, and whether the instance runs.
 fn at(line: &Value, moment: &str) -> (String, bool) {
     let moment = DateTime::parse_from_rfc3339(moment).unwrap();
     let time = |value: &Value| DateTime::parse_from_rfc3339(value.as_str().unwrap()).unwrap();
@@ -109,7 +109,7 @@ fn row_of<'a>(week: &'a Value, name: &str) -> &'a Value {
     rows.clone().find(is_in).unwrap_or_else(|| panic!("{name} is missing in {week:#}"))
 }
 
-/// The local times at which a line begins to run, and ends, in its own offset.
+/// Returns the local times at which each running segment of a line begins and ends.
 fn runs(line: &Value) -> Vec<String> {
     let segments = line["segments"].as_array().unwrap().iter().filter(|it| it["runs"] == true);
     let time = |value: &Value| DateTime::parse_from_rfc3339(value.as_str().unwrap()).unwrap();
@@ -136,7 +136,7 @@ async fn the_week_in_a_terminal_a_narrow_one_a_pipe_and_without_colours() {
     assert!(colours.contains("\u{1b}[32m") && !narrow.contains('\u{1b}'), "{colours}");
     let no_colours = shown(&sim, &args, &[("COLUMNS", "80"), ("NO_COLOR", "1")]).await;
     assert_eq!(no_colours, narrow);
-    // Nothing is done, nor asked about.
+    // Nothing but looks, not even a dry run.
     let calls = sim.calls();
     assert!(!calls.is_empty());
     assert!(calls.iter().all(|it| ["DescribeInstances", "GetCallerIdentity"].contains(&&*it.action)), "{calls:#?}");
@@ -178,7 +178,7 @@ async fn figures_are_sums_of_what_is_shown_and_each_instance_counts_once() {
     let (sim, folder) = (Sim::start().await, Folder::new());
     fleet(&sim);
     let hours = folder.write("hours.json", &hours_event());
-    // Twice the same, and a pair that leaves them to their hours.
+    // The same hours twice, and a stop and start that leave instances with hours alone.
     let again = folder.write("again.json", &with(hours_event(), json!({"name": "again"})));
     let week =
         json_of(&sim, &[&hours, &again, "infra/events/stop-7pm.json", "infra/events/start-8am.json", FROM]).await;
@@ -197,7 +197,7 @@ async fn figures_are_sums_of_what_is_shown_and_each_instance_counts_once() {
     assert_eq!(week["hours"], 18.0 * 168.0);
     assert_eq!(week["hours_on"], on);
     assert!((week["share_off"].as_f64().unwrap() - (1.0 - on / (18.0 * 168.0))).abs() < 0.0001, "{week:#}");
-    // Four days of eleven hours: Labor Day is off.
+    // Four days of eleven hours: Labor Day is a holiday.
     assert_eq!(row_of(&week, "web-1")["hours_on"], 44.0);
     assert_eq!(at(row_of(&week, "web-1"), "2026-09-07T09:00:00-04:00"), ("holiday".to_owned(), false));
     assert_eq!(at(row_of(&week, "web-1"), "2026-09-07T07:00:00-04:00"), ("off".to_owned(), false));
@@ -253,7 +253,7 @@ async fn a_pair_is_shown_by_its_crons_as_eventbridge_reads_them() {
         let found = of("UTC", "2026-11-23", &stop, &format!("cron(0 8 ? * {days} *)")).await;
         assert_eq!(found, workdays, "{days}");
     }
-    // What the pair did the week before still holds.
+    // An instance keeps the state in which the crons left it the week before.
     assert_eq!(
         of("UTC", "2026-11-23", "cron(0 19 ? * 4 *)", "cron(0 8 ? * 1 *)").await,
         ["Mon 00:00-Wed 19:00", "Sun 08:00-Mon 00:00"]
@@ -267,7 +267,7 @@ async fn a_pair_is_shown_by_its_crons_as_eventbridge_reads_them() {
     assert_eq!(starts("2026-11-23", "cron(0 8 ? * L *)").await, ["Sat 08:00-Sat 23:00"]);
     assert_eq!(starts("2026-11-23", "cron(0 8 * * ? 2027)").await, Vec::<String>::new());
     assert_eq!(starts("2026-11-23", "off").await, Vec::<String>::new());
-    // A time that the clock change skips is skipped; one that it repeats counts once, the first time.
+    // When clocks change, a time that doesn't exist is skipped, and one that exists twice counts once, the first time.
     let found = of("Europe/Berlin", "2027-03-27", "cron(0 23 * * ? *)", "cron(30 2 * * ? *)").await;
     assert_eq!(found[..2], ["Sat 02:30-Sat 23:00", "Mon 02:30-Mon 23:00"]);
     let (one, other) = (
@@ -337,7 +337,7 @@ async fn five_thousand_instances_are_a_few_rows_and_none_are_the_schedules() {
     let text = shown(&sim, &[&hours, FROM], &[("COLUMNS", "80")]).await;
     assert!(text.contains("web-1 and 4,988 more"), "{text}");
     assert!(text.lines().count() < 60, "{text}");
-    // Twenty times what it takes.
+    // About twenty times what it takes.
     assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
     let week = json_of(&sim, &[&hours, FROM]).await;
     assert_eq!(week["instances"], 5_000);
@@ -365,7 +365,7 @@ async fn what_strangers_write_into_tags_stays_text() {
     assert!(calendar.lines().all(|line| !line.contains('\u{1b}')));
     let text = shown(&sim, &[&hours, FROM], &[]).await;
     assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{7}']), "{text:?}");
-    // No script, nothing from elsewhere.
+    // No scripts, and nothing loaded from elsewhere.
     for word in ["<script", "http://", "https://", "@import", "src="] {
         assert!(!page.replace("&lt;img src=", "").contains(word), "{word} in {page}");
     }
@@ -381,14 +381,14 @@ async fn a_calendar_takes_each_period_of_each_schedule_once() {
         let text = std::fs::read_to_string(&file).unwrap();
         text.lines().filter(|line| line.starts_with("UID:")).map(str::to_owned).collect::<Vec<_>>()
     };
-    // The pair and the hours have one name, and begin at the same times.
+    // The pair and the hours have the same name, and begin at the same times.
     let all = uids(&[&stop, &start, &hours, &hours]).await;
     assert_eq!(all.len(), 10, "{all:?}");
     assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 10, "{all:?}");
     assert_eq!(uids(&[&hours]).await.iter().filter(|uid| all.contains(uid)).count(), 5, "they stay what they are");
 }
 
-/// `INSTA_UPDATE=always` writes it anew.
+/// With `INSTA_UPDATE=always` the picture is written anew.
 #[tokio::test]
 async fn the_picture_in_the_readme_is_what_the_tool_draws() {
     let (sim, folder) = (Sim::start().await, Folder::new());

@@ -1,9 +1,8 @@
-//! Random stories of running hours: ticks against an EC2 in this process, under a clock that stands still while anybody
-//! works.
+//! Random stories of running hours: ticks against a double of EC2 in this process, under tokio's paused clock.
 //!
-//! Ticks that are missed, late, repeated, out of order or dying; people who start, stop, retag and exempt; refusals,
-//! failing starts, stripped marks. What hours mean is known to a reference written apart, in `hours`; what must be true
-//! whatever happens is in `judge`; what it has found stays in `found`.
+//! Ticks that are missed, late, repeated, out of order or die; people who start, stop, retag and exempt; refusals,
+//! failing starts, stripped marks. `hours` is an independent reference for what hours mean; `judge` says what must
+//! always be true; `found` keeps what it has found.
 
 use crate::seeds::{Kind, in_paused_time};
 
@@ -17,7 +16,7 @@ use dice::{smaller, story_of};
 use judge::judge;
 use story::{Story, live};
 
-/// Lives through a story and judges it.
+/// Runs a story and judges it.
 fn check(story: &Story) -> Result<(), String> {
     in_paused_time(async {
         let (cloud, rans) = live(story).await;
@@ -25,7 +24,7 @@ fn check(story: &Story) -> Result<(), String> {
     })
 }
 
-/// Writes a story: what is not plain in it, a line each.
+/// Returns a story as text, a line for each thing in it that is out of the ordinary.
 fn told_of(story: &Story) -> String {
     let Story { remember, hibernate, step, manner, fleet, ticks, acts, .. } = story;
     let mut text = format!("remember {remember}, hibernate {hibernate}, {manner:?}\n");

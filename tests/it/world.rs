@@ -1,4 +1,4 @@
-//! A cloud, a function in it, and the audit that every test gets for free: what the report says is what EC2 shows.
+//! A cloud, a function in it, and the audit that every run goes through: what the report says must be what EC2 shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,10 +15,10 @@ pub(crate) fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_ec2-curfew"))
 }
 
-/// Time enough for anything that isn't about the time.
+/// A timeout that is long enough for any test that isn't about time.
 pub(crate) const AMPLE: Duration = Duration::from_secs(60);
 
-/// A moment as events write it, so many minutes from now, in whole seconds.
+/// Returns the moment this many minutes from now as events write it, in whole seconds.
 pub(crate) fn in_minutes(minutes: i64) -> String {
     rfc3339(Utc::now() + TimeDelta::minutes(minutes))
 }
@@ -67,9 +67,9 @@ pub(crate) fn ours(name: &str) -> Machine {
 pub(crate) struct World {
     pub(crate) sim: Sim,
     pub(crate) host: Host,
-    /// DescribeInstances lags behind.
+    /// Whether DescribeInstances lags behind.
     pub(crate) lags: bool,
-    /// The names of the instances that somebody else acts on while a run is under way: how they end proves nothing of
+    /// The names of the instances that somebody else acts on during a run: their state afterwards proves nothing about
     /// what the run did.
     pub(crate) others_act_on: BTreeSet<String>,
 }
@@ -92,12 +92,12 @@ impl World {
         self.within(AMPLE, event).await
     }
 
-    /// Hands over an event, and audits what is told of it.
+    /// Hands over an event, and audits the run.
     pub(crate) async fn within(&mut self, time: Duration, event: Value) -> Told {
         self.bytes(time, event.to_string().into_bytes()).await
     }
 
-    /// Hands over an event, and lets somebody else act in the meantime.
+    /// Hands over an event, and lets somebody else act during the run, after this time.
     pub(crate) async fn while_it_runs(&mut self, event: Value, after: Duration, act: impl FnOnce(&Sim)) -> Told {
         let before = self.states();
         let snapshots = snapshots::before(&self.sim);
@@ -134,7 +134,7 @@ impl World {
         told
     }
 
-    /// Another copy of the function in the same cloud, as Lambda starts one for an event that comes meanwhile.
+    /// Starts another process of the function in the same cloud, as Lambda does for a second event at the same time.
     pub(crate) async fn second_host(&self) -> Host {
         let url = self.sim.url();
         Host::start(binary(), &[("AWS_ENDPOINT_URL_EC2", &url), ("AWS_ENDPOINT_URL_STS", &url)]).await
@@ -169,7 +169,7 @@ impl World {
             () = held.arrived() => {}
         }
         held.release();
-        // The call comes to nothing before the next one could.
+        // Time for the call to fail before the fault that cuts it is removed.
         tokio::time::sleep(Duration::from_millis(50)).await;
         self.sim.clear_faults();
     }
@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    /// Hands over an event, and kills the function once so many calls were decided, if it lives that long.
+    /// Hands over an event, and kills the function once EC2 has decided on this many calls, unless it ends before.
     pub(crate) async fn dies_after(&mut self, calls: usize, event: &Value) {
         self.sim.forget_calls();
         let Self { sim, host, .. } = self;
@@ -202,7 +202,8 @@ impl World {
             _ = host.invoke(event.to_string(), Duration::from_secs(12)) => {}
             () = called => {}
         }
-        // A call that was on its way is carried out all the same; it is not the next attempt's.
+        // A call that was in flight is still carried out: time for it to finish, so that it isn't counted as the next
+        // attempt's.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
@@ -210,7 +211,7 @@ impl World {
         self.sim.machines().into_iter().map(|machine| (machine.id, machine.state)).collect()
     }
 
-    /// Holds the report against EC2: the sum, the states, the log of calls.
+    /// Compares the report with EC2: the counts, the states, the log of calls.
     fn audit(&self, before: &BTreeMap<String, String>, snapshots: &snapshots::Before, told: &Told) {
         if told.report["action"] == "snapshots" {
             return snapshots::audit(self, snapshots, told);
@@ -222,7 +223,7 @@ impl World {
         assert_eq!(summary("matched"), parts.iter().map(|part| summary(part)).sum::<u64>(), "the sum of {report:#}");
 
         let truncated = report["targets"].as_array().unwrap().iter().any(|target| target["truncated"] != 0);
-        // A tick counts what is as it should be, and lists it only when something has happened.
+        // A tick counts what needs no change, but lists it only shortly after an edge, a launch or an exemption's end.
         let ticks = report["action"] == "reconcile";
         let mut listed = BTreeSet::new();
         for part in parts {
@@ -246,7 +247,7 @@ impl World {
             assert!(expected.contains(&state.as_str()), "said changed, is {state}: {entry}");
         }
         for entry in &told.entries("failed") {
-            // Under lag, EC2 may refuse what an earlier attempt has done, and nobody can see that it has.
+            // With lag, EC2 may refuse what an earlier attempt has done, while no look shows that yet.
             let Some(state) = after.get(entry["id"].as_str().unwrap()).filter(|_| !self.lags) else { continue };
             if self.is_others(entry) || ticks {
                 continue;
@@ -294,7 +295,7 @@ impl World {
                 let named = call.params.get("Tag.1.Value").is_some_and(|value| !value.is_empty());
                 assert!(named, "{} whatever the value: another run's mark may stand there by now", call.action);
             }
-            // A tick only counts whose mark it writes, and what it would have changed at the ticks before, too.
+            // A tick doesn't list what it only marks, nor, as a dry run, what earlier ticks would have changed already.
             let counted = ticks && (call.action.ends_with("Tags") || call.dry_run);
             if !truncated && !counted {
                 for id in &call.ids {
@@ -304,7 +305,7 @@ impl World {
         }
     }
 
-    /// A mark says that Curfew stopped the instance. On one that runs it would turn a stop by hand into ours.
+    /// Checks that no running instance has a mark of this run: with it, a later stop by hand would look like ours.
     fn no_mark_of_this_run_is_left_on_what_runs(&self, told: &Told) {
         let refused = |call: &Call| call.action == "DeleteTags" && call.code != "ok";
         if self.sim.calls().iter().any(refused) {
@@ -321,12 +322,12 @@ impl World {
         entry["name"].as_str().is_some_and(|name| self.others_act_on.contains(name))
     }
 
-    /// The calls of an action, in their order.
+    /// Returns the calls of an action, in their order.
     pub(crate) fn calls(&self, action: &str) -> Vec<Call> {
         self.sim.calls().into_iter().filter(|call| call.action == action).collect()
     }
 
-    /// The instances on which EC2 was called with an action, without dry runs and refusals.
+    /// Returns the names of the instances in successful calls of an action, without dry runs.
     pub(crate) fn done(&self, action: &str) -> BTreeSet<String> {
         let calls =
             self.sim.calls().into_iter().filter(|call| call.action == action && call.code == "ok" && !call.dry_run);
@@ -334,7 +335,7 @@ impl World {
         calls.flat_map(|call| call.ids).map(id_to_name).collect()
     }
 
-    /// How many calls of an action went out.
+    /// Counts the calls of an action.
     pub(crate) fn count(&self, action: &str) -> usize {
         self.sim.calls().iter().filter(|call| call.action == action).count()
     }
@@ -351,16 +352,16 @@ impl World {
     }
 }
 
-/// What an invocation told: its answer, and its log.
+/// What came of an invocation: its answer, and its log.
 #[derive(Debug)]
 pub(crate) struct Told {
     pub(crate) outcome: Outcome,
     /// The report, from its log line; null if there is none.
     pub(crate) report: Value,
     pub(crate) logs: Vec<Value>,
-    /// From the event to the answer.
+    /// The time from the event to the answer.
     pub(crate) took: Duration,
-    /// Lambda's.
+    /// Lambda's id of the invocation.
     pub(crate) request_id: String,
 }
 
@@ -385,7 +386,7 @@ impl Told {
         Self { outcome: invocation.outcome, report, logs, took: invocation.took, request_id: invocation.request_id }
     }
 
-    /// What a mark of this run ends with: the first eight hex digits of Lambda's request id.
+    /// Returns what a mark of this run ends with: the first eight hex digits of Lambda's request id.
     pub(crate) fn run(&self) -> &str {
         &self.request_id[..8]
     }
@@ -398,7 +399,7 @@ impl Told {
         }
     }
 
-    /// `complete` and the like, for a run that succeeded; else the error's type.
+    /// Returns the report's outcome, like `complete`, for an invocation that succeeded; otherwise the error's type.
     pub(crate) fn verdict(&self) -> String {
         match &self.outcome {
             Outcome::Answered(report) => report["outcome"].as_str().unwrap().to_owned(),
@@ -407,18 +408,18 @@ impl Told {
         }
     }
 
-    /// All targets' entries of a list.
+    /// Returns all targets' entries in one of the report's lists, like `changed`.
     pub(crate) fn entries(&self, list: &str) -> Vec<Value> {
         let targets = self.report["targets"].as_array().unwrap_or_else(|| panic!("no report: {self:?}"));
         targets.iter().flat_map(|target| target[list].as_array().unwrap().clone()).collect()
     }
 
-    /// The names in a list.
+    /// Returns the names in a list.
     pub(crate) fn names(&self, list: &str) -> BTreeSet<String> {
         self.entries(list).iter().map(|entry| entry["name"].as_str().unwrap_or("?").to_owned()).collect()
     }
 
-    /// The entry of an instance in a list.
+    /// Returns the entry of an instance in a list.
     pub(crate) fn entry(&self, list: &str, name: &str) -> Value {
         let entries = self.entries(list);
         entries
@@ -428,12 +429,12 @@ impl Told {
             .unwrap_or_else(|| panic!("no {name} among {list}: {:#}", self.report))
     }
 
-    /// The reason for which an instance was left alone.
+    /// Returns the reason for which an instance was left alone.
     pub(crate) fn reason(&self, name: &str) -> String {
         self.entry("skipped", name)["reason"].as_str().unwrap().to_owned()
     }
 
-    /// The log line about an instance.
+    /// Returns the log line about an instance.
     pub(crate) fn line(&self, name: &str) -> &Value {
         self.logs
             .iter()
@@ -442,12 +443,12 @@ impl Told {
     }
 }
 
-/// The moment of a mark, with or without the run that wrote it; none if it can't be read.
+/// Returns the moment in a mark, with or without the id of the run that wrote it; none if it can't be read.
 pub(crate) fn moment(mark: &str) -> Option<DateTime<Utc>> {
     mark.split(' ').next()?.parse().ok()
 }
 
-/// Whether a machine's mark counts: it was not started since.
+/// Whether a machine has a mark that counts: one later than its last start.
 pub(crate) fn counts(machine: &Machine) -> bool {
     machine.tags.get(MARK).and_then(|mark| moment(mark)).is_some_and(|moment| moment > machine.launch_time)
 }

@@ -66,7 +66,7 @@ def client(clouds, service: str):
 
 @pytest.fixture(scope="module")
 def saved(clouds):
-    """The page and the figures: nine nights of thirteen hours, of four machines."""
+    """The page and the figures of nine nights of thirteen hours, for four machines."""
     lines = []
     for night in range(10, 1, -1):
         begin = NOW - timedelta(days=night)
@@ -93,7 +93,7 @@ def browser():
 
 @pytest.fixture
 def opened(browser, saved):
-    """Opens the page; nothing may be asked of anybody."""
+    """Opens the page, which must not load anything from elsewhere."""
     contexts = []
 
     def open_it(**settings):
@@ -156,7 +156,7 @@ def test_nothing_overflows_on_any_width(opened, width):
     assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
     too_wide = "[...document.querySelectorAll('main *:not(svg *)')].filter(it => it.getBoundingClientRect().right > innerWidth).length"
     assert page.evaluate(too_wide) == 0
-    # Columns don't run into each other.
+    # Cells don't overlap.
     for row in page.locator("tbody tr").all():
         cells = [it.bounding_box() for it in row.locator("th, td").all()]
         for one in cells:

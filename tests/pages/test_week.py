@@ -1,4 +1,4 @@
-"""The week's page in a real browser, and its calendar in a real reader: `curfew week` against the simulated EC2."""
+"""The week's page in a real browser, and its calendar in a real parser: `curfew week` against the simulated EC2."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def time_of(text: str) -> datetime:
 
 @pytest.fixture(scope="module")
 def week(tmp_path_factory):
-    """The page, the calendar and the figures of one look, in the week in which Berlin's clocks go back."""
+    """The page, the calendar and the figures of the week in which Berlin's clocks go back."""
     folder = tmp_path_factory.mktemp("week")
     (folder / "fleet.json").write_text(json.dumps(FLEET))
     (folder / "hours.json").write_text(json.dumps(HOURS))
@@ -81,7 +81,7 @@ def browser():
 
 @pytest.fixture
 def opened(browser, week):
-    """Opens the page; nothing may be asked of anybody."""
+    """Opens the page, which must not load anything from elsewhere."""
     contexts = []
 
     def open_it(**settings):
@@ -99,7 +99,7 @@ def opened(browser, week):
         context.close()
 
 
-# What is written, and on what: WCAG 2.2, 1.4.3.
+# Returns the colours of each text and its background (WCAG 2.2, 1.4.3).
 TEXTS = """() => {
   const rgb = color => color.match(/[\\d.]+/g).map(Number);
   const seen = [];
@@ -112,7 +112,7 @@ TEXTS = """() => {
   }
   return seen;
 }"""
-# What is drawn, and on what: WCAG 2.2, 1.4.11.
+# Returns the colours of the bars and their background (WCAG 2.2, 1.4.11).
 BARS = """() => {
   const rgb = color => color.match(/[\\d.]+/g).map(Number);
   const of = (selector, what) => rgb(getComputedStyle(document.querySelector(selector))[what]);
@@ -154,7 +154,7 @@ def test_nothing_overflows_on_any_width(opened, width):
     assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
     too_wide = "[...document.querySelectorAll('main *:not(svg *)')].filter(it => it.getBoundingClientRect().right > innerWidth).length"
     assert page.evaluate(too_wide) == 0
-    # A day can be told from the next, and its name be read.
+    # Days are wide enough to be told apart, and their names don't overlap.
     assert page.evaluate("document.querySelector('.bar').getBoundingClientRect().width") > 250
     names = page.evaluate("[...document.querySelector('.axis').querySelectorAll('text')].map(it => it.getBoundingClientRect()).map(it => [it.left, it.right])")
     assert len(names) == 7
@@ -165,12 +165,12 @@ def test_it_prints_on_few_pages_black_on_white_whatever_the_theme(opened):
     page = opened(color_scheme="dark")
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    # What browsers leave out to save ink.
+    # Otherwise browsers leave out backgrounds to save ink.
     assert page.evaluate("getComputedStyle(document.querySelector('.bar')).printColorAdjust") == "exact"
     is_legible(page)
     pdf = page.pdf(format="A4")
     assert pdf.startswith(b"%PDF-")
-    # Two, or three where letters are wider.
+    # Two pages, or three where fonts are wider.
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) in (2, 3)
 
 
@@ -206,11 +206,11 @@ def test_its_figures_are_those_of_json(opened, week):
 def test_it_needs_no_script_no_colour_and_no_sight(opened):
     page = opened(java_script_enabled=False)
     office = page.get_by_role("row").filter(has_text=STRANGE)
-    # Friday is a holiday that the team added.
+    # Friday is a holiday that the event adds.
     assert "Mon–Thu 08:00–19:00; Fri public holiday" in office.inner_text()
     assert office.get_by_role("rowheader").inner_text().endswith("more")
     assert "bad tag all week" in page.get_by_role("row").filter(has_text="crm").inner_text()
-    # What a bar shows is said beneath it, and what differs by colour differs by its hatch.
+    # Each bar's content is also written below it, and what differs by colour also differs by hatching.
     assert page.locator("svg:not([aria-hidden=true])").count() == 0
     assert page.locator(".says").count() == page.locator("tbody tr").count()
     assert len({page.locator(f"#{kind} path").get_attribute("d") for kind in ["holiday", "exempt", "left_alone", "bad_tag"]}) == 4
@@ -227,7 +227,7 @@ def test_the_calendar_says_when_each_schedule_is_on(week):
     folder, told = week
     written = (folder / "week.ics").read_bytes()
     assert all(len(line) <= 75 for line in written.split(b"\r\n")) and b"\n" not in written.replace(b"\r\n", b"")
-    # Readers forgive what is not escaped.
+    # Checked in the text, because parsers tolerate unescaped characters.
     assert b"SUMMARY:Mo\\, Do\\; \\\\neue" in written
     calendar = icalendar.Calendar.from_ical(written)
     assert not calendar.errors and "PRODID" in calendar and calendar["VERSION"] == "2.0"

@@ -1,12 +1,12 @@
-//! The clouds that are measured in, and the proof that the work was done.
+//! The simulated clouds for measuring, and the check that the work was done.
 
 use ec2_sim::{Machine, Sim};
 use serde_json::{Value, json};
 
 use crate::function::Taken;
 
-/// What AWS documents: bucket size and refill per second, of calls and of instances (EC2 developer guide, "Request
-/// throttling for the Amazon EC2 API").
+/// AWS's token buckets for StopInstances: size and refill per second, of calls and of instances (EC2 developer guide,
+/// "Request throttling for the Amazon EC2 API").
 pub(crate) const STOP: Buckets = Buckets { calls: (50.0, 5.0), instances: (1000.0, 20.0) };
 /// The same for StartInstances.
 pub(crate) const START: Buckets = Buckets { calls: (5.0, 2.0), instances: (1000.0, 2.0) };
@@ -25,7 +25,7 @@ impl Buckets {
     }
 }
 
-/// What is switched, and which way.
+/// Which way instances are switched.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Stop,
@@ -33,7 +33,7 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    /// The event that switches everything.
+    /// Returns the event that switches everything.
     pub(crate) fn event(self) -> Value {
         let action = match self {
             Self::Stop => "stop",
@@ -42,7 +42,7 @@ impl Way {
         json!({ "action": action, "tags": { "curfew": "yes" } })
     }
 
-    /// The state in which instances wait for it.
+    /// Returns the state of the instances before the run.
     pub(crate) fn before(self) -> &'static str {
         match self {
             Self::Stop => "running",
@@ -50,7 +50,7 @@ impl Way {
         }
     }
 
-    /// The states in which it leaves them; a stop is over when EC2 has accepted it.
+    /// Returns the states of the instances after the run, which doesn't wait for a stop that EC2 has accepted.
     fn after(self) -> &'static [&'static str] {
         match self {
             Self::Stop => &["stopping", "stopped"],
@@ -59,13 +59,13 @@ impl Way {
     }
 }
 
-/// What the function is told of EC2's buckets where ec2-sim has none: more than any row needs.
+/// Returns the function's setting of EC2's limits for a simulated EC2 without token buckets: more than any row needs.
 pub(crate) fn no_limits() -> Value {
     let ample = (1e6, 1e6);
     limits(Buckets { calls: ample, instances: ample }, Buckets { calls: ample, instances: ample }, 1.0)
 }
 
-/// What the function is told where ec2-sim has AWS's buckets, filled so many times faster.
+/// Returns the function's setting of EC2's limits for AWS's token buckets, filled this many times faster.
 pub(crate) fn aws_limits(faster: f64) -> Value {
     limits(STOP, START, faster)
 }
@@ -74,23 +74,23 @@ fn limits(stop: Buckets, start: Buckets, faster: f64) -> Value {
     json!({ "StopInstances": stop.json(faster), "StartInstances": start.json(faster) })
 }
 
-/// An instance that the events select, with as many tags as most have.
+/// Builds an instance that the events select, with a typical number of tags.
 pub(crate) fn ours(number: usize, way: Way) -> Machine {
     let machine = Machine::named(&format!("web-{number}")).state(way.before());
     machine.tag("curfew", "yes").tag("Environment", "development").tag("Owner", "team-storefront")
 }
 
-/// An account with so many instances in one region, without buckets.
+/// Starts a cloud with this many instances in one account and region, without token buckets.
 pub(crate) async fn cloud(count: usize, way: Way) -> Sim {
     let sim = Sim::start().await;
     sim.add_many(count, |number| ours(number, way));
     sim
 }
 
-/// Checks that all was switched, by what EC2 shows and by what the function says.
+/// Checks that every instance was switched, by what EC2 shows and by the function's answer.
 ///
 /// # Errors
-/// Something was left out.
+/// An instance was left out, or the answer counts differently.
 pub(crate) fn check(sim: &Sim, way: Way, taken: &Taken) -> Result<(), String> {
     let machines = sim.machines();
     let ours = machines.iter().filter(|machine| machine.tags.contains_key("curfew"));

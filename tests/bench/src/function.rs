@@ -1,4 +1,4 @@
-//! One function, ours or the rival's, and what one invocation of it takes.
+//! A function, ours or the rival's, and what one invocation of it costs.
 
 use std::path::{Path, PathBuf, absolute};
 use std::time::{Duration, Instant};
@@ -9,53 +9,53 @@ use tokio::time::sleep;
 
 use crate::process;
 
-/// Lambda's longest.
+/// Lambda's longest timeout.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// How often the open files are counted.
 const COUNT_EVERY: Duration = Duration::from_millis(10);
 const RIVAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/rival.py");
 
-/// A program that a Lambda function consists of.
+/// The program of a Lambda function, and its environment.
 pub(crate) struct Function {
     pub(crate) name: String,
     binary: PathBuf,
     environment: Vec<(String, String)>,
 }
 
-/// What the first invocation of a new process took.
+/// What the first invocation of a new process cost.
 pub(crate) struct Taken {
     /// The function's answer.
     pub(crate) answer: Value,
-    /// From starting the process until it has answered and asks for the next event.
+    /// The time from starting the process until it has answered and asks for the next event.
     pub(crate) since_start: Duration,
-    /// From handing over the event to the answer.
+    /// The time from handing over the event to the answer.
     pub(crate) event: Duration,
-    /// User and system time of the process, its start included.
+    /// User and system time of the process, including its start.
     pub(crate) cpu: Duration,
-    /// The most memory it had, in bytes.
+    /// Peak memory, in bytes.
     pub(crate) memory: u64,
-    /// The most files it had open whenever they were counted.
+    /// The most files that were open at any count.
     pub(crate) files: usize,
-    /// Bytes that it wrote to its log, line ends included.
+    /// Bytes written to the log, including line ends.
     pub(crate) log: usize,
 }
 
 impl Function {
-    /// Our function, or a build of it.
+    /// Builds our function from one of its binaries.
     pub(crate) fn ours(name: &str, binary: &Path) -> Self {
         Self { name: name.to_owned(), binary: binary.to_owned(), environment: Vec::new() }
     }
 
-    /// The same, writing only errors to its log.
+    /// Returns the same function with a log of errors only.
     pub(crate) fn silent(&self) -> Self {
         let level = ("AWS_LAMBDA_LOG_LEVEL".to_owned(), "ERROR".to_owned());
         let environment = self.environment.iter().cloned().chain([level]).collect();
         Self { name: format!("{}, silent", self.name), binary: self.binary.clone(), environment }
     }
 
-    /// The boto3 handler, run by this Python.
+    /// Builds the boto3 handler, run by this Python.
     pub(crate) fn rival(python: &Path) -> Self {
-        // Not resolved: a venv's Python is a link, and knows the venv by where the link is.
+        // Links aren't resolved: a venv's Python is a link, and finds its packages by where the link is.
         let python = absolute(python).unwrap_or_else(|_| python.to_owned());
         let folder = python.parent().unwrap_or(&python).display();
         let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
@@ -63,22 +63,22 @@ impl Function {
         Self { name: "boto3".to_owned(), binary: RIVAL.into(), environment }
     }
 
-    /// Its name and its size.
+    /// Returns its name and the size of its binary.
     pub(crate) fn described(&self) -> String {
         let bytes = std::fs::metadata(&self.binary).map_or(0, |file| file.len());
         format!("`{}` ({:.1} MB)", self.name, bytes as f64 / 1e6)
     }
 
-    /// Hands one event to a new process of it.
+    /// Hands one event to a new process.
     ///
     /// # Errors
-    /// The function failed, or the kernel could not be asked.
+    /// The function failed, or `/proc` can't be read.
     pub(crate) async fn run(&self, sim: &Sim, limits: &Value, event: &Value) -> Result<Taken, String> {
         let (url, limits) = (sim.url(), limits.to_string());
         let mut environment = vec![
             ("AWS_ENDPOINT_URL_EC2", url.as_str()),
             ("AWS_ENDPOINT_URL_STS", url.as_str()),
-            // Lambda sets it beside AWS_REGION, and boto3 reads only this one.
+            // Lambda sets both this and AWS_REGION, and boto3 reads only this one.
             ("AWS_DEFAULT_REGION", "us-east-1"),
             ("CURFEW_EC2_LIMITS", limits.as_str()),
         ];
@@ -90,7 +90,7 @@ impl Function {
         let mut files = 0;
         let count = async {
             loop {
-                // At first it still has what the runner has open.
+                // Not before the first pause: a new process still has the runner's files open.
                 sleep(COUNT_EVERY).await;
                 files = files.max(process::open_files(pid));
             }
@@ -104,7 +104,7 @@ impl Function {
         let report = invocation.json_logs().pop().unwrap_or_default();
         let answer = match invocation.outcome {
             Outcome::Answered(answer) => answer,
-            // EC2 refused some, as the row wants it: the report is the log's last line.
+            // EC2 refused some instances, as in the row `poison`: the report is the log's last line.
             Outcome::Failed { error_type, .. } if error_type == "Incomplete" => report,
             other => return Err(format!("{} did not succeed: {other:?}\n{}", self.name, last(&invocation.logs))),
         };
@@ -116,7 +116,7 @@ impl Function {
     }
 }
 
-/// The end of a log.
+/// Returns the last five lines of a log, each cut to 300 characters.
 fn last(logs: &[String]) -> String {
     let from = logs.len().saturating_sub(5);
     logs[from..].iter().map(|line| line.chars().take(300).collect::<String>()).collect::<Vec<_>>().join("\n")

@@ -1,10 +1,10 @@
-//! What the figures were taken on, in a few lines above the table.
+//! The machine on which the figures were measured, in a few lines above the table.
 
 use std::fs::{self, read_to_string};
 use std::path::Path;
 use std::process::Command;
 
-/// Describes the machine and the versions.
+/// Returns lines about the machine and the versions.
 pub(crate) fn heading(binary: &Path, python: &Path, scale: u8) -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let cpuinfo = first_line("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".to_owned());
@@ -24,7 +24,7 @@ pub(crate) fn heading(binary: &Path, python: &Path, scale: u8) -> String {
     )
 }
 
-/// What follows a colon on the first line that begins with `label`; the whole line if there is no label.
+/// Returns what follows the colon on the first line that begins with `label`; the whole first line for an empty label.
 fn first_line(path: &str, label: &str) -> Option<String> {
     let text = read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(label))?;

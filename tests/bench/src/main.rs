@@ -1,6 +1,6 @@
-//! What the function takes, against a boto3 handler of the same function and against what EC2 allows.
+//! Measures what the function costs, compared with the same function in boto3 and with what EC2 allows.
 //!
-//! Runs the release binary under the simulated Lambda host against the simulated EC2, looks at its process from outside
+//! Runs the release binary under the simulated Lambda host against the simulated EC2, observes its process from outside
 //! ([`process`]), and prints one table. What is measured and how is in tests/bench/README.md.
 
 mod cloud;
@@ -64,7 +64,7 @@ enum RowName {
     Settings,
 }
 
-/// What the rows need to know.
+/// The settings of all rows.
 struct Bench {
     ours: Function,
     rival: Function,

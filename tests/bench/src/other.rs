@@ -1,4 +1,4 @@
-//! Another client of the account: it calls EC2 steadily, so that of every bucket a fifth of what comes in is its own.
+//! Another client of the account: it calls EC2 steadily, and so takes a fifth of what comes into each token bucket.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::cloud::{Buckets, Way};
 
 /// The part of the refill that it takes.
 pub(crate) const SHARE: f64 = 0.2;
-/// How soon it asks again after a refusal.
+/// How soon it repeats a refused call.
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// The other client, with instances of its own.
@@ -23,13 +23,13 @@ pub(crate) struct Other {
 }
 
 impl Other {
-    /// Adds its instances, which what it asks for does not change.
+    /// Adds its instances, which are already in the state that it asks for.
     pub(crate) fn join(sim: &Sim, way: Way, buckets: Buckets, faster: f64) -> Self {
         let (action, state) = match way {
             Way::Stop => ("StopInstances", "stopped"),
             Way::Start => ("StartInstances", "running"),
         };
-        // Calls as its share allows, and in each as many instances as make that share of their bucket.
+        // As many calls as its share allows, and as many instances in each as makes the same share of their bucket.
         let count = (buckets.instances.1 / buckets.calls.1).round() as usize;
         let ids = sim.add_many(count, |number| Machine::named(&format!("other-{number}")).state(state));
         let mut call = format!("Action={action}&Version=2016-11-15");
@@ -40,8 +40,8 @@ impl Other {
         Self { ids, call, url: sim.url(), every, accepted: AtomicU64::new(0) }
     }
 
-    /// Calls until it is dropped. What EC2 refuses is asked for again until it is granted, and what it missed in the
-    /// meantime is made up for.
+    /// Calls until it is dropped. A refused call is repeated until it is accepted, and the calls missed in the meantime
+    /// are made up for.
     pub(crate) async fn run(&self) -> Result<(), reqwest::Error> {
         let client = reqwest::Client::new();
         let begun = Instant::now();
@@ -55,12 +55,12 @@ impl Other {
         Ok(())
     }
 
-    /// How many instances its accepted calls named.
+    /// Counts the instances in its accepted calls.
     pub(crate) fn instances(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed) * self.ids.len() as u64
     }
 
-    /// Tells whether a call was its own, by what it names.
+    /// Whether a call with these ids was its own.
     pub(crate) fn made(&self, ids: &[String]) -> bool {
         self.ids == ids
     }

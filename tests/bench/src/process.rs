@@ -1,4 +1,4 @@
-//! A process as the kernel counts it, from `/proc`: nothing is asked of the process itself.
+//! A process's CPU time, memory and open files, as the kernel counts them in `/proc`.
 
 use std::fs::{self, read_to_string};
 use std::io;
@@ -7,10 +7,10 @@ use std::time::Duration;
 /// The kernel's unit of time in `stat`, USER_HZ: 100 a second on every architecture that Lambda has.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Gives the CPU time, user and system, that all threads of a process have taken.
+/// Returns the CPU time, user and system, of all threads of a process.
 ///
-/// Two truths, each a little too small: `schedstat` counts nanoseconds but only of the threads that still live, `stat`
-/// counts them all but cuts to ticks. The larger is nearer.
+/// There are two counts, both a little too small: `schedstat` is in nanoseconds but leaves out threads that have ended,
+/// `stat` includes them but is cut to ticks. The larger one is closer.
 pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
     let mut nanoseconds = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -19,20 +19,20 @@ pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
         nanoseconds += number(text.split(' ').next())?;
     }
     let stat = read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name, in brackets, may hold anything; utime and stime are the 12th and 13th after it.
+    // The name, in brackets, may contain anything; utime and stime are the 12th and 13th field after it (man proc).
     let mut after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().skip(11);
     let ticks = number(after_name.next())? + number(after_name.next())?;
     Ok(Duration::from_nanos(nanoseconds).max(TICK * ticks as u32))
 }
 
-/// Gives the most memory that a process has had at any time, in bytes.
+/// Returns the peak memory of a process, in bytes.
 pub(crate) fn peak_memory(pid: u32) -> io::Result<u64> {
     let status = read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     Ok(number(line.and_then(|line| line.split_whitespace().next()))? * 1024)
 }
 
-/// Counts the files, sockets among them, that a process has open; none once it has ended.
+/// Counts the open files of a process, sockets included; 0 once it has ended.
 pub(crate) fn open_files(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }

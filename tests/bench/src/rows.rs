@@ -1,4 +1,4 @@
-//! The rows of the table: what each sets up, runs, checks and holds against its bound.
+//! The rows of the table: what each sets up, runs and checks, and its bound.
 
 mod accounts;
 mod buckets;
@@ -16,10 +16,10 @@ use crate::cloud::{self, Way};
 use crate::function::{Function, Taken};
 use crate::table::{Row, megabytes, time};
 
-/// What a row comes to, or why it has no figures.
+/// A measurement's rows, or why it has no figures.
 type Measured = Result<Vec<Row>, String>;
 
-/// Stops a fleet in a cloud without buckets, in a new process; gives DescribeInstances calls with what it took.
+/// Stops a fleet in a cloud without token buckets, in a new process; also counts its DescribeInstances calls.
 async fn stop_fleet(function: &Function, count: usize) -> Result<(Taken, usize), String> {
     let sim = cloud::cloud(count, Way::Stop).await;
     let taken = function.run(&sim, &cloud::no_limits(), &Way::Stop.event()).await?;
@@ -29,7 +29,7 @@ async fn stop_fleet(function: &Function, count: usize) -> Result<(Taken, usize),
     Ok((taken, descriptions))
 }
 
-/// Says on stderr what one run took: medians hide how far runs are apart.
+/// Prints on stderr what one run cost, since medians hide how much runs differ.
 fn tell(count: usize, name: &str, taken: &Taken) {
     let Taken { since_start, event, cpu, memory, files, .. } = taken;
     eprintln!(

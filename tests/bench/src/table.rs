@@ -1,13 +1,13 @@
-//! The table. Knows how figures are written, and nothing of where they come from.
+//! The table. Knows how figures are written, but not where they come from.
 
 use std::time::Duration;
 
-/// What became of a bound.
+/// Whether a row keeps its bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Holds,
     Over,
-    /// There is no bound; the figure is stated.
+    /// There is no bound: the figure is only stated.
     Stated,
     /// There is no figure.
     Failed,
@@ -16,7 +16,7 @@ pub(crate) enum Verdict {
 /// A line of the table.
 pub(crate) struct Row {
     pub(crate) verdict: Verdict,
-    /// What was measured, ours, what it is held against, their ratio, the bound.
+    /// What was measured, our figure, the one it is compared with, their ratio, the bound.
     cells: [String; 5],
 }
 
@@ -104,13 +104,13 @@ pub(crate) fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// Gives the middle one; of an even number, the upper of the two in the middle.
+/// Returns the median; of an even number, the upper of the two in the middle.
 pub(crate) fn median(mut figures: Vec<Duration>) -> Duration {
     figures.sort();
     figures.get(figures.len() / 2).copied().unwrap_or_default()
 }
 
-/// Lays out the rows in Markdown, its columns in line.
+/// Lays out the rows as a Markdown table with aligned columns.
 pub(crate) fn markdown(rows: &[Row]) -> String {
     let headings = ["what", "ours", "against", "ratio", "bound", ""];
     let rules = ["---", "--:", "--:", "--:", "--:", "---"];

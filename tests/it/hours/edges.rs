@@ -1,4 +1,4 @@
-//! Edges: what is an edge, what an edge does once, and what comes too early, too late or twice.
+//! Edges: what counts as an edge, that it acts only once, and ticks that come too early, too late or twice.
 
 use ec2_sim::Outcome;
 
@@ -8,15 +8,15 @@ use super::*;
 async fn a_weekend_of_missed_ticks() {
     let mut world = cloud([with_hours("web", "office"), with_hours("late", "office").launched(at("Sa 10:00"))]).await;
     tick(&mut world, &reconcile(), "Fr 18:55").await;
-    // Whenever the ticks come back, the closing is made up for.
+    // When the ticks resume, they catch up on the closing.
     let told = tick(&mut world, &reconcile(), "Su 03:00").await;
     assert_eq!(told.names("changed"), names(["web"]));
     assert!(runs(&world, "late"), "started since the closing");
-    // They are gone again, over the opening.
+    // Ticks are missing again, over the opening.
     let told = tick(&mut world, &reconcile(), "Mo+1 10:00").await;
     assert_eq!(told.names("changed"), names(["web"]));
 
-    // All the time from Friday evening to Monday morning: nobody has missed anything.
+    // From Friday evening to Monday morning: closing and opening are both missed, so nothing has to change.
     tick(&mut world, &reconcile(), "Fr+1 18:55").await;
     let told = tick(&mut world, &reconcile(), "Mo+2 08:00").await;
     assert_eq!(told.message(), "office: 2 of 2 as scheduled");
@@ -35,7 +35,7 @@ async fn launched_in_the_edges_second() {
 #[tokio::test]
 async fn an_exemption_that_ends_in_closed_hours_is_an_edge() {
     let exempt = |name: &str| with_hours(name, "office").tag("curfew:exempt", &rfc3339(at("Tu 22:00")));
-    // Started while it was closed, and exempt: that does not outlast the exemption.
+    // A start in closed hours, during the exemption, doesn't keep it running beyond the exemption.
     let started = exempt("started").launched(at("Tu 20:00"));
     let mut world = cloud([exempt("demo"), exempt("restarted"), started]).await;
     let evening = ticks_every(&mut world, &reconcile(), 15, "Tu 19:00", "Tu 21:45").await;
@@ -47,7 +47,7 @@ async fn an_exemption_that_ends_in_closed_hours_is_an_edge() {
     assert_eq!(evening.listed("skipped", "demo"), told, "told near its edge and its end");
     let told = tick(&mut world, &reconcile(), "Tu 22:00").await;
     assert_eq!(told.names("changed"), names(["demo", "restarted", "started"]));
-    // It is an edge, not a state: who starts it after it is left alone.
+    // It is an edge, not a state: an instance that is started afterwards is left alone.
     person_starts(&world, "restarted", "Tu 22:30").await;
     ticks_every(&mut world, &reconcile(), 15, "Tu 22:30", "We 08:00").await;
     assert!(runs(&world, "demo") && runs(&world, "restarted"));
@@ -110,7 +110,7 @@ async fn an_older_tick_after_a_newer_one_over_a_closing_edge() {
     for event in [reconcile(), forgetful()] {
         let mut world = cloud([with_hours("web", "office")]).await;
         tick(&mut world, &event, "Tu 19:00").await;
-        // It knows of open hours only; but what was stopped since is a newer tick's.
+        // By its own time the hours are open, but it leaves alone what a newer tick has stopped.
         let told = late_tick(&mut world, &event, "Tu 18:55", "Tu 19:01").await;
         assert_eq!(told.message(), "office: 1 of 1 as scheduled");
         assert!(!runs(&world, "web") && counts(&world.sim.machine("web")));

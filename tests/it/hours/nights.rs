@@ -19,7 +19,7 @@ async fn a_stop_refused_all_night_is_tried_nine_times_with_at_most_ten_tag_write
         let id = world.sim.machine("db").id;
         night.calls.iter().filter(|call| call.action == action && call.ids == [id.as_str()]).count()
     };
-    // The first was asked for together with the other.
+    // The first try was in one call with web.
     let tries = night.listed("failed", "db");
     let evening = ["Mon 19:00", "Mon 19:05", "Mon 19:10", "Mon 19:20", "Mon 19:40", "Mon 20:20", "Mon 21:40"];
     assert_eq!(tries, [&evening[..], &["Tue 00:20", "Tue 05:40"]].concat());
@@ -27,7 +27,7 @@ async fn a_stop_refused_all_night_is_tried_nine_times_with_at_most_ten_tag_write
     let writes = night.count("CreateTags") + night.count("DeleteTags");
     assert_eq!((writes, night.count("DeleteTags")), (10 + 1, 2), "nine and one of db, one and one of web");
     assert!(runs(&world, "db") && world.sim.tag("db", MARK).is_none(), "by day no mark is left");
-    // Between tries it is told of only near the edge; the alarm's metric is there at each try.
+    // Between tries it is reported only near the edge; the alarm's metric counts it at each try.
     assert_eq!(night.listed("skipped", "db"), ["Mon 19:15"]);
     assert_eq!(night.metric("left").iter().filter(|left| **left == 1).count(), 9);
     let said = night.told[3].1.entry("skipped", "db");
@@ -41,7 +41,7 @@ async fn two_refused_without_a_name_are_failed_at_each_try_and_cost_no_other_its
     let mut world =
         cloud([with_hours("db-1", "office"), with_hours("db-2", "office"), with_hours("web", "office")]).await;
     world.sim.fault(refuses("StopInstances").on(["db-1", "db-2"]));
-    // The closing itself is missed: the marks of the first try lie after it.
+    // The tick of the closing is missed, so the marks of the first try are later than the closing.
     let night = ticks(&mut world, &reconcile(), "Mo 19:05", "Mo 19:20").await;
     assert!(!runs(&world, "web"));
     assert_eq!(night.listed("failed", "db-1"), ["Mon 19:05", "Mon 19:10", "Mon 19:20"]);
@@ -64,7 +64,7 @@ async fn memory_that_cannot_be_saved_yet_is_no_start_by_a_person() {
     let mut world = cloud([with_hours("web", "office").hibernation()]).await;
     let words = "The instance '{id}' is not ready to hibernate yet. Retry in a few minutes.";
     world.sim.fault(Fault::refuse("StopInstances", "UnsupportedOperation", words).times(1));
-    // Seen again after the pause, it carries this tick's own mark.
+    // At the look after the pause, it has this tick's own mark.
     let told = tick(&mut world, &with(reconcile(), json!({"hibernate": true})), "Mo 19:00").await;
     assert_eq!(told.names("changed"), names(["web"]), "{:#}", told.report);
 }
@@ -149,7 +149,7 @@ async fn spot_interrupted_with_behaviour_stop() {
     for code in ["Server.SpotInstanceShutdown", "Server.SpotInstanceStop"] {
         for event in [reconcile(), forgetful()] {
             let spot = |name: &str| with_hours(name, "office").spot_persistent();
-            // The other was stopped by Curfew before, and EC2 has taken its capacity since.
+            // "marked" was stopped by Curfew before, and has been interrupted since.
             let mut world = cloud([spot("web"), spot("marked").tag(MARK, &mark("Mo 19:00"))]).await;
             for name in ["web", "marked"] {
                 ec2_stops(&world, name, code, &format!("{code}: Stopped for lack of capacity"));
@@ -172,7 +172,7 @@ async fn a_spot_instance_that_curfew_stopped_is_started_again() {
 
 #[tokio::test]
 async fn fifty_tags_already() {
-    // With its name, its hours and what selects it.
+    // 47 tags, with its name, its hours and the tag that selects it: 50.
     let full = (1..=47).fold(with_hours("full", "office"), |it, n| it.tag(&format!("tag-{n}"), "x"));
     let mut world = cloud([full, with_hours("web", "office")]).await;
     let told = tick(&mut world, &reconcile(), "Tu 19:00").await;

@@ -1,4 +1,4 @@
-//! What people switch, retag and strip between two edges stays as they left it.
+//! Whatever people switch or retag between two edges stays as they left it.
 
 use super::*;
 
@@ -100,7 +100,7 @@ async fn started_at_22_stopped_at_23() {
 #[tokio::test]
 async fn dead_wood_of_weeks_ago_when_reconcile_arrives() {
     for (event, started) in [(reconcile(), false), (forgetful(), true)] {
-        // Whatever the moment at which the first tick comes: nothing is started at noon.
+        // Whenever the first tick comes, nothing is started at once.
         for first in ["Tu 12:00", "Tu 23:00"] {
             let dead = with_hours("dead", "office").launched(at("Mo-20 09:00")).state("stopped");
             let forgotten = with_hours("forgotten", "office").launched(at("Mo-20 09:00"));
@@ -155,7 +155,7 @@ async fn retagged_at_night_to_hours_that_opened_before_its_launch() {
     tick(&mut world, &reconcile(), "Tu 19:00").await;
     assert!(!runs(&world, "web"));
     retag(&world, "web", "Mo-Fr 06:00-22:00");
-    // Its start has not failed: Curfew itself has stopped it since.
+    // That it is off doesn't mean that its start failed: Curfew itself has stopped it.
     assert_eq!(tick(&mut world, &reconcile(), "Tu 20:00").await.names("changed"), names(["web"]));
 }
 
@@ -177,7 +177,7 @@ async fn an_unreadable_tag_by_day_and_by_night() {
 #[tokio::test]
 async fn marks_stripped_at_noon_do_no_harm() {
     let mut world = cloud([with_hours("web", "office")]).await;
-    // A mark on what runs: one that EC2 would not have stopped.
+    // A mark on a running instance, as if EC2 had refused its stop.
     world.sim.edit("web", |machine| drop(machine.tags.insert(MARK.into(), mark("Tu 07:00"))));
     strip_mark(&world, "web");
     let all = ticks_every(&mut world, &reconcile(), 15, "Tu 12:00", "We 08:00").await;
@@ -211,7 +211,7 @@ async fn marks_stripped_in_the_last_five_minutes() {
         tick(&mut world, &event, "We 07:55").await;
         strip_mark(&world, "web");
         let told = tick(&mut world, &event, "We 08:00").await;
-        // Nobody can tell it from a person's stop by now.
+        // By now it can't be told apart from a person's stop.
         assert_eq!((told.reason("web").as_str(), runs(&world, "web")), ("stopped_since", false), "{event}");
         assert_eq!(told.line("web")["level"], "INFO");
     }

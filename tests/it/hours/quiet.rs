@@ -1,4 +1,4 @@
-//! Quiet at 288 ticks a day: what a tick says about which there is nothing to say.
+//! Quiet at 288 ticks a day: how little a tick logs if nothing happens.
 
 use super::*;
 
@@ -12,7 +12,7 @@ async fn a_quiet_tick_is_one_report_line_under_1_kb_and_one_metrics_line() {
         assert!(line.to_string().len() < 1000, "{} bytes: {line}", line.to_string().len());
     }
     assert_eq!(metrics(&told).into_keys().collect::<Vec<_>>(), ["duration"]);
-    // Skips are quiet, too, once their edge is past.
+    // Skips are not listed, either, once their edge is some time ago.
     person_stops(&world, "web-7", "Tu 12:01").await;
     let told = tick(&mut world, &reconcile(), "Tu 12:05").await;
     assert_eq!((told.logs.len(), &told.report["skipped_by"]["stopped_since"]), (2, &json!(1)), "{:#?}", told.logs);
@@ -40,7 +40,7 @@ async fn a_quiet_tick_over_forty_targets_is_as_short() {
     }
     let shown = told.report["targets"].as_array().unwrap().len();
     assert_eq!(told.report["truncated_targets"], 40 - shown, "counted");
-    // Where something happens it is told, whatever the length.
+    // What happens is reported, however long that gets.
     let told = tick(&mut world, &event, "Tu 19:00").await;
     assert_eq!((told.message().as_str(), told.names("changed").len()), (&*format!("{name}: stopped 40 of 40"), 40));
 }
@@ -64,7 +64,7 @@ async fn skips_are_told_only_within_15_minutes_of_their_edge_their_launch_or_the
     let launched: Vec<String> = night.listed("skipped", "launched");
     assert_eq!(launched.iter().filter(|at| launch.contains(&at.as_str())).count(), launch.len());
     assert_eq!(launched.len(), launch.len() + edge.len());
-    // Counted always; and the log lines keep to the same.
+    // All are always counted; the log has lines for just those that are listed.
     assert!(night.told.iter().all(|(_, told)| told.report["summary"]["matched"] == 3));
     for (moment, told) in &night.told {
         let listed = told.entries("skipped").len() + told.entries("changed").len();

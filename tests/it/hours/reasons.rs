@@ -1,4 +1,4 @@
-//! Why it left an instance alone, and how that reads.
+//! Why a reconcile leaves an instance alone, and how it says so.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Whose instances they are: the hours tag, and where.
+//! Which instances a reconcile selects: by the hours tag, ids, regions and accounts.
 
 use super::*;
 
@@ -18,11 +18,11 @@ async fn hours_tag_takes_over_a_fleet_as_it_is_tagged() {
     tick(&mut world, &event, "We 08:00").await;
     assert!(runs(&world, "web"));
 
-    // A plain stop that names the same tag leaves them alone.
+    // A plain stop with the same `hours_tag` leaves them alone.
     let told = world.invoke(with(stop(), json!({"hours_tag": "Schedule"}))).await;
     assert_eq!((told.names("changed"), told.reason("web").as_str()), (names(["default", "plain"]), "has_hours"));
     arrived(&world).await;
-    // And one that doesn't, does not.
+    // One without it doesn't.
     let told = world.invoke(stop()).await;
     assert_eq!(told.names("changed"), names(["web"]));
 }
@@ -37,10 +37,10 @@ async fn a_plain_stop_and_start_leave_alone_what_has_hours() {
     world.sim.add(off);
     let told = world.invoke(start()).await;
     assert_eq!((told.names("changed"), told.reason("off").as_str()), (names(["plain"]), "has_hours"));
-    // Nothing is in both.
+    // Reconcile selects none of the others.
     let told = tick(&mut world, &reconcile(), "Tu 12:00").await;
     assert_eq!((told.names("changed"), &told.report["summary"]["matched"]), (names(["off"]), &json!(2)));
-    // Whoever names it means it.
+    // An instance named by its id is stopped in spite of its hours.
     let id = world.sim.machine("web").id;
     let told = world.invoke(json!({"action": "stop", "instance_ids": [id]})).await;
     assert_eq!(told.names("changed"), names(["web"]));
@@ -105,7 +105,7 @@ async fn over_two_regions_and_two_accounts() {
     let event = with(reconcile(), where_to);
     let told = tick(&mut world, &event, "Tu 19:00").await;
     assert_eq!((told.message().as_str(), told.names("changed").len()), ("office: stopped 4 of 4", 4));
-    // One region's trouble is its own.
+    // Trouble in one region doesn't affect the others.
     world
         .sim
         .fault(ec2_sim::Fault::refuse("DescribeInstances", "AuthFailure", "No.").account(OTHER).region("eu-west-1"));

@@ -19,7 +19,7 @@ async fn a_start_that_always_falls_back_is_tried_nine_times_a_day_at_most_and_le
     let is_start = |call: &&Call| call.action == "StartInstances";
     let started: Vec<String> =
         day.calls.iter().filter(is_start).map(|call| call.at.format("%H:%M").to_string()).collect();
-    // Each wait is twice as long; the last of the day comes at half past six, the eighth.
+    // Each wait is twice as long as the one before; the eighth and last start of the day comes at 18:30.
     assert_eq!(started, ["08:00", "08:05", "08:15", "08:35", "09:15", "10:35", "13:15"]);
     assert!(day.metric("left").iter().all(|left| *left == 1), "told at every tick: {:?}", day.metric("left"));
     let (_, first) = &day.told[0];
@@ -34,7 +34,7 @@ async fn a_start_that_always_falls_back_is_tried_nine_times_a_day_at_most_and_le
     let message = told.entry("failed", "crypt")["message"].as_str().unwrap().to_owned();
     let date = at("We 00:00").date_naive();
     assert!(message.contains(&format!("next try at {date}T18:30:")), "{message}");
-    // In the evening it is off, and ours; and in the morning it is tried at once.
+    // In the evening it is off and marked as ours, so in the morning it is tried at once.
     ticks_every(&mut world, &reconcile(), 60, "We 19:00", "Th 07:00").await;
     assert!(counts(&world.sim.machine("crypt")));
     world.sim.edit("crypt", |machine| machine.falls_back = None);
@@ -96,7 +96,7 @@ async fn more_starts_than_the_bucket_gives() {
     assert_eq!((told.verdict().as_str(), told.names("unfinished").len()), ("unfinished", 30 - first));
     assert!(told.entries("unfinished").iter().all(|left| left["reason"] == "deadline"), "{:#}", told.report);
     assert_eq!(metrics(&told)["left"] as usize, 30 - first);
-    // The next goes on where this one ended.
+    // The next tick continues where this one ended.
     set_clock(&world, "We 08:05");
     let told = world.within(Duration::from_secs(6), due(&reconcile(), "We 08:05")).await;
     let second = told.names("changed").len();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Ticks at these moments, and tells at which of them it ran afterwards.
+/// Runs ticks at these moments, and returns whether the instance ran after each.
 async fn runs_at(event: &Value, hours: &str, moments: &[&str]) -> Vec<bool> {
     let mut world = cloud([with_hours("web", hours)]).await;
     let mut all = Vec::new();
@@ -47,7 +47,7 @@ async fn a_name_with_semicolons_in_it_is_a_name_first() {
     let custodian = "off=(M-F,19);on=(M-F,7);tz=pt";
     let event = hours(json!({ custodian: "Mo-Fr 07:00-19:00", OFFICE: "Mo-Fr 10:00-12:00" }));
     assert_eq!(runs_at(&event, custodian, &["Tu 19:00", "We 07:00"]).await, [false, true]);
-    // Though it is hours, too.
+    // Even if the name could be read as hours, too.
     assert_eq!(runs_at(&event, OFFICE, &["Tu 12:00", "We 08:00", "We 10:00"]).await, [false, false, true]);
 }
 
@@ -61,7 +61,7 @@ async fn hours_in_the_tag_itself_and_a_slash_for_a_semicolon() {
 
 #[tokio::test]
 async fn the_time_zone_of_the_request_is_for_those_that_say_none() {
-    // Nine hours before UTC, all the year.
+    // Nine hours ahead of UTC, all year.
     let tokyo = with(hours(json!({"office": OFFICE})), json!({"timezone": "Asia/Tokyo"}));
     let moments = ["Tu 09:55", "Tu 10:00", "Tu 22:55", "Tu 23:00"];
     for tag in ["office", "Mo-Fr 08:00-19:00 "] {
@@ -91,7 +91,7 @@ async fn the_holidays_of_the_request_are_for_those_that_say_none() {
 
 #[tokio::test]
 async fn a_countrys_holidays() {
-    // The last Christmas is never a year ago.
+    // Christmas before last would be too long ago: Curfew accepts a delay of a year.
     let now = Utc::now().date_naive();
     let year = if (now.month(), now.day()) > (12, 26) { now.year() } else { now.year() - 1 };
     let christmas = NaiveDate::from_ymd_opt(year, 12, 25).unwrap();

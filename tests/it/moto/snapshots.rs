@@ -1,7 +1,8 @@
-//! Snapshots in a cloud that we did not write.
+//! Snapshots in moto, a cloud that we did not write.
 //!
-//! Where moto differs from AWS, as far as these tests meet it: a snapshot is as young as the test, it knows neither locks
-//! nor fast restores, nor the filter by which images are asked for. [`Veil`] makes up for that, and for nothing else.
+//! Where moto differs from AWS, as far as these tests are concerned: snapshots are only as old as the test, and it
+//! knows neither locks nor fast restores, nor the filter by which images are asked for. [`Veil`] makes up for just
+//! that.
 
 use tokio::io::AsyncBufReadExt;
 use tokio::task::JoinHandle;
@@ -10,7 +11,7 @@ use super::*;
 
 const MARK: &str = "curfew:delete-after";
 
-/// A way to moto by which snapshots look a year older, no region has locks or fast restores, and all images are shown.
+/// A proxy before moto that makes snapshots look a year older, shows no locks or fast restores, and shows all images.
 struct Veil {
     url: String,
     listening: JoinHandle<()>,
@@ -90,7 +91,7 @@ async fn pass(client: TcpStream, moto: Ec2) {
     let _ = to.write_all(answer.as_bytes()).await;
 }
 
-/// Makes a volume and a snapshot of it, tagged; returns both ids.
+/// Creates a volume and a tagged snapshot of it; returns both ids.
 async fn snapshot(moto: &Moto, name: &str) -> (String, String) {
     let ec2 = &moto.ec2;
     let volume = ec2.call(EAST, "CreateVolume", &[("AvailabilityZone", "us-east-1a"), ("Size", "8")]).await;
@@ -105,7 +106,7 @@ async fn tag(moto: &Moto, id: &str, key: &str, value: &str) {
     moto.set("CreateTags", &[("ResourceId.1", id), ("Tag.1.Key", key), ("Tag.1.Value", value)]).await;
 }
 
-/// The ids of what carries our tag.
+/// Returns the ids of all snapshots with our tag.
 async fn left(moto: &Moto) -> BTreeSet<String> {
     let shown =
         moto.ec2.call(EAST, "DescribeSnapshots", &[("Filter.1.Name", "tag:curfew"), ("Filter.1.Value.1", "yes")]).await;
@@ -152,7 +153,7 @@ async fn two_nights_delete_just_the_orphan_in_a_cloud_that_we_did_not_write() {
     }
     assert_eq!(left(&moto).await.len(), 7);
 
-    // Two weeks later; of one somebody has put the day off.
+    // Two weeks later: all marks but one are due.
     for name in ["orphan", "attached", "shared", "archived", "exempt"] {
         tag(&moto, &ids[name], MARK, "2026-01-01T00:00:00Z").await;
     }
@@ -172,7 +173,7 @@ async fn a_cloud_that_knows_no_locks_is_one_in_which_nothing_is_deleted() {
     let (volume, id) = snapshot(&moto, "orphan").await;
     moto.set("DeleteVolume", &[("VolumeId", &volume)]).await;
     tag(&moto, &id, MARK, "2026-01-01T00:00:00Z").await;
-    // Only its age is too little, and moto itself would answer.
+    // Against moto itself, only its age keeps it.
     let mut host = Host::start(binary(), &[("AWS_ENDPOINT_URL_EC2", &moto.ec2.url)]).await;
     let event = json!({"action": "snapshots", "tags": {"curfew": "yes"}, "min_age_days": 7});
     let told = Told::of(host.invoke(event.to_string(), AMPLE).await);

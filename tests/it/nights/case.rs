@@ -1,4 +1,4 @@
-//! Random nights, and how they are lived through.
+//! Random nights, and how they are run.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::cloud::*;
 
-/// The evening is due an hour after the clock begins, the morning at eight.
+/// When the evening and the morning are due, after the beginning at 18:00: at 19:00, and at 8:00.
 pub(crate) const EVENING: Duration = Duration::from_secs(3600);
 pub(crate) const MORNING: Duration = Duration::from_secs(14 * 3600);
 
@@ -32,15 +32,15 @@ pub(crate) enum Act {
     Terminate,
 }
 
-/// An event, and how its attempts fare.
+/// An event, and what happens to its attempts.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) stop: bool,
     pub(crate) remember: bool,
     pub(crate) due: Duration,
-    /// The first attempt begins so much later.
+    /// How much later the first attempt begins.
     pub(crate) delay: Duration,
-    /// The request id: a duplicate has another.
+    /// The request id: a duplicate has a different one.
     pub(crate) id: &'static str,
     /// How long the first two attempts may live, and when they are killed.
     pub(crate) lives: [(u64, Option<Duration>); 2],
@@ -81,7 +81,7 @@ pub(crate) struct Case {
     pub(crate) acts: Vec<(Duration, usize, Act)>,
 }
 
-/// An invocation, and what came of it.
+/// An invocation, and its result.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) event: Event,
@@ -105,7 +105,7 @@ impl Ran {
         settled.iter().find(|settled| settled.id == id).map(|settled| &settled.outcome)
     }
 
-    /// Lambda repeats whatever is not.
+    /// Whether it succeeded: otherwise Lambda retries it.
     pub(crate) fn is_complete(&self) -> bool {
         let bad = |it: &Settled| matches!(it.outcome, Outcome::Failed { .. } | Outcome::Unfinished { .. });
         matches!(&self.end, End::Done { settled, error: None } if !settled.iter().any(bad))
@@ -115,7 +115,7 @@ impl Ran {
 /// Every invocation of a case so far.
 pub(crate) type Rans = Arc<std::sync::Mutex<Vec<Ran>>>;
 
-/// Lives through one invocation; returns its number.
+/// Runs one invocation; returns its number.
 pub(crate) async fn invoke(
     cloud: &Arc<Cloud>,
     rans: &Rans,
@@ -170,7 +170,7 @@ pub(crate) async fn invoke(
     by
 }
 
-/// Lives through an event and its retries, as Lambda makes them; before the last, EC2 is well again.
+/// Runs an event and its retries, as Lambda makes them; before the last, EC2's outages end.
 pub(crate) async fn happen(cloud: &Arc<Cloud>, rans: &Rans, event: &Event) {
     sleep_until(cloud.begun + event.due + event.delay).await;
     for (life, death) in event.lives {
@@ -184,7 +184,7 @@ pub(crate) async fn happen(cloud: &Arc<Cloud>, rans: &Rans, event: &Event) {
     invoke(cloud, rans, event, 900, None).await;
 }
 
-/// Lives through a case.
+/// Runs a case.
 pub(crate) async fn live(case: &Case) -> (Arc<Cloud>, Vec<Ran>) {
     let cloud = Cloud::new(case.fleet.clone(), case.manner.clone(), case.seed);
     let rans = Rans::default();
@@ -334,7 +334,7 @@ fn event(mut event: Event, dice: &mut Dice) -> Event {
     event
 }
 
-/// Makes the case of a seed.
+/// Builds the case of a seed.
 pub(crate) fn case_of(seed: u64) -> Case {
     let mut dice = Dice(seed);
     let size = dice.pick(&[3, 8, 8, 20, 70, 130]);
@@ -353,7 +353,7 @@ pub(crate) fn case_of(seed: u64) -> Case {
         for zone in ["us-east-1a", "us-east-1b"] {
             manner.room.insert((zone, "t3.micro"), 0);
         }
-        // What runs now has freed its room by the morning; somebody else takes some of it, for a time.
+        // What is stopped has freed its capacity by the morning; others take some of it for a while.
         manner.more_room = Some((MORNING + Duration::from_secs(dice.between(1, 130)), fleet.len()));
         let taken = dice.below(fleet.len() as u64 + 1);
         for room in manner.room.values_mut() {
@@ -393,7 +393,7 @@ pub(crate) fn case_of(seed: u64) -> Case {
     Case { seed, fleet, manner, events, acts }
 }
 
-/// Gives smaller cases, one thing less in each.
+/// Returns smaller cases, each with one thing removed.
 pub(crate) fn smaller(case: &Case) -> Vec<Case> {
     let mut all = Vec::new();
     let n = case.fleet.len();
@@ -410,7 +410,7 @@ pub(crate) fn smaller(case: &Case) -> Vec<Case> {
             all.push(Case { fleet, ..case.clone() });
         }
     };
-    // Ids stay: machines keep their numbers.
+    // Machines keep their numbers, and so their ids.
     if n > 8 {
         for part in 0..4 {
             without(&|it| it * 4 / n == part);

@@ -1,4 +1,4 @@
-//! EC2 in this process: keeps state and answers as EC2 does, by tokio's clock, and remembers who did what.
+//! A double of EC2 in this process: keeps state and answers as EC2 does, by tokio's clock, and records who did what.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,10 +14,10 @@ use ec2_curfew::request::Mode;
 use ec2_curfew::select::{Filters, MAX_FILTER_VALUES, Pattern};
 use tokio::time::{Instant, sleep};
 
-/// Calls after which a run is said to have no end.
+/// After this many calls a run counts as endless.
 const TOO_MANY_CALLS: usize = 20_000;
 
-/// Random numbers (SplitMix64): the same from the same seed, for ever.
+/// Random numbers (SplitMix64), reproducible from the seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(pub(crate) u64);
 
@@ -30,7 +30,7 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// One of the numbers below.
+    /// Returns a number from 0 to below `n`.
     pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n.max(1)
     }
@@ -39,7 +39,7 @@ impl Dice {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
-    /// Whether one in so many cases is this one.
+    /// Returns true in one of `n` cases.
     pub(crate) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
@@ -49,7 +49,7 @@ impl Dice {
     }
 }
 
-/// A call's name, without what it says.
+/// The kind of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verb {
     Look,
@@ -65,29 +65,29 @@ pub(crate) enum Who {
     /// An invocation, by its number.
     Run(usize),
     Person,
-    /// EC2 itself, for reasons of its own.
+    /// EC2 itself.
     Ec2,
 }
 
-/// How EC2 says no.
+/// How EC2 refuses or fails.
 #[derive(Clone, Debug)]
 pub(crate) enum No {
-    /// By this code and sentence; `{id}` is the instance's.
+    /// With this code and message; `{id}` becomes the instance's id.
     Refused { code: &'static str, message: &'static str, status: u16 },
     /// 500, carried out or not.
     Sick { done: bool },
 }
 
-/// One instance of which EC2 says no, as long as it lasts, to every call that it is in.
+/// Makes EC2 refuse, while it lasts, every call of this kind that contains the instance.
 #[derive(Clone, Debug)]
 pub(crate) struct Poison {
     pub(crate) verb: Verb,
     pub(crate) no: No,
-    /// Ends so long after the night begins.
+    /// When it ends, after the beginning of the night; none: never.
     pub(crate) until: Option<Duration>,
 }
 
-/// Something that befalls whole calls.
+/// A failure that hits whole calls, whatever instances they name.
 #[derive(Clone, Debug)]
 pub(crate) enum Plague {
     /// 500, not carried out.
@@ -104,7 +104,7 @@ pub(crate) enum Plague {
     Denied,
 }
 
-/// A plague, of which calls, and when; one in so many calls is hit.
+/// A failure of calls: which kind of calls, when, and one in how many of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Trouble {
     pub(crate) verb: Option<Verb>,
@@ -114,7 +114,7 @@ pub(crate) struct Trouble {
     pub(crate) one_in: u64,
 }
 
-/// Something that somebody did to an instance, or that befell it.
+/// Something that was done to an instance, or happened to it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Did {
     Stop {
@@ -126,17 +126,17 @@ pub(crate) enum Did {
     Mark(String),
     Unmark(String),
     Exempt(bool),
-    /// Somebody wrote a tag, or deleted it.
+    /// A tag was written, or deleted.
     Tagged {
         key: &'static str,
         value: Option<String>,
     },
-    /// EC2 refused a call in which it was; alone, or named.
+    /// EC2 refused a call that contained it; clearly, if it was alone in the call or named by EC2.
     Refused {
         verb: Verb,
         clearly: bool,
     },
-    /// EC2 gave a call no clear answer in which it was.
+    /// EC2 gave no clear answer to a call that contained it.
     Unclear(Verb),
     Arrived(State),
     Fell(String),
@@ -154,12 +154,12 @@ pub(crate) struct Machine {
     pub(crate) kind: &'static str,
     pub(crate) spot: bool,
     pub(crate) hibernation: bool,
-    /// Its memory is saved: what starts it resumes it.
+    /// Its memory is saved: the next start resumes it.
     pub(crate) hibernated: bool,
     /// A resume leaves its LaunchTime as it is.
     pub(crate) keeps_launch_time: bool,
     pub(crate) poisons: Vec<Poison>,
-    /// Reasons for which its next starts fall back.
+    /// The reasons, code and message, for which its next starts fall back.
     pub(crate) falls: Vec<(&'static str, &'static str)>,
     /// How long it takes to stop, and to start.
     pub(crate) moves: (Duration, Duration),
@@ -170,7 +170,7 @@ pub(crate) struct Machine {
 }
 
 impl fmt::Debug for Machine {
-    /// Says in a line what is special about it.
+    /// Writes in a line what is special about it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, state, zone, kind, moves, .. } = self;
         write!(f, "{id} {state} {zone} {kind} launched {}, moves {moves:?}", self.launched)?;
@@ -193,7 +193,7 @@ impl fmt::Debug for Machine {
     }
 }
 
-/// The id of the nth machine.
+/// Returns the id of the nth machine.
 pub(crate) fn id(n: usize) -> InstanceId {
     InstanceId::parse(&format!("i-{n:017x}")).unwrap()
 }
@@ -250,7 +250,7 @@ impl Machine {
         }
     }
 
-    /// What has come to pass by now.
+    /// Finishes a transition whose time has come.
     fn settle(&mut self, now: Instant) {
         let Some(at) = self.until.filter(|at| *at <= now) else { return };
         self.until = None;
@@ -273,13 +273,13 @@ impl Machine {
         }
     }
 
-    /// As DescribeInstances shows what was true at a moment.
+    /// Returns the instance as it was at a moment.
     pub(crate) fn at(&self, moment: Instant) -> Option<&Instance> {
         let at = self.shown.partition_point(|(at, _)| *at <= moment);
         self.shown.get(at.saturating_sub(1)).map(|(_, shown)| shown)
     }
 
-    /// Everything that it was between two moments.
+    /// Returns all its versions between two moments.
     pub(crate) fn between(&self, from: Instant, to: Instant) -> impl Iterator<Item = &Instance> {
         let first = self.shown.partition_point(|(at, _)| *at <= from).saturating_sub(1);
         self.shown[first..].iter().take_while(move |(at, _)| *at <= to).map(|(_, shown)| shown)
@@ -308,27 +308,27 @@ pub(crate) struct Called {
     pub(crate) said: String,
 }
 
-/// How EC2 is, beside its instances.
+/// How EC2 behaves as a whole.
 #[derive(Clone, Debug)]
 pub(crate) struct Manner {
-    /// EC2's clock, ahead of ours.
+    /// How far EC2's clock is ahead of ours.
     pub(crate) skew: TimeDelta,
-    /// DescribeInstances shows what was so long ago.
+    /// How far DescribeInstances lags behind.
     pub(crate) lag: Duration,
-    /// Milliseconds that half a call takes, at least and at most.
+    /// Milliseconds that each half of a call takes, at least and at most.
     pub(crate) latency: (u64, u64),
-    /// A refused call is carried out where no refused instance's zone is.
+    /// Whether a refused call is carried out in the zones without a refused instance.
     pub(crate) partial_success: bool,
-    /// Of several bad instances a refusal names the first, or all.
+    /// Whether a refusal names all bad instances, or only the first.
     pub(crate) names_all: bool,
-    /// Tags are left out of answers to looks without a filter that names one.
+    /// Whether tags are left out of answers to looks without a filter that names one.
     pub(crate) hides_tags: bool,
     pub(crate) troubles: Vec<Trouble>,
-    /// Room for starts, by zone and type; where there is no number, no end of it.
+    /// Capacity for starts, by zone and type; unlimited where there is no number.
     pub(crate) room: BTreeMap<(&'static str, &'static str), usize>,
-    /// More room, some time after the night begins.
+    /// More capacity, from a time after the beginning of the night.
     pub(crate) more_room: Option<(Duration, usize)>,
-    /// Token buckets, of calls and of instances; the same for stops and starts.
+    /// The token buckets of calls and of instances; stops and starts have the same.
     pub(crate) buckets: Option<(Rate, Rate)>,
 }
 
@@ -349,7 +349,7 @@ impl Default for Manner {
     }
 }
 
-/// All that EC2 holds.
+/// EC2's whole state.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) machines: BTreeMap<InstanceId, Machine>,
@@ -357,14 +357,14 @@ pub(crate) struct World {
     pub(crate) manner: Manner,
     pub(crate) tokens: usize,
     dice: Dice,
-    /// The call in hand asks for memory to be saved.
+    /// Whether the current call asks for hibernation.
     hibernating: bool,
-    /// When the next of them has moved.
+    /// When the next transition of a machine ends.
     due: Option<Instant>,
     levels: BTreeMap<Verb, (f64, f64, Instant)>,
 }
 
-/// When the clock of a case begins: an hour before the evening, and a second before a full one.
+/// Returns when the clock of a case begins: at 18:00, an hour before the evening.
 pub(crate) fn midnight() -> DateTime<Utc> {
     "2026-11-20T18:00:00Z".parse().unwrap()
 }
@@ -394,7 +394,7 @@ impl Cloud {
         Arc::new(Self { world: Mutex::new(world), begun: now })
     }
 
-    /// EC2, as it stands now.
+    /// Returns EC2's state, brought up to now.
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         let mut world = self.world.lock().unwrap();
         let now = Instant::now();
@@ -423,18 +423,18 @@ impl Cloud {
         self.world().machines[&id(n)].clone()
     }
 
-    /// Nothing befalls EC2 as a whole any more.
+    /// Ends all failures of whole calls.
     pub(crate) fn recover(&self) {
         self.world().manner.troubles.clear();
     }
 
-    /// A person switches one on or off, as the console lets them.
+    /// Lets a person switch an instance on or off, as in the console.
     pub(crate) fn person(&self, n: usize, verb: Verb) {
         let skewed = self.utc() + self.world().manner.skew;
         self.world().switch(verb, id(n), Who::Person, skewed);
     }
 
-    /// A person exempts one, or ends its exemption.
+    /// Lets a person exempt an instance, or end its exemption.
     pub(crate) fn exempt(&self, n: usize, exempt: bool) {
         let mut world = self.world();
         let Some(machine) = world.machines.get_mut(&id(n)) else { return };
@@ -445,7 +445,7 @@ impl Cloud {
         machine.note(Instant::now(), Some(Who::Person), Did::Exempt(exempt));
     }
 
-    /// A person, or a tool of theirs, writes a tag or deletes it.
+    /// Lets a person, or a person's tool, write a tag or delete it.
     pub(crate) fn tag(&self, n: usize, key: &'static str, value: Option<&str>) {
         let mut world = self.world();
         let Some(machine) = world.machines.get_mut(&id(n)) else { return };
@@ -456,7 +456,7 @@ impl Cloud {
         machine.note(Instant::now(), Some(Who::Person), Did::Tagged { key, value: value.map(ToOwned::to_owned) });
     }
 
-    /// EC2 stops one: for want of Spot capacity, or because its host is retired.
+    /// Lets EC2 stop an instance: for lack of Spot capacity, or because its host is retired.
     pub(crate) fn ec2_stops(&self, n: usize, code: &'static str) {
         let utc = self.utc();
         let mut world = self.world();
@@ -468,7 +468,7 @@ impl Cloud {
         }
     }
 
-    /// A person terminates one.
+    /// Lets a person terminate an instance.
     pub(crate) fn terminate(&self, n: usize) {
         let mut world = self.world();
         let Some(machine) = world.machines.get_mut(&id(n)) else { return };
@@ -492,7 +492,7 @@ impl World {
         self.machines.get(&id).is_some_and(|machine| machine.gone_at.is_none_or(|at| at > Instant::now()))
     }
 
-    /// Refuses a call for the sake of ids that EC2 doesn't know.
+    /// Refuses a call that names ids that EC2 doesn't know.
     fn all_known(&self, ids: &[InstanceId]) -> Result<(), Error> {
         let unknown: Vec<String> = ids.iter().filter(|id| !self.is_known(**id)).map(ToString::to_string).collect();
         match unknown.len() {
@@ -515,7 +515,7 @@ impl World {
         self.manner.room.get_mut(&place)
     }
 
-    /// Switches one, whatever anybody says.
+    /// Switches an instance without any checks.
     fn switch(&mut self, verb: Verb, id: InstanceId, who: Who, utc: DateTime<Utc>) -> Option<Change> {
         let now = Instant::now();
         let machine = self.machines.get_mut(&id)?;
@@ -556,7 +556,7 @@ impl World {
         Some(Change { id, from, to: machine.state.clone() })
     }
 
-    /// The instances for whose sake EC2 refuses a call, and with what.
+    /// Returns the instances because of which EC2 refuses a call, and how it does.
     fn bad_ones(&self, verb: Verb, ids: &[InstanceId], from_begin: Duration) -> Option<(No, Vec<InstanceId>)> {
         let poison = |id: &InstanceId| {
             let poisons = self.machines.get(id)?.poisons.iter();
@@ -591,7 +591,7 @@ impl World {
         }
     }
 
-    /// Takes the tokens of a call, if they are there.
+    /// Takes the tokens of a call; returns whether there were enough.
     fn take_tokens(&mut self, verb: Verb, instances: usize) -> bool {
         let Some((calls, stock)) = self.manner.buckets else { return true };
         let now = Instant::now();
@@ -607,7 +607,7 @@ impl World {
         enough
     }
 
-    /// Answers a call that switches or tags, at once and for all its instances or none.
+    /// Carries out a call that switches or tags, for all its instances or none, and returns the answer.
     fn answer(
         &mut self,
         verb: Verb,
@@ -740,7 +740,7 @@ impl World {
     }
 }
 
-/// An invocation's way to EC2.
+/// An invocation's client of EC2.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     pub(crate) cloud: Arc<Cloud>,
@@ -748,7 +748,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Makes a call: what EC2 has received it does, even if nobody waits for the answer any more.
+    /// Makes a call: what EC2 has received it carries out, even if the caller has stopped waiting.
     async fn call<T: Send + 'static>(
         &self,
         verb: Verb,
@@ -813,7 +813,7 @@ impl Client {
             sleep(Duration::from_millis(back)).await;
             answer
         };
-        // EC2 does what has reached it, whether or not anybody still listens.
+        // In its own task, so that EC2 carries it out even if the caller has stopped waiting.
         let call = tokio::spawn(call);
         match until.call(call).await {
             Ok(answer) => answer.unwrap(),

@@ -1,4 +1,4 @@
-//! What random nights have found, made small, for good.
+//! Failures that random nights have found, shrunk and kept as tests.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use ec2_curfew::outcome::{Outcome, Reason};
 use super::case::*;
 use super::cloud::*;
 
-/// A night of the evening and the morning.
+/// Builds a night with an evening and a morning.
 fn night(fleet: Vec<Machine>, manner: Manner) -> Case {
     Case { seed: 1, fleet, manner, events: vec![Event::evening(), Event::morning()], acts: Vec::new() }
 }
@@ -17,7 +17,7 @@ fn fleet(n: usize) -> Vec<Machine> {
     (0..n).map(Machine::new).collect()
 }
 
-/// Each half of each call takes so many milliseconds.
+/// Builds an EC2 in which each half of each call takes this many milliseconds.
 fn taking(milliseconds: u64) -> Manner {
     Manner { latency: (milliseconds, milliseconds), ..Manner::default() }
 }
@@ -147,7 +147,7 @@ async fn what_joins_those_that_wait_for_room_does_not_end_the_run() {
     let mut case = night(fleet(2), taking(20));
     case.fleet[0].state = State::Stopped;
     case.fleet[0].poisons.push(refuses(Verb::Start, "InsufficientInstanceCapacity", "No room."));
-    // It is still stopping when the run begins, and has stopped when its place is known to be short.
+    // It is still stopping when the run begins, and has stopped by the time its zone is known to lack capacity.
     case.fleet[1].moves.0 = Duration::from_secs(8);
     case.acts.push((MORNING - Duration::from_secs(2), 1, Act::Stop));
     case.events.remove(0);

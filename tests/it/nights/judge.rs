@@ -1,4 +1,4 @@
-//! What must be true of every night, whatever goes wrong in it. Knows nothing of how Curfew works.
+//! What must be true of every night, whatever goes wrong in it. Knows nothing about how Curfew works.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use tokio::time::Instant;
 use super::case::*;
 use super::cloud::*;
 
-/// A look may be acted on for so long: `LOOK_LASTS` of the engine.
+/// How long a look may be acted on: `LOOK_LASTS` of the engine.
 const LOOK_LASTS: Duration = Duration::from_secs(10);
 
-/// Instances that nobody starts in the morning because two runs of an evening met; see `off_by_us_comes_on`.
+/// Counts instances that stay off in the morning because two runs of the evening met; see `off_by_us_comes_on`.
 pub(crate) static LOST_TO_A_DUPLICATE: AtomicUsize = AtomicUsize::new(0);
 
-/// How long DescribeInstances may lag behind.
+/// How long DescribeInstances lags behind at most.
 const LAG_LASTS: Duration = Duration::from_secs(20);
 
 type Broken = Result<(), String>;
@@ -33,7 +33,7 @@ macro_rules! must {
     };
 }
 
-/// Judges a case that has been lived through.
+/// Judges a case after its run.
 pub(crate) fn judge(case: &Case, cloud: &Arc<Cloud>, rans: &[Ran]) -> Broken {
     let machines: BTreeMap<InstanceId, Machine> = cloud.world().machines.clone();
     let night = Night { case, cloud, rans };
@@ -123,7 +123,7 @@ impl Night<'_> {
         Ok(())
     }
 
-    /// Whether a person did something to it that no run can tell from its own doing.
+    /// Whether a person did something to it, other than exempting it, that a run may mistake for its own work.
     fn touched(&self, machine: &Machine, from: Instant, to: Instant) -> bool {
         machine.log.iter().any(|(at, who, did)| {
             *at >= from && *at <= to && (*who == Some(Who::Person)) && !matches!(did, Did::Exempt(_))
@@ -164,7 +164,8 @@ impl Night<'_> {
                 must!(was_there, "run {by} says changed, and it never was there: {}", told());
             }
             Outcome::Skipped(skip) if skip.reason == Reason::AlreadyDone => {
-                // A start falls back twice within the time that a look lags behind: which of the two it shows can't be told.
+                // A start falls back twice within the time that looks lag behind: which of the two they show is
+                // unknown.
                 let late_look = fell && !stop && self.case.manner.lag > Duration::ZERO;
                 must!(
                     !did || touched || others || late_look,
@@ -213,7 +214,7 @@ impl Night<'_> {
         Ok(())
     }
 
-    /// What a run switches, it might have been told to, by what was true a moment before.
+    /// What a run switches must have been right to switch by what was true a moment before.
     fn only_what_may_be_is_switched(&self, by: usize, machine: &Machine) -> Broken {
         let ran = &self.rans[by];
         let (request, due) = ran.event.request();
@@ -242,7 +243,7 @@ impl Night<'_> {
         Ok(())
     }
 
-    /// At the end of a run, nothing that runs carries its mark.
+    /// At the end of a run, nothing that runs has its mark.
     fn no_mark_on_what_runs(&self, by: usize, machine: &Machine) -> Broken {
         let ran = &self.rans[by];
         if !matches!(ran.end, End::Done { .. }) || !ran.event.stop {
@@ -253,7 +254,7 @@ impl Night<'_> {
         else {
             return Ok(());
         };
-        // The last call is given a second, and may take longer to arrive.
+        // The last call may arrive after the end of the run.
         let slow = self.case.manner.troubles.iter().any(|it| matches!(it.plague, Plague::Slow));
         let call = Duration::from_millis(self.case.manner.latency.1) + Duration::from_secs(if slow { 9 } else { 0 });
         let arrived = ran.ended + call;
@@ -263,15 +264,15 @@ impl Night<'_> {
             .any(|(_, _, did)| matches!(did, Did::Unclear(Verb::Unmark) | Did::Refused { verb: Verb::Unmark, .. }));
         let unmarking_fails =
             self.case.manner.troubles.iter().any(|it| it.verb.is_none_or(|of| of == Verb::Unmark || of == Verb::Look));
-        // A call that may have stopped it, and no look since that could tell.
+        // A call may have stopped it, and no look since could show that.
         let perhaps = own().any(|(at, _, did)| unclear(did, Verb::Stop) && !self.looked(by, machine, *at + LAG_LASTS));
-        // Nor an answer that came too late.
+        // Or the answer came too late for another look.
         let stops = |it: &&Called| it.by == by && it.verb == Verb::Stop && it.ids.contains(&machine.id);
         let late =
             self.cloud.world().calls.iter().filter(stops).any(|it| it.at + call > ran.ended - Duration::from_secs(4));
-        // A person starts it later than anybody could look.
+        // Or a person has started it since.
         let touched = self.touched(machine, ran.begun, arrived);
-        // The duplicate's mark is the same text only if it is the same run.
+        // Or another attempt of the same run, whose mark is the same text, has written it.
         let retried = self.rans.iter().enumerate().any(|(other, it)| {
             other != by && it.event.id == ran.event.id && it.begun < arrived && it.ended > ran.begun
         });
@@ -289,7 +290,7 @@ impl Night<'_> {
         Ok(())
     }
 
-    /// Whether a run had an answer to a look at it since a moment.
+    /// Whether a run has seen an answer to a look at it since a moment.
     fn looked(&self, by: usize, machine: &Machine, since: Instant) -> bool {
         let slow = self.case.manner.troubles.iter().any(|it| matches!(it.plague, Plague::Slow));
         let call = Duration::from_millis(self.case.manner.latency.1) + Duration::from_secs(if slow { 9 } else { 0 });
@@ -317,7 +318,7 @@ impl Night<'_> {
         self.rans.iter().filter(|ran| ran.event.stop == stop).any(|ran| ran.outcome(machine.id).is_some_and(not_asked))
     }
 
-    /// What EC2 would stop one by one, is off in the end.
+    /// What EC2 would stop in a call of its own is off in the end.
     fn good_ones_are_off(&self, machine: &Machine) -> Broken {
         if !self.has(true) {
             return Ok(());
@@ -356,7 +357,7 @@ impl Night<'_> {
             .iter()
             .find(|(then, who, did)| *then > morning && matches!(who, Some(Who::Run(_))) && effective(did, false));
         let Some(_) = started.filter(|_| off) else { return Ok(()) };
-        // What an unclear call may have done, a run takes for its own doing.
+        // A run counts as its own work what an unclear call of its may have done.
         let unclear = machine.log.iter().any(|(then, who, did)| {
             matches!(who, Some(Who::Run(_))) && *then <= at + Duration::from_secs(30) && unclear(did, Verb::Stop)
         });
@@ -372,21 +373,21 @@ impl Night<'_> {
             marked && ran.event.stop && !matches!(ran.end, End::Done { .. })
         });
         let runs: BTreeSet<&str> = self.rans.iter().filter(|ran| ran.event.stop).map(|ran| ran.event.id).collect();
-        // EC2 said that it was off before, and the run ended before a look could say so too.
+        // EC2 answered that it was off before, and the run ended before a look could confirm that.
         let no_look = machine.log.iter().any(|(then, who, did)| match (who, did) {
             (Some(Who::Run(by)), Did::Stop { from: State::Stopping | State::Stopped }) => {
                 !self.looked(*by, machine, *then)
             }
             _ => false,
         });
-        // Somebody stopped it right before this run did, and every look was from before that.
+        // A person stopped it right before this run did, and every look was older than that.
         let lag = self.case.manner.lag;
         let unseen = machine.log.iter().any(|(then, who, did)| {
             let off_before = matches!(did, Did::Stop { from: State::Stopping | State::Stopped });
             let run = matches!(who, Some(Who::Run(_)));
             off_before && run && !lag.is_zero() && *then < at + lag + Duration::from_millis(300)
         });
-        // Whoever starts it for another reason: EC2 says that a start has failed.
+        // It is started for another reason: EC2 says that a start has failed.
         let fell = machine.log.iter().any(|(_, _, did)| matches!(did, Did::Fell(_)));
         let looks = self.case.manner.troubles.iter().any(|it| it.verb.is_none_or(|of| of != Verb::Start));
         must!(
@@ -411,8 +412,8 @@ impl Night<'_> {
         let for_good = machine.falls.iter().any(|(code, _)| *code == KEY_FALL.0)
             || machine.log.iter().any(|(_, _, did)| matches!(did, Did::Fell(code) if code == KEY_FALL.0));
         let poisoned = machine.is_poisoned(Verb::Start) || for_good;
-        // KNOWN, the laws of the mark contradict each other: one run of the evening stops it; the other finds it stopped by
-        // somebody, perhaps a person, and takes off its mark, which has replaced the first one's.
+        // KNOWN: the rules of the mark contradict each other if one run of the evening stops it, and another, which
+        // finds it stopped by somebody, perhaps a person, deletes its own mark, which has replaced the first run's.
         let of = |who: &Option<Who>| match who {
             Some(Who::Run(by)) => self.rans[*by].event.id,
             _ => "",
@@ -443,7 +444,7 @@ impl Night<'_> {
         Ok(())
     }
 
-    /// Whatever died in the evening, by the end of the morning no mark counts on what runs.
+    /// Whatever run died in the evening, by the end of the morning nothing that runs has a mark that counts.
     fn no_old_mark_on_what_runs(&self, machine: &Machine) -> Broken {
         if !self.has(false)
             || machine.tags.get("curfew").is_none_or(|it| it != "yes")

@@ -1,4 +1,5 @@
-//! What bad instances cost: calls and instance tokens, as n + c · bad · log n; and what a failing EC2 is spared.
+//! What bad instances cost in calls and instance tokens: at most n + c · bad · log n. And that a failing EC2 isn't
+//! flooded.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use ec2_curfew::instance::State;
 use super::case::*;
 use super::cloud::*;
 
-/// What one instance of a fleet is refused with.
+/// How EC2 refuses the bad instances of a fleet.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Named,
@@ -16,11 +17,11 @@ enum Kind {
     Room,
 }
 
-/// What a night's run asked of EC2, from its first call to the last of a good instance, and in all.
+/// What a run cost: calls until the last good instance was switched, and in all.
 #[derive(Debug)]
 #[expect(dead_code, reason = "some figures are only printed")]
 struct Price {
-    /// Good ones that were not switched in time.
+    /// How many good instances were not switched in time.
     left: usize,
     calls: usize,
     tokens: usize,
@@ -28,7 +29,7 @@ struct Price {
     most_for_one: usize,
 }
 
-/// Lives through an evening, or a morning, in which every so-many-th is refused for good.
+/// Runs an evening or a morning in which `bad` of `n` instances, evenly spread, are always refused.
 async fn price(n: usize, bad: usize, kind: Kind) -> Price {
     let (verb, no) = match kind {
         Kind::Named => (Verb::Stop, ("UnsupportedOperation", "The instance '{id}' can't be stopped.", 400)),
@@ -67,7 +68,7 @@ async fn price(n: usize, bad: usize, kind: Kind) -> Price {
     let left = n - bad - accepted;
     let mut asked = std::collections::BTreeMap::<_, usize>::new();
     for call in &switches {
-        // Room is a matter of the place, whoever was asked for there.
+        // Capacity depends on zone and type, not on which instances were tried there.
         let again = call.ids.iter().all(|id| asked.contains_key(id)) && !matches!(kind, Kind::Room);
         assert!(
             !again || asked.len() == n,
@@ -101,7 +102,7 @@ async fn bad_instances_cost_a_few_calls_and_tokens_each_times_log_n() {
         }
     }
     println!("c is {:.2} for calls, {:.2} for tokens at most", worst.0, worst.1);
-    // One alone is asked again and again until the deadline: fifty times in a quarter of an hour.
+    // A single instance may be retried until the deadline: fifty times in a quarter of an hour.
     assert!(worst.0 <= 9.0 && worst.1 <= 15.0, "{worst:?}");
 }
 
@@ -110,7 +111,7 @@ async fn an_ec2_that_fails_as_a_whole_is_not_flooded() {
     for plague in [Plague::Sick, Plague::Cut, Plague::Throttled] {
         for verb in [Some(Verb::Stop), None] {
             let mut manner = Manner { latency: (5, 5), ..Manner::default() };
-            // The plan is made before.
+            // After the plan's look.
             let from = EVENING + Duration::from_millis(2_015);
             let trouble = Trouble { verb, plague: plague.clone(), from, until: from * 2, one_in: 1 };
             manner.troubles.push(trouble);

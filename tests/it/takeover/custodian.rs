@@ -1,7 +1,8 @@
-//! Against code of others: Cloud Custodian's own filters, which read the same policy file, and what `curfew takeover` makes of it.
+//! Compares the event that `curfew takeover` writes with Cloud Custodian's own filters, which read the same policy
+//! file.
 //!
-//! Every quarter of an hour of two years. Custodian answers yes or no, and knows of no hours in between: a yes is an edge,
-//! unless ours is open, or closed, already.
+//! At every quarter of an hour of two years, Custodian's filters say whether to switch at that moment, but not whether
+//! hours are open: a yes is an edge, unless ours is already open, or closed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
@@ -18,7 +19,7 @@ use super::*;
 const FROM: &str = "2027-01-01T00:00:00Z";
 const TO: &str = "2029-01-01T00:00:00Z";
 const SKIPPED: [&str; 2] = ["2027-05-31", "2027-12-24"];
-/// Values of tags, with their zones.
+/// Values of the tag, with the zones that they mean.
 const VALUES: [(&str, Tz); 13] = {
     use chrono_tz::{America::*, Asia::*, Australia::*, Europe::*};
     [
@@ -63,7 +64,7 @@ async fn tags_switch_at_the_quarter_hours_that_custodians_own_filters_say() {
 
     let mut differences: BTreeMap<&str, usize> = BTreeMap::new();
     let mut unexplained = Vec::new();
-    // Half of the values each, on two cores.
+    // In two halves, for two cores.
     let (some, others) = VALUES.split_at(VALUES.len() / 2);
     let (some, others) = tokio::join!(ask(some), ask(others));
     for ((value, zone), theirs) in VALUES.iter().zip(some.into_iter().chain(others)) {
@@ -92,7 +93,7 @@ async fn tags_switch_at_the_quarter_hours_that_custodians_own_filters_say() {
     assert_eq!(seen, [ALIKE, ON_AGAIN, OFF_AGAIN, REPEATED, SKIPPED_HOUR, SKIPPED_DAY, NOT_SKIPPED].into());
 }
 
-/// Says why only one of both has an edge, of hours that last longer than a day at times or don't.
+/// Returns why only one of the two has an edge; none if nothing explains it. `lasts_days`: hours may be open for days.
 fn why(
     hours: &Hours,
     zone: Tz,
@@ -115,7 +116,7 @@ fn why(
     }
 }
 
-/// Asks Custodian.
+/// Asks Custodian's filters about all moments; returns the edges of each value.
 async fn ask(values: &[(&str, Tz)]) -> Vec<BTreeSet<(DateTime<Utc>, bool)>> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join(".venv-hours/bin/python3");

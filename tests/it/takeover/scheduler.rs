@@ -1,7 +1,9 @@
-//! AWS Instance Scheduler's rules, as its implementation guide states them ("Schedule reference", "Period reference"), written
-//! anew: nothing here reads its configuration, each schedule of `files/scan.json` is stated again by hand.
+//! AWS Instance Scheduler's rules, implemented a second time from its implementation guide ("Schedule reference",
+//! "Period reference"). Nothing here reads its configuration: each schedule of `files/scan.json` is written again by
+//! hand.
 //!
-//! It looks every five minutes, so every five minutes of two years are compared; at 23:59, its way to say midnight, it never looks.
+//! It looks every five minutes, so every five minutes of two years are compared. It never looks at 23:59, which is how
+//! its users write midnight.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,14 +14,14 @@ use serde_json::Value;
 
 use super::*;
 
-/// When a period counts, and what it says on such a day.
+/// A period: the days on which it applies, and when it begins and ends on these.
 struct Period {
     day: fn(NaiveDate) -> bool,
     begin: Option<&'static str>,
     end: Option<&'static str>,
 }
 
-/// What a period says at a moment: "desired states have a relative priority of running > any > stopped".
+/// The state that a period wants at a moment: "desired states have a relative priority of running > any > stopped".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Wish {
     Stopped,
@@ -90,7 +92,7 @@ fn days_in_month(date: NaiveDate) -> u32 {
     next.pred_opt().unwrap().day()
 }
 
-/// The workday nearest to a day of the month, not over its borders.
+/// Whether a date is the workday of the same month that is nearest to a day of the month.
 fn is_workday_nearest_to(date: NaiveDate, day: u32) -> bool {
     let meant = date.with_day(day).unwrap();
     let nearest = match meant.weekday() {
@@ -103,7 +105,7 @@ fn is_workday_nearest_to(date: NaiveDate, day: u32) -> bool {
     date.day() == nearest
 }
 
-/// The schedules once more: name, zone, periods.
+/// The schedules of `files/scan.json`: name, zone, periods.
 fn schedules() -> Vec<(&'static str, Tz, Vec<Period>)> {
     use Weekday::{Fri, Mon, Sat, Sun, Thu, Tue, Wed};
     use chrono_tz::{America::New_York, Asia::Kolkata, Australia::Sydney, Europe::Berlin, UTC};
@@ -222,7 +224,7 @@ async fn schedules_of_every_kind_of_period_are_open_when_their_rules_say_so() {
         let schedule = request.schedules.find(name, from).unwrap();
         let is_stop_only = periods.iter().all(|period| period.begin.is_none() && period.end.is_some());
         assert_eq!(schedule.start, !is_stop_only, "{name}");
-        // A month before, so that "any" has something to go on with.
+        // From a month before, so that there is a state that "any" can leave as it is.
         let mut at = from - TimeDelta::days(31);
         let mut ours = schedule.hours.state_at(at).open;
         let mut edge = schedule.hours.next_edge(at);
@@ -234,7 +236,7 @@ async fn schedules_of_every_kind_of_period_are_open_when_their_rules_say_so() {
             theirs = match wish_of(&periods, zone, at) {
                 Wish::Running => true,
                 Wish::Stopped => false,
-                // What only stops may run until then.
+                // With a schedule that only stops, instances may run until then.
                 Wish::Any => theirs || is_stop_only,
             };
             if at >= from {

@@ -1,4 +1,4 @@
-//! The story of a seed, and smaller ones.
+//! Builds random stories from seeds, and smaller ones.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use super::story::*;
 use crate::nights::case::KEY_FALL;
 use crate::nights::cloud::*;
 
-/// Ticks without trouble at the end.
+/// How many ticks at the end are without trouble.
 const QUIET: usize = 4;
 
-/// Minutes from tick to tick, when they begin and for how long: nights in small steps, or days in large ones, about as many
-/// ticks in each. What hours mean is costly to find out and kept by moment, so that windows overlap.
+/// Minutes from tick to tick, until the first, and from the first to the last: nights in small steps or days in large
+/// ones, with about as many ticks in each. Windows overlap, because evaluating hours is expensive and cached by moment.
 const WINDOWS: &[(i64, i64, i64)] = &[
     // Friday evening, and Monday from six to ten.
     (5, 0, 180),
     (5, 3_600, 240),
-    // A whole night, in the steps that are shipped; rarely, because it costs as much as four others.
+    // A whole night in the shipped steps; rare, because it costs as much as four others.
     (5, 0, 900),
     (15, 0, 840),
     (15, 0, 840),
@@ -47,17 +47,17 @@ const START_NOS: &[(&str, &str, u16)] = &[
 const TAG_NOS: &[(&str, &str, u16)] =
     &[("TagLimitExceeded", "The instance '{id}' has 50 tags.", 400), ("UnauthorizedOperation", "No.", 403)];
 
-/// Nothing but trouble, or nothing but people, now and then both.
+/// Draws what happens in a story.
 struct Plot {
     dice: Dice,
-    /// Minutes around which something happens: edges of the hours at hand.
+    /// The minutes of the hours' edges, near which things happen.
     edges: Vec<i64>,
-    /// The last minute in which anything may.
+    /// The last minute in which anything may happen.
     until: i64,
 }
 
 impl Plot {
-    /// A moment, rather near an edge than not.
+    /// Returns a random moment, in two of three cases near an edge.
     fn moment(&mut self) -> Duration {
         let dice = &mut self.dice;
         let seconds = match self.edges.is_empty() || dice.one_in(3) {
@@ -148,10 +148,10 @@ impl Plot {
         Trouble { verb, plague, from, until, one_in: dice.pick(&[1, 2]) }
     }
 
-    /// One thing more that goes wrong.
+    /// Adds one more thing that goes wrong.
     fn fault(&mut self, story: &mut Story) {
         let n = self.dice.below(story.fleet.len() as u64) as usize;
-        // Of the ticks that may have trouble, one near something.
+        // A tick near such a moment.
         let at = self.moment().as_secs() as i64 / 60;
         let Some(tick) = story.ticks.iter().position(|tick| tick.due >= at) else { return };
         if story.ticks[tick].due > self.until {
@@ -217,7 +217,7 @@ impl Plot {
     }
 }
 
-/// Makes the story of a seed.
+/// Builds the story of a seed.
 pub(crate) fn story_of(seed: u64) -> Story {
     let mut dice = Dice(seed ^ 0x5eed);
     let (step, first, length) = dice.pick(WINDOWS);
@@ -246,7 +246,7 @@ pub(crate) fn story_of(seed: u64) -> Story {
     story
 }
 
-/// Gives smaller stories, one thing less in each.
+/// Returns smaller stories, each with one thing removed.
 pub(crate) fn smaller(story: &Story) -> Vec<Story> {
     let mut all = Vec::new();
     let mut plainer = |change: &dyn Fn(&mut Story) -> bool| {
@@ -299,7 +299,7 @@ pub(crate) fn smaller(story: &Story) -> Vec<Story> {
     plainer(&|it| std::mem::take(&mut it.manner.names_all));
     plainer(&|it| !std::mem::take(&mut it.manner.room).is_empty());
     plainer(&|it| std::mem::replace(&mut it.manner.latency, (20, 120)) != (20, 120));
-    // Ticks that were missed come, those that were repeated don't.
+    // Missed ticks are added, repeated ones removed.
     for at in 1..story.ticks.len() {
         let (one, next) = (story.ticks[at - 1].due, story.ticks[at].due);
         if next - one > story.step {
@@ -323,7 +323,7 @@ pub(crate) fn smaller(story: &Story) -> Vec<Story> {
             });
         }
     }
-    // What comes last, or first.
+    // Without the last ticks, or the first.
     for many in [40, 10, 3, 1] {
         if story.ticks.len() > many {
             let last = story.ticks[story.ticks.len() - many].due;

@@ -1,4 +1,5 @@
-//! Stories with a name: what the promises' figures are taken from, and what random stories have found, made small.
+//! Named stories: those behind the figures that the documentation promises, and failures that random stories have
+//! found, shrunk.
 
 use std::time::Duration;
 
@@ -11,12 +12,12 @@ use super::story::*;
 use crate::nights::case::KEY_FALL;
 use crate::nights::cloud::*;
 
-/// From so many minutes after Friday, six in the evening, to so many, at every fifth.
+/// Returns ticks every five minutes, from and to these minutes after Friday, 18:00.
 fn ticks(from: i64, to: i64) -> Vec<Tick> {
     (from / 5..=to / 5).map(|n| Tick::at(n * 5)).collect()
 }
 
-/// A machine with these hours, alone.
+/// Builds a story of a single machine with these hours.
 fn story(hours: &str, ticks: Vec<Tick>) -> Story {
     let mut machine = Machine::new(0);
     machine.tags.insert(HOURS.to_owned(), hours.to_owned());
@@ -24,7 +25,7 @@ fn story(hours: &str, ticks: Vec<Tick>) -> Story {
     Story { seed: 1, fleet: vec![machine], manner, remember: true, hibernate: false, step: 5, ticks, acts: Vec::new() }
 }
 
-/// Stopped by Curfew before the story begins.
+/// Builds the same, with the machine stopped by Curfew before the story begins.
 fn stopped(hours: &str, ticks: Vec<Tick>) -> Story {
     let mut stopped = story(hours, ticks);
     stopped.fleet[0].state = State::Stopped;
@@ -128,7 +129,7 @@ async fn what_only_ec2_may_start_is_not_started_though_a_refused_stop_has_marked
 #[tokio::test(start_paused = true)]
 async fn what_was_started_in_hours_that_a_new_tag_says_are_open_is_started_again_at_once() {
     let mut retagged = story("office", ticks(30, 120));
-    // Ten to six: the new hours are open since a quarter past two.
+    // Launched at 17:50; the new hours have been open since 14:15 UTC.
     retagged.fleet[0].launched = midnight() - chrono::TimeDelta::minutes(10);
     retagged.acts.push((minute(76), 0, Act::Retag(Some("Mo-Su 20:00-06:00"))));
     let (cloud, rans) = live(&retagged).await;
@@ -149,7 +150,8 @@ async fn a_mark_of_the_night_before_is_no_try_of_this_one() {
     assert_eq!(judge(&marked, &cloud, &rans), Ok(()));
 }
 
-// KNOWN, from here on: what the rule can't tell from what it sees. Each is an exception in `judge`.
+// KNOWN limitations, from here on: cases that the rule can't tell apart by what it sees. Each is an exception in
+// `judge`.
 
 #[tokio::test(start_paused = true)]
 async fn a_start_that_always_falls_back_is_tried_at_every_tick_where_hours_have_no_edge() {
@@ -171,7 +173,7 @@ async fn a_start_that_fell_back_is_not_known_for_ours_without_an_edge_and_withou
 
 #[tokio::test(start_paused = true)]
 async fn a_start_that_fell_back_before_the_last_closing_is_not_known_for_ours_without_a_new_mark() {
-    // The last tick before one in the afternoon, and those after five past.
+    // From the last tick before 13:00 on Saturday.
     let mut failing = stopped("gaps", ticks(18 * 60 + 55, 20 * 60));
     failing.fleet[0].falls = vec![KEY_FALL];
     failing.ticks[0].death = Some((2, true));
@@ -182,7 +184,7 @@ async fn a_start_that_fell_back_before_the_last_closing_is_not_known_for_ours_wi
 
 #[tokio::test(start_paused = true)]
 async fn what_a_person_stops_within_a_quarter_of_an_hour_of_a_refused_stop_is_started_if_it_is_open_again() {
-    // Saturday, closed for five minutes at one in the afternoon.
+    // On Saturday, the hours are closed for five minutes at 13:00.
     let mut gap = story("gaps", ticks(18 * 60, 20 * 60));
     gap.fleet[0].poisons.push(refuses(Verb::Stop, None));
     gap.acts.push((minute(19 * 60 + 12), 0, Act::Stop));

@@ -1,4 +1,4 @@
-//! The reference: when a few texts are open, by arithmetic of its own. Knows nothing of how Curfew reads or decides.
+//! The reference: when a few texts are open, by its own arithmetic. Knows nothing about how Curfew reads or decides.
 //!
 //! Minutes count from when the clock of a case begins, on Friday, 20 November 2026, at 18:00 UTC. No zone changes its
 //! clocks in the weeks around it.
@@ -17,11 +17,11 @@ pub(crate) const HOURS: &str = "curfew:hours";
 /// The exemption.
 pub(crate) const EXEMPT: &str = "curfew:exempt";
 
-/// Days around the first for which openings are known.
+/// The days, counted from the first, for which openings are known.
 const DAYS: std::ops::RangeInclusive<i64> = -10..=8;
 /// 20 November 2026 is a Friday; Monday is 0.
 const FIRST: i64 = 4;
-/// The zone of hours that say none, and its minutes ahead of UTC: its hours begin a quarter past ours.
+/// The zone of hours that name none, and its minutes ahead of UTC: its full hours are at a quarter past UTC's.
 pub(crate) const ZONE: &str = "Asia/Kathmandu";
 const AHEAD: i64 = 345;
 
@@ -30,11 +30,11 @@ const MO_SU: &[i64] = &[0, 1, 2, 3, 4, 5, 6];
 const SA: &[i64] = &[5];
 const SU: &[i64] = &[6];
 
-/// Hours, as a tag says them, as the request does, and as the reference knows them.
+/// Hours as the tag writes them, as the request does, and as the reference computes them.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     tag: &'static str,
-    /// What the request says of the name; nothing, where the tag itself says the hours.
+    /// The name's hours in the request; none if the tag itself holds the hours.
     named: Option<&'static str>,
     ahead: i64,
     /// On which days of the week, from when and to when, in minutes since the day's midnight.
@@ -106,10 +106,10 @@ const KNOWN: &[Known] = &[
     Known { tag: "2026 Nov 21 10:00-16:00", weekly: &[(MO_SU, 600, 960)], only: Some(1), ..PLAIN },
 ];
 
-/// What nobody can read.
+/// Tags that can't be read as hours.
 pub(crate) const UNREADABLE: &[&str] = &["Mon-Fri 8-19", "", "nights", "Mo-Fr 08:00-19:00 || Sa off"];
 
-/// Openings of hours: each from a minute to another, in order and apart from each other.
+/// The openings of hours, from minute to minute, in order and without overlaps.
 type Openings = Vec<(i64, i64)>;
 
 static OPENINGS: LazyLock<BTreeMap<&'static str, (&'static Known, Openings)>> =
@@ -133,24 +133,24 @@ fn openings(known: &Known) -> Openings {
     merged
 }
 
-/// The tags that can be read.
+/// Returns the tags that can be read.
 pub(crate) fn readable() -> impl Iterator<Item = &'static str> {
     KNOWN.iter().map(|known| known.tag)
 }
 
-/// What the request's `hours` say.
+/// Returns the request's `hours`.
 pub(crate) fn named() -> Value {
     let named = KNOWN.iter().filter_map(|known| Some((known.tag.to_owned(), known.named?)));
     Value::Object(named.map(|(name, text)| (name, serde_json::from_str(text).unwrap())).collect())
 }
 
-/// The minutes at which a tag's hours open or close.
+/// Returns the minutes at which a tag's hours open or close.
 pub(crate) fn edges(tag: &str) -> Vec<i64> {
     let all = OPENINGS.get(tag).into_iter().flat_map(|(_, openings)| openings);
     all.flat_map(|(from, to)| [*from, *to]).filter(|at| (1..6 * 1440).contains(at)).collect()
 }
 
-/// The moment of a minute.
+/// Converts a minute to a moment.
 pub(crate) fn moment(minute: i64) -> DateTime<Utc> {
     midnight() + TimeDelta::minutes(minute)
 }
@@ -159,13 +159,13 @@ pub(crate) fn moment(minute: i64) -> DateTime<Utc> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Said {
     pub(crate) open: bool,
-    /// The last edge; in closed hours the end of an exemption is one.
+    /// The last edge; in closed hours the end of an exemption is one, too.
     pub(crate) edge: Option<DateTime<Utc>>,
     /// Whether an opening starts it.
     pub(crate) start: bool,
 }
 
-/// Says what hours mean for an instance with these tags; nothing, if it is not to be touched.
+/// Returns what the hours mean for an instance with these tags; none if it is not to be touched.
 pub(crate) fn said(tags: &Tags, at: DateTime<Utc>) -> Option<Said> {
     let until = match tags.get(EXEMPT) {
         None => None,

@@ -1,4 +1,4 @@
-//! What must be true of every story, whatever goes wrong in it. Knows hours by the reference alone, and looks at what
+//! What must be true of every story, whatever goes wrong in it. Knows hours only from the reference, and judges by what
 //! happened: who switched which machine, and when.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,13 +14,13 @@ use super::story::*;
 use crate::nights::case::End;
 use crate::nights::cloud::*;
 
-/// So many things have to go wrong with a machine before it is switched against what a person did.
+/// Only if this many things go wrong with a machine, it may be switched against what a person did.
 const AGAINST_A_PERSON: usize = 3;
-/// A stop takes no longer.
+/// A stop takes at most this long.
 const LONGEST_STOP: TimeDelta = TimeDelta::minutes(15);
 /// A tick that no call makes wait is over after this: what it has started runs, or has fallen back, by then.
 const LONGEST_TICK: Duration = Duration::from_secs(120);
-/// From a call to its arrival, slow ones too.
+/// The longest time from a call to its arrival, even a slow one.
 const LONGEST_CALL: Duration = Duration::from_secs(30);
 
 type Broken = Result<(), String>;
@@ -33,7 +33,7 @@ macro_rules! must {
     };
 }
 
-/// Judges a story that has been lived through.
+/// Judges a story after its run.
 pub(crate) fn judge(story: &Story, cloud: &Cloud, rans: &[Ran]) -> Broken {
     let (machines, calls) = {
         let world = cloud.world();
@@ -83,7 +83,7 @@ fn has_failed(instance: &Instance) -> bool {
     instance.state_reason.as_ref().is_some_and(|reason| reason.is_failed_start())
 }
 
-/// Tries in so many minutes, each after a wait as long as the time before it: at once, a step later, and doubled.
+/// Returns the most tries in this many minutes: at once, a step later, and then after waits that double.
 fn most_tries(minutes: i64, step: i64) -> usize {
     2 + (minutes / step).max(1).ilog2() as usize
 }
@@ -138,7 +138,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Whatever is asked for, hours and LaunchTime, as EC2 showed them last, allow it.
+    /// Whatever a tick asks for must be allowed by the hours and LaunchTime, as EC2 showed them last.
     fn never_against_the_hours(&self, by: usize, ran: &Ran, machines: &BTreeMap<InstanceId, Machine>) -> Broken {
         for asked in &ran.asked {
             for (shown, _) in &asked.shown {
@@ -171,7 +171,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// The call in which a tick asked for something that arrived at a moment, and what it knew of the machine.
+    /// Returns what a tick knew about a machine, and since when, at its last call of this kind before a moment.
     fn call_of(&self, by: usize, verb: Verb, id: InstanceId, arrived: Instant) -> Option<&(Instance, Instant)> {
         let calls = self.rans[by].asked.iter().filter(|it| it.verb == verb && it.at <= arrived);
         calls.filter_map(|it| it.shown.iter().find(|(shown, _)| shown.id == id)).next_back()
@@ -192,7 +192,7 @@ impl Judge<'_> {
                 && was_on != on
                 && let verb = if on { Verb::Start } else { Verb::Stop }
                 && let Some((shown, looked)) = self.call_of(*by, verb, machine.id, *at)
-                // Between its look and its call nobody can know.
+                // What happens between its look and its call can't be known.
                 && then < *looked
             {
                 let edge = said(&shown.tags, self.rans[*by].as_of).and_then(|said| said.edge);
@@ -227,16 +227,16 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Whether nothing could tell a tick what a person did at a moment.
+    /// Whether a tick had no way to know what a person did at a moment.
     fn may_switch_back(&self, machine: &Machine, shown: &Instance, then: Instant, since: Instant, on: bool) -> bool {
         let mark = shown.valid_mark().map(|mark| mark.at());
         if !on {
-            // A resume that left LaunchTime as it was, and no stop of this closing that a mark would tell of.
+            // A resume left LaunchTime as it was, and there is no mark of a stop since this closing.
             return shown.launch_time + TimeDelta::seconds(1) <= self.utc(then) - TimeDelta::seconds(10)
                 && machine.keeps_launch_time
                 && mark.is_none_or(|mark| mark < self.utc(since));
         }
-        // It ran with a mark of a stop that was refused, and no tick of open hours could take it off before.
+        // It was running with the mark of a refused stop, and no tick in open hours could delete it before.
         let refused = machine.poisons.iter().any(|it| it.verb == Verb::Unmark)
             || self.story.manner.troubles.iter().any(|it| it.verb.is_none_or(|of| of == Verb::Unmark));
         let could = |ran: &Ran| {
@@ -283,7 +283,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Whether nothing is to be done about one that EC2 shows like this.
+    /// Whether there is nothing to do about an instance that EC2 shows like this.
     fn is_at_rest(&self, it: &Instance, as_of: DateTime<Utc>) -> bool {
         let Some(Said { open, edge, start }) = said(&it.tags, as_of) else { return true };
         let mark = it.valid_mark().map(|mark| mark.at());
@@ -316,7 +316,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// The next tick does what this one can't.
+    /// No tick waits for long: the next one does what this one can't.
     fn nothing_waits_in_a_tick(&self, by: usize, ran: &Ran) -> Broken {
         let took = ran.ended - ran.begun;
         must!(
@@ -328,7 +328,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Ticks that asked for this of a machine, by the edge since which they did, and the hours that they had.
+    /// Returns the ticks that asked for this, by the last edge at the time.
     fn asked(&self, machine: &Machine, verb: Verb) -> BTreeMap<DateTime<Utc>, BTreeSet<DateTime<Utc>>> {
         let mut by_edge: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         for ran in self.rans {
@@ -351,7 +351,7 @@ impl Judge<'_> {
 
     fn tries_are_few(&self, machine: &Machine) -> Broken {
         for (verb, more) in [(Verb::Stop, 0), (Verb::Mark, 1)] {
-            // What can't be marked is no try, and has no memory.
+            // Without a mark, a try isn't remembered.
             if verb == Verb::Mark && machine.poisons.iter().any(|it| it.verb == Verb::Mark)
                 || self.story.manner.troubles.iter().any(|it| it.verb.is_none_or(|of| of == Verb::Mark))
                 || self.is_stripped(machine, self.begun)
@@ -359,10 +359,10 @@ impl Judge<'_> {
                 continue;
             }
             for (edge, ticks) in self.asked(machine, verb) {
-                // Started anew and stopped anew, it begins anew: only one life counts.
+                // A start in between begins a new count of tries.
                 let starts = machine.log.iter().filter(|(at, _, did)| *at >= self.instant(edge) && switches_on(did));
                 let minutes = ticks.last().map_or(0, |last| (*last - edge).num_minutes());
-                // One that comes out of order knows nothing of a newer one's mark.
+                // A tick out of order doesn't count a newer tick's mark.
                 let late = self.story.ticks.iter().filter(|tick| !tick.is_plain()).count();
                 let most = most_tries(minutes, self.story.step) + more + late;
                 must!(
@@ -389,7 +389,7 @@ impl Judge<'_> {
         for (edge, ticks) in self.asked(machine, Verb::Start) {
             let minutes = ticks.last().map_or(0, |last| (*last - edge).num_minutes());
             let most = most_tries(minutes, self.story.step) + 1;
-            // Refusals are no starts: LaunchTime stays, and there is no wait.
+            // A refused start leaves LaunchTime as it is, so the next try doesn't wait.
             let refused = machine
                 .log
                 .iter()
@@ -405,7 +405,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// When the quiet hours at the end begin, if there are any.
+    /// Returns when the quiet time at the end begins, if there is any.
     fn quiet_since(&self) -> Option<Duration> {
         let story = self.story;
         let at = |minute: i64| Duration::from_secs(minute as u64 * 60);
@@ -456,9 +456,9 @@ impl Judge<'_> {
         machine.log.iter().rev().find(|(_, _, did)| of(did)).map(|(at, who, _)| (*at, *who))
     }
 
-    /// Whether it runs in closed hours by the rule.
+    /// Whether the rule lets it run in closed hours.
     fn may_run(&self, machine: &Machine, now: &Instance, said: Said, as_of: DateTime<Utc>) -> bool {
-        // Nothing ever closed.
+        // Its hours have never closed.
         let Some(edge) = said.edge else { return true };
         let started = self.last(machine, switches_on);
         let retagged = |at: Instant| {
@@ -470,10 +470,10 @@ impl Judge<'_> {
         match started {
             // A person has started it since by EC2's clock, even if LaunchTime doesn't say so.
             Some((at, Some(Who::Person))) if self.utc(at) + self.story.manner.skew >= edge => return true,
-            // It was launched since.
+            // It was launched after the edge.
             None if now.launch_time >= edge => return true,
-            // A tick that stands for a moment before the edge started it after the edge, or its hours are others
-            // than EC2 showed.
+            // A tick due before the edge started it after the edge, or its hours are different from those that EC2
+            // showed that tick.
             Some((at, Some(Who::Run(by)))) if now.launch_time >= edge => {
                 let looked = self.call_of(by, Verb::Start, machine.id, at).map_or(at, |(_, looked)| *looked);
                 let shown = looked.checked_sub(self.story.manner.lag).unwrap_or(looked);
@@ -482,11 +482,11 @@ impl Judge<'_> {
             _ => {}
         }
         let tried = now.valid_mark().map(|mark| mark.at()).filter(|tried| *tried >= edge);
-        // Tried, and not yet again; where memory is saved, never again before the next closing.
+        // A stop was tried, and the next try isn't due; after a hibernation, there is none before the next closing.
         tried.is_some_and(|tried| as_of - tried < tried - edge || self.story.hibernate && machine.hibernation)
     }
 
-    /// Whether it is off in open hours by the rule.
+    /// Whether the rule lets it be off in open hours.
     fn may_be_off(&self, machine: &Machine, now: &Instance, said: Said, as_of: DateTime<Utc>) -> bool {
         if !said.start || is_off_by_spot(now) {
             return true;
@@ -497,8 +497,8 @@ impl Judge<'_> {
         {
             return true;
         }
-        // Without an edge, or once its hours have closed and opened again, it is a mark alone that tells a failed start of
-        // ours from what a person switched off.
+        // Without an edge, or once its hours have closed and opened again, only a mark tells a failed start of ours
+        // apart from an instance that a person switched off.
         let of_this_opening = said.edge.is_some_and(|edge| now.launch_time >= edge);
         if !of_this_opening && has_failed(now) && now.valid_mark().is_none() {
             return true;
@@ -507,7 +507,7 @@ impl Judge<'_> {
         let off = machine.log.iter().rev().find(|(_, _, did)| is_off(did));
         let (at, who) = match off {
             None => (self.begun, None),
-            // Whose start it was.
+            // A start that fell back counts as done by whoever started it.
             Some((at, _, Did::Fell(_))) => (*at, self.last(machine, switches_on).and_then(|(_, who)| who)),
             Some((at, who, _)) => (*at, *who),
         };
@@ -518,7 +518,7 @@ impl Judge<'_> {
         if self.story.remember {
             return true;
         }
-        // Without `remember` a tick of closed hours takes it over.
+        // Without `remember` a tick in closed hours takes it over.
         let took_over = |ran: &Ran| {
             let found = ran.found.iter().find(|it| it.id == machine.id && it.state == State::Stopped);
             let closed =

@@ -1,4 +1,4 @@
-//! Random stories of running hours, and how they are lived through.
+//! Random stories of running hours, and how they are run.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -23,41 +23,41 @@ use super::hours::{EXEMPT, HOURS, moment, request};
 use crate::nights::case::End;
 use crate::nights::cloud::*;
 
-/// A tick ends before the next one comes.
+/// How long a tick may take, as in the function: it ends before the next one comes.
 const LONGEST_TICK: Duration = Duration::from_secs(270);
 
-/// What befalls an instance that no tick did.
+/// What happens to an instance other than by a tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
     Stop,
     Start,
-    /// The hours tag says this from now on; nothing deletes it.
+    /// The hours tag gets this value; none deletes it.
     Retag(Option<&'static str>),
-    /// The same of the exemption.
+    /// The exemption gets this value; none deletes it.
     Exempt(Option<String>),
     Terminate,
-    /// Somebody's tool tidies tags that it doesn't know.
+    /// A person's tool deletes tags that it doesn't know, such as the mark.
     Strip,
-    /// EC2 stops it, and says why.
+    /// EC2 stops it, with this code.
     Ec2Stops(&'static str),
 }
 
 impl Act {
-    /// Whether it is trouble, and not what people are free to do.
+    /// Whether it counts as a fault, rather than as something that people may do.
     pub(crate) fn is_fault(&self) -> bool {
         matches!(self, Self::Strip | Self::Ec2Stops(_))
     }
 }
 
-/// A tick, and how it fares.
+/// A tick, and what happens to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Tick {
-    /// The minute that it stands for.
+    /// The minute at which it is due.
     pub(crate) due: i64,
     pub(crate) delay: Duration,
     /// Seconds that the function may live.
     pub(crate) life: u64,
-    /// It dies at this call, counted from the first; the call arrives, or doesn't.
+    /// The call, counted from 0, at which it dies, and whether that call still arrives.
     pub(crate) death: Option<(usize, bool)>,
 }
 
@@ -86,19 +86,19 @@ pub(crate) struct Story {
     pub(crate) acts: Vec<(Duration, usize, Act)>,
 }
 
-/// The machine that an id is of.
+/// Returns the number of the machine with this id.
 pub(crate) fn number(id: InstanceId) -> usize {
     usize::from_str_radix(&id.as_str()[2..], 16).unwrap()
 }
 
 impl Story {
-    /// Counts what went wrong with an instance by a moment: each spell of missed ticks, each late, repeated or dying tick,
-    /// whatever EC2 refuses or suffers, each mark that was stripped.
+    /// Counts what went wrong with an instance by a moment: each gap of missed ticks, each late, repeated or dying
+    /// tick, each refusal and outage of EC2, each mark that was stripped.
     pub(crate) fn faults(&self, id: InstanceId, by: Duration) -> usize {
         let n = number(id);
         let minute = |tick: &&Tick| Duration::from_secs(tick.due as u64 * 60) <= by;
         let ticks: Vec<&Tick> = self.ticks.iter().take_while(minute).collect();
-        // The one after it tells of a spell, or nothing any more.
+        // A gap is counted at the tick after it, or at the end.
         let apart = |pair: &[&Tick]| pair[1].due - pair[0].due != self.step;
         let missing = |tick: &&Tick| by > Duration::from_secs((tick.due + self.step) as u64 * 60 + 60);
         let missed_at_last = ticks.last().is_some_and(missing);
@@ -123,7 +123,7 @@ impl Story {
     }
 }
 
-/// A stop, a start or a mark that a tick asked for, and what EC2 had shown it of each instance last.
+/// A stop, a start or a mark that a tick asked for, and what EC2 had shown it last about each instance.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) at: Instant,
@@ -131,7 +131,7 @@ pub(crate) struct Asked {
     pub(crate) shown: Vec<(Instance, Instant)>,
 }
 
-/// A tick that came, and what became of it.
+/// A tick that ran, and its result.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) as_of: DateTime<Utc>,
@@ -155,7 +155,7 @@ impl Ran {
     }
 }
 
-/// A tick's way to EC2: remembers what it was shown and what it asked for, and dies when it is told to.
+/// A tick's client of EC2: records what it was shown and what it asked for, and dies when the story says so.
 struct Eye {
     client: Client,
     shown: Mutex<BTreeMap<InstanceId, (Instance, Instant)>>,
@@ -185,7 +185,7 @@ impl Eye {
         }
     }
 
-    /// Makes a call, or dies before it arrives, or after.
+    /// Makes a call, or dies before it arrives or right after.
     async fn live<T>(&self, call: impl Future<Output = T>) -> T {
         let mine = self.calls.fetch_add(1, Ordering::Relaxed);
         match self.death.filter(|(at, _)| *at == mine) {
@@ -251,11 +251,11 @@ impl Ec2 for Eye {
 }
 
 thread_local! {
-    /// A request for each moment, for all stories of a thread: what its hours mean is evaluated once.
+    /// A request for each moment, shared by all stories of a thread, so that its hours are evaluated once.
     static REQUESTS: RefCell<HashMap<i64, Arc<Request>>> = RefCell::default();
 }
 
-/// The request of a tick. No other story is under way in this thread.
+/// Returns the request of a tick. No other story may run in this thread at the same time.
 fn request_of(story: &Story, due: i64) -> Arc<Request> {
     const ANY: i64 = i64::MIN;
     REQUESTS.with_borrow_mut(|requests| {
@@ -273,7 +273,7 @@ fn request_of(story: &Story, due: i64) -> Arc<Request> {
     })
 }
 
-/// Lives through one tick.
+/// Runs one tick.
 async fn invoke(cloud: Arc<Cloud>, request: Arc<Request>, tick: Tick, by: usize) -> Ran {
     let (begun, as_of) = (Instant::now(), moment(tick.due));
     let eye = Eye::new(Client { cloud: Arc::clone(&cloud), by }, tick.death);
@@ -316,10 +316,10 @@ async fn invoke(cloud: Arc<Cloud>, request: Arc<Request>, tick: Tick, by: usize)
     Ran { as_of, begun, ended, found: found.into_inner().unwrap(), planned, asked: asked.into_inner().unwrap(), end }
 }
 
-/// Lives through a story. Its runs are in the order of their ticks.
+/// Runs a story; returns its runs in the order of their ticks.
 pub(crate) async fn live(story: &Story) -> (Arc<Cloud>, Vec<Ran>) {
     let cloud = Cloud::new(story.fleet.clone(), story.manner.clone(), story.seed);
-    // Ticks, and what happens between them, as they begin.
+    // Ticks and acts, in the order in which they begin.
     let mut agenda: Vec<(Duration, usize, bool)> = Vec::new();
     for (n, tick) in story.ticks.iter().enumerate() {
         agenda.push((Duration::from_secs(tick.due as u64 * 60) + tick.delay, n, true));
@@ -351,7 +351,7 @@ pub(crate) async fn live(story: &Story) -> (Arc<Cloud>, Vec<Ran>) {
         let (n, ran) = done.unwrap();
         rans.insert(n, ran);
     }
-    // What moves arrives.
+    // Time for all transitions to end.
     tokio::time::sleep(Duration::from_secs(120)).await;
     drop(cloud.world());
     (cloud, rans.into_values().collect())

@@ -1,4 +1,4 @@
-//! Many accounts and regions in one invocation, each call with the latency that a distant region has.
+//! Many accounts and regions in one invocation, with the latency of a distant region.
 
 use std::fs::read_to_string;
 use std::time::Duration;
@@ -16,12 +16,12 @@ const REGIONS: [&str; 4] = ["us-east-1", "us-west-2", "eu-west-1", "eu-central-1
 const INSTANCES: usize = 10;
 const LATENCY: Duration = Duration::from_millis(50);
 const RUNS: u16 = 3;
-/// Lambda allows 1,024.
+/// The bound on open files: Lambda allows 1,024 (Lambda developer guide, "Lambda quotas").
 const MOST_FILES: usize = 900;
-/// The simulated EC2 has a socket for each of the function's, however many those are.
+/// The open files that this process needs: the simulated EC2 has a socket for each of the function's.
 const OWN_FILES: usize = 4096;
 
-/// 500 accounts in 4 regions.
+/// Measures 500 accounts in 4 regions.
 pub(crate) async fn accounts(bench: &Bench) -> Measured {
     if may_open().is_some_and(|files| files < OWN_FILES) {
         return Err(format!("this process may open too few files: ulimit -n {OWN_FILES}"));
@@ -58,7 +58,7 @@ pub(crate) async fn accounts(bench: &Bench) -> Measured {
     ])
 }
 
-/// How many files this process may open, if there is a limit.
+/// Returns how many files this process may open, if there is a limit.
 fn may_open() -> Option<usize> {
     let limits = read_to_string("/proc/self/limits").ok()?;
     limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()

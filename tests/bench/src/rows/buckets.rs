@@ -1,4 +1,4 @@
-//! Switching more than EC2's token buckets hold, alone and beside another client.
+//! Switching more instances than EC2's token buckets hold, alone and next to another client.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::cloud::{self, Buckets, START, STOP, Way};
 use crate::other::{Other, SHARE};
 use crate::table::Row;
 
-/// How long a start takes here; AWS's tens of seconds would come on top of the buckets' time.
+/// How long a start takes here; AWS's tens of seconds would only be added to the buckets' time.
 const START_TAKES: Duration = Duration::from_millis(100);
 
-/// One action, and as many instances as make it wait for tokens.
+/// An action on so many instances that it has to wait for tokens.
 struct Job {
     what: &'static str,
     way: Way,
@@ -26,7 +26,7 @@ const JOBS: [Job; 2] = [
     Job { what: "start 1,500 in one region", way: Way::Start, count: 1500, buckets: START },
 ];
 
-/// Alone.
+/// Measures each job as the only client.
 pub(crate) async fn buckets(bench: &Bench) -> Measured {
     let mut rows = Vec::new();
     for job in &JOBS {
@@ -40,7 +40,7 @@ pub(crate) async fn buckets(bench: &Bench) -> Measured {
     Ok(rows)
 }
 
-/// While another client takes a fifth of what comes into the buckets.
+/// Measures each job while another client takes a fifth of what comes into the buckets.
 pub(crate) async fn shared(bench: &Bench) -> Measured {
     let mut rows = Vec::new();
     for job in &JOBS {
@@ -65,10 +65,10 @@ pub(crate) async fn shared(bench: &Bench) -> Measured {
     Ok(rows)
 }
 
-/// One of so many is refused in the row `poison`: 3 %, by turns with its id in the message and without.
+/// In the row `poison`, one of this many is refused: 3 %, alternately with its id in the message and without.
 const POISON: usize = 33;
 
-/// Alone, with instances that EC2 refuses strewn among the others, against the same without them.
+/// Measures a stop in which EC2 refuses evenly spread instances, against the same stop without refusals.
 pub(crate) async fn poison(bench: &Bench) -> Measured {
     let job = &JOBS[0];
     let mut rows = Vec::new();
@@ -124,7 +124,7 @@ impl Job {
         sim
     }
 
-    /// Runs the function, checks that nothing was lost, and gives the time from event to answer.
+    /// Runs the function, checks that no instance was left out, and returns the time from event to answer.
     async fn run(&self, bench: &Bench, sim: &Sim) -> Result<Duration, String> {
         let taken = bench.ours.run(sim, &cloud::aws_limits(bench.scale), &self.way.event()).await?;
         tell(self.count, &bench.ours.name, &taken);
@@ -132,14 +132,14 @@ impl Job {
         Ok(taken.event)
     }
 
-    /// The time that nobody can beat: what the full bucket does not hold has to come in first.
+    /// Returns the shortest possible time: the tokens that the full bucket does not hold have to come in first.
     fn bound(&self, bench: &Bench) -> Duration {
         let (size, refill) = self.buckets.instances;
         Duration::from_secs_f64((self.count as f64 - size) / (refill * bench.scale))
     }
 }
 
-/// Counts what EC2 refused to the function for its buckets' sake, and says on stderr what and when.
+/// Counts the function's throttled calls, and prints each on stderr.
 fn throttled(sim: &Sim, other: Option<&Other>) -> usize {
     let calls = sim.calls();
     let begun = calls.first().map(|call| call.at);

@@ -1,4 +1,4 @@
-//! What large fleets take, where EC2 sets no bounds: CPU, memory, calls.
+//! What large fleets cost in CPU, memory and calls, without token buckets.
 
 use super::{Measured, stop_fleet};
 use crate::Bench;
@@ -6,11 +6,11 @@ use crate::table::{Row, median, megabytes};
 
 const LARGE: usize = 10_000;
 const HUGE: usize = 100_000;
-/// EC2's largest page.
+/// Instances on EC2's largest page (API reference, DescribeInstances).
 const PAGE: usize = 1000;
 const RUNS: u16 = 5;
 
-/// CPU for a large fleet against boto3, and for a huge one against a large one.
+/// Measures CPU for a large fleet against boto3, and for a huge fleet against a large one.
 pub(crate) async fn cpu(bench: &Bench) -> Measured {
     let (mut ours, mut rival, mut huge) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.runs(RUNS) {
@@ -26,7 +26,7 @@ pub(crate) async fn cpu(bench: &Bench) -> Measured {
     ])
 }
 
-/// Peak memory and descriptions for a huge fleet.
+/// Measures peak memory and DescribeInstances calls for a huge fleet.
 pub(crate) async fn memory(bench: &Bench) -> Measured {
     let (mut memory, mut descriptions) = (0, 0);
     for _ in 0..bench.runs(1) {

@@ -1,4 +1,4 @@
-//! From the start of a process to its answer: what a cold function takes, but for fetching its code.
+//! From the start of a process to its answer: a cold start, except for fetching the code.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use crate::Bench;
 use crate::function::{Function, Taken};
 use crate::table::{Row, median, megabytes};
 
-/// A fleet so small that the start is most of it.
+/// So few instances that the start takes most of the time.
 const INSTANCES: usize = 10;
-/// Processes of each; they are over in a moment.
+/// How many processes of each function; they take milliseconds.
 const RUNS: u16 = 20;
 
-/// What the processes of one function took.
+/// What the processes of one function cost.
 #[derive(Default)]
 struct Starts {
     wall: Vec<Duration>,
@@ -28,7 +28,7 @@ impl Starts {
     }
 }
 
-/// Process start to answer, against boto3.
+/// Measures process start to answer, against boto3.
 pub(crate) async fn start(bench: &Bench) -> Measured {
     let [ours, rival] = race([&bench.ours, &bench.rival], bench.runs(RUNS)).await?;
     Ok(vec![
@@ -43,7 +43,7 @@ pub(crate) async fn start(bench: &Bench) -> Measured {
     ])
 }
 
-/// Process start to answer of several builds, each against the first.
+/// Measures process start to answer of several builds, each against the first.
 pub(crate) async fn settings(bench: &Bench) -> Measured {
     let [first, others @ ..] = bench.variants.as_slice() else {
         return Err("name the builds: --variant shipped=FILE --variant other=FILE".to_owned());
@@ -59,10 +59,10 @@ pub(crate) async fn settings(bench: &Bench) -> Measured {
     Ok(rows)
 }
 
-/// Runs two functions in turn, so that what else the machine does hits both.
+/// Runs two functions in turn, so that other load on the machine affects both alike.
 async fn race(functions: [&Function; 2], runs: u16) -> Result<[Starts; 2], String> {
     let mut starts = [Starts::default(), Starts::default()];
-    // The first run of each fills caches: the kernel's of files, Python's of bytecode.
+    // The first run of each, which isn't counted, fills the kernel's file cache and Python's bytecode cache.
     for run in 0..=runs {
         for (function, starts) in functions.iter().zip(&mut starts) {
             let (taken, _) = stop_fleet(function, INSTANCES).await?;

@@ -14,14 +14,14 @@ use crate::table::{Row, median};
 const INSTANCES: usize = 10_000;
 const SCHEDULES: usize = 50;
 const RUNS: u16 = 5;
-/// How long they are open: not yet closed when the measuring is over.
+/// How long the hours are open: they must not close during the measurement.
 const OPEN: Duration = Duration::from_secs(8 * 60 * 60);
-/// When they were stopped: later than they were launched, three days ago.
+/// How long ago the instances were stopped: after their launch three days ago, so that the marks count.
 const NIGHT: Duration = Duration::from_secs(13 * 60 * 60);
-/// Bytes.
+/// The bound on the log of a quiet tick, in bytes.
 const MOST_LOG: usize = 2000;
 
-/// A quiet tick, against a dry-run stop that looks at the same instances and switches nothing either.
+/// Measures a quiet tick, against dry-run stops that look at the same instances and switch nothing, either.
 pub(crate) async fn tick(bench: &Bench) -> Measured {
     let silent = bench.ours.silent();
     let (mut ticks, mut stops, mut skips) = (Vec::new(), Vec::new(), Vec::new());
@@ -40,7 +40,7 @@ pub(crate) async fn tick(bench: &Bench) -> Measured {
         log = log.max(quiet.log);
         ticks.push(quiet.cpu);
 
-        // To stop what has hours of its own, the hours' tag has to be another.
+        // A plain stop leaves instances with hours alone, unless it reads hours from another tag.
         let mut event = Way::Stop.event();
         event["dry_run"] = json!(true);
         let skip = run(&silent, &sim, &event).await?;
@@ -61,7 +61,7 @@ pub(crate) async fn tick(bench: &Bench) -> Measured {
     ])
 }
 
-/// A fleet that Curfew stopped last night and whose hours have just opened, and the tick's event.
+/// Builds a fleet that Curfew stopped last night and whose hours have just opened, and the tick's event.
 async fn morning() -> (Sim, Value) {
     let sim = Sim::start().await;
     let now = sim.clock();
@@ -91,7 +91,7 @@ async fn run(function: &Function, sim: &Sim, event: &Value) -> Result<Taken, Str
     Ok(taken)
 }
 
-/// Checks how many instances the answer counts under a name.
+/// Checks one of the counts in the answer.
 fn expect(taken: &Taken, count: &str, wanted: usize) -> Result<(), String> {
     match taken.answer["summary"][count] == wanted {
         true => Ok(()),
