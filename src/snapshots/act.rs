@@ -21,7 +21,7 @@ use crate::ec2::{AwsEc2, Class, DELETE_SNAPSHOT_BUCKETS, DRY_RUN_IGNORED, Error,
 use crate::engine::LOOK_LASTS;
 use crate::engine::pace::Pace;
 use crate::instance::rfc3339;
-use crate::outcome::{Reason, Skip, Trouble, cut};
+use crate::outcome::{Kept, Reason, Skip, Trouble, cut};
 use crate::request::Mode;
 use crate::request::snapshots::Request;
 use crate::select::{MAX_FILTER_VALUES, Selection};
@@ -500,11 +500,11 @@ impl Hand<'_> {
             _ if is_gone(&error.code) => Outcome::skipped(Reason::Gone),
             // "The snapshot … is currently in use by ami-…": made since the look, or one that EC2 doesn't show.
             _ if error.code == "InvalidSnapshot.InUse" => {
-                self.keep(&snapshot, Keep::Because(Skip::saying(Reason::Image, words()))).await;
+                self.keep(&snapshot, Keep::Because(Skip::saying(Kept::Image, words()))).await;
                 return None;
             }
             _ if error.code.contains("Lock") => {
-                self.keep(&snapshot, Keep::Because(Skip::saying(Reason::Locked, words()))).await;
+                self.keep(&snapshot, Keep::Because(Skip::saying(Kept::Locked, words()))).await;
                 return None;
             }
             _ => failed(&error),
@@ -516,7 +516,9 @@ impl Hand<'_> {
     /// Keeps one that was due; its mark is deleted, unless the mark is what keeps it.
     async fn keep(&mut self, snapshot: &Snapshot, keep: Keep) {
         let stays = match &keep {
-            Keep::Because(skip) => matches!(skip.reason, Reason::Marked | Reason::NotMarked | Reason::Unknown),
+            Keep::Because(skip) => {
+                matches!(skip.reason, Reason::Kept(Kept::Marked | Kept::Unknown) | Reason::NotMarked)
+            }
             Keep::Unasked { .. } => true,
         };
         if let (false, Some(mark)) = (stays, snapshot.mark()) {
@@ -578,7 +580,7 @@ impl Hand<'_> {
             let free = free.into_iter().zip(shared);
             looked.extend(free.map(|(id, shared)| (id, kept_by_sharing(shared).map_or(Looked::Go, Looked::Kept))));
         }
-        let unknown = || Looked::Kept(Keep::Because(Skip::because(Reason::Unknown)));
+        let unknown = || Looked::Kept(Keep::Because(Skip::because(Kept::Unknown)));
         group.iter().map(|due| looked.remove(&due.snapshot.id).unwrap_or_else(unknown)).collect()
     }
 }

@@ -247,18 +247,7 @@ impl About<'_> {
             // Nobody can, or only EC2 tells.
             Reason::Gone | Reason::SpotOneTime | Reason::StopProtected | Reason::UnknownState => None,
             // Of snapshots only.
-            Reason::Archived
-            | Reason::Backup
-            | Reason::Copied
-            | Reason::FastRestore
-            | Reason::Image
-            | Reason::Locked
-            | Reason::Marked
-            | Reason::NotCompleted
-            | Reason::Shared
-            | Reason::TooYoung
-            | Reason::Unknown
-            | Reason::VolumeExists => None,
+            Reason::Kept(_) => None,
         }
     }
 

@@ -244,18 +244,7 @@ fn skip_at(request: &Request, instance: &Instance, at: DateTime<Utc>) -> Option<
         | Reason::StoppedSince
         | Reason::Tried => None,
         // Of snapshots only.
-        Reason::Archived
-        | Reason::Backup
-        | Reason::Copied
-        | Reason::FastRestore
-        | Reason::Image
-        | Reason::Locked
-        | Reason::Marked
-        | Reason::NotCompleted
-        | Reason::Shared
-        | Reason::TooYoung
-        | Reason::Unknown
-        | Reason::VolumeExists => None,
+        Reason::Kept(_) => None,
     }
 }
 
