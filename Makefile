@@ -113,6 +113,7 @@ $(VENV)/run $(VENV)/ready $(VENV)-checkov/ready $(VENV)-bench/ready $(VENV)-hour
 	touch $@
 $(CYCLONEDX):
 	cargo install --quiet --locked --root $(TARGET)/tools --target-dir $(TARGET)/tools/target cargo-cyclonedx@0.5.9
+	rm -r $(TARGET)/tools/target
 $(HOURS): tests/hours/package-lock.json $(VENV)-hours/ready
 	PATH="$(abspath $(VENV)-hours)/bin:$$PATH" npm ci --silent --prefix tests/hours
 	touch $@

@@ -166,13 +166,13 @@ pub struct Skip {
 impl Skip {
     /// Skips for a reason that needs no message.
     #[must_use]
-    pub fn because(reason: Reason) -> Self {
-        Self { reason, until: None, message: None, wants_attention: false, quiet: false, bad_tag: None }
+    pub fn because(reason: impl Into<Reason>) -> Self {
+        Self { reason: reason.into(), until: None, message: None, wants_attention: false, quiet: false, bad_tag: None }
     }
 
     /// Skips for a reason that needs a message.
     #[must_use]
-    pub fn saying(reason: Reason, message: String) -> Self {
+    pub fn saying(reason: impl Into<Reason>, message: String) -> Self {
         Self { message: Some(message), ..Self::because(reason) }
     }
 }
@@ -185,34 +185,47 @@ impl Skip {
 )]
 pub enum Reason {
     AlreadyDone,
-    Archived,
     AsScheduled,
     AutoscalingMember,
-    Backup,
     BadTag,
-    Copied,
     Exempt,
-    FastRestore,
     Gone,
     HasHours,
-    Image,
     InstanceStoreRoot,
-    Locked,
-    Marked,
+    Kept(Kept),
     Moving,
-    NotCompleted,
     NotMarked,
     ServiceManaged,
-    Shared,
     SpotOneTime,
     StartedSince,
     StopProtected,
     StoppedSince,
-    TooYoung,
     Tried,
-    Unknown,
     UnknownState,
+}
+
+/// The reasons that only a snapshot is kept for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "infra/README.md, \"Snapshots\", says when each applies")]
+pub enum Kept {
+    Archived,
+    Backup,
+    Copied,
+    FastRestore,
+    Image,
+    Locked,
+    Marked,
+    NotCompleted,
+    Shared,
+    TooYoung,
+    Unknown,
     VolumeExists,
+}
+
+impl From<Kept> for Reason {
+    fn from(kept: Kept) -> Self {
+        Self::Kept(kept)
+    }
 }
 
 impl Reason {
@@ -221,34 +234,34 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AlreadyDone => "already_done",
-            Self::Archived => "archived",
             Self::AsScheduled => "as_scheduled",
             Self::AutoscalingMember => "autoscaling_member",
-            Self::Backup => "backup",
             Self::BadTag => "bad_tag",
-            Self::Copied => "copied",
             Self::Exempt => "exempt",
-            Self::FastRestore => "fast_restore",
             Self::Gone => "gone",
             Self::HasHours => "has_hours",
-            Self::Image => "image",
             Self::InstanceStoreRoot => "instance_store_root",
-            Self::Locked => "locked",
-            Self::Marked => "marked",
+            Self::Kept(Kept::Archived) => "archived",
+            Self::Kept(Kept::Backup) => "backup",
+            Self::Kept(Kept::Copied) => "copied",
+            Self::Kept(Kept::FastRestore) => "fast_restore",
+            Self::Kept(Kept::Image) => "image",
+            Self::Kept(Kept::Locked) => "locked",
+            Self::Kept(Kept::Marked) => "marked",
+            Self::Kept(Kept::NotCompleted) => "not_completed",
+            Self::Kept(Kept::Shared) => "shared",
+            Self::Kept(Kept::TooYoung) => "too_young",
+            Self::Kept(Kept::Unknown) => "unknown",
+            Self::Kept(Kept::VolumeExists) => "volume_exists",
             Self::Moving => "moving",
-            Self::NotCompleted => "not_completed",
             Self::NotMarked => "not_marked",
             Self::ServiceManaged => "service_managed",
-            Self::Shared => "shared",
             Self::SpotOneTime => "spot_one_time",
             Self::StartedSince => "started_since",
             Self::StopProtected => "stop_protected",
             Self::StoppedSince => "stopped_since",
-            Self::TooYoung => "too_young",
             Self::Tried => "tried",
-            Self::Unknown => "unknown",
             Self::UnknownState => "unknown_state",
-            Self::VolumeExists => "volume_exists",
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::instance::{State, rfc3339};
@@ -176,6 +177,21 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
+impl Summary {
+    /// Returns how a run ended that counted this, where these targets failed as a whole.
+    fn verdict(&self, too_many_changes: bool, errors: &[&Trouble]) -> Verdict {
+        if too_many_changes {
+            Verdict::TooManyChanges
+        } else if self.unfinished > 0 || errors.iter().any(|error| error.may_pass) {
+            Verdict::Unfinished
+        } else if self.failed > 0 || !errors.is_empty() {
+            Verdict::Incomplete
+        } else {
+            Verdict::Complete
+        }
+    }
+}
+
 impl Target {
     fn empty(account: &str, region: &str, error: Option<&Trouble>, note: Option<&String>) -> Self {
         Self {
@@ -282,16 +298,8 @@ impl Report {
             };
             *count += 1;
         }
-        let may_pass = |worked: &TargetRun| worked.error.as_ref().is_some_and(|error| error.may_pass);
-        report.outcome = if run.too_many_changes.is_some() {
-            Verdict::TooManyChanges
-        } else if report.summary.unfinished > 0 || run.targets.iter().any(may_pass) {
-            Verdict::Unfinished
-        } else if report.summary.failed > 0 || targets.iter().any(|target| target.error.is_some()) {
-            Verdict::Incomplete
-        } else {
-            Verdict::Complete
-        };
+        let errors: Vec<&Trouble> = run.targets.iter().filter_map(|worked| worked.error.as_ref()).collect();
+        report.outcome = report.summary.verdict(run.too_many_changes.is_some(), &errors);
         report.suspicious = match &run.second_look {
             Some(Ok(look)) => look.done == 0,
             Some(Err(_)) => true,
@@ -305,29 +313,43 @@ impl Report {
     /// Reports that a run came too late to begin.
     #[must_use]
     pub fn of_stale(request: &Request, late: Duration, duration: Duration) -> Self {
-        let mut report = Self::empty(request, duration);
-        report.outcome = Verdict::Stale;
-        let due = request.scheduled_time.map(rfc3339).unwrap_or_default();
-        report.message = format!(
-            "{}: nothing {}, this run was due at {due} ({}), {} ago; max_delay_minutes allows {}",
-            request.name,
-            request.action.past(),
-            request.scheduled_by,
-            // So that a longer delay never reads as an equal one.
-            duration_in_words(late.max(request.max_delay + Duration::from_secs(60))),
-            duration_in_words(request.max_delay),
-        );
-        report
+        let Request { scheduled_by, max_delay, .. } = request;
+        Self::empty(request, duration).stale(request.action.past(), scheduled_by, late, *max_delay)
     }
 
     fn empty(request: &Request, duration: Duration) -> Self {
+        let Request { name, action, mode, scheduled_time, .. } = request;
+        Self::of_nothing(name, action.as_str(), *mode, *scheduled_time, duration)
+    }
+
+    /// Turns an empty report into that of a run which came too late to begin.
+    fn stale(mut self, past: &str, scheduled_by: &str, late: Duration, max_delay: Duration) -> Self {
+        self.outcome = Verdict::Stale;
+        self.message = format!(
+            "{}: nothing {past}, this run was due at {} ({scheduled_by}), {} ago; max_delay_minutes allows {}",
+            self.name,
+            self.scheduled_time.as_deref().unwrap_or_default(),
+            // So that a longer delay never reads as an equal one.
+            duration_in_words(late.max(max_delay + Duration::from_secs(60))),
+            duration_in_words(max_delay),
+        );
+        self
+    }
+
+    fn of_nothing(
+        name: &str,
+        action: &'static str,
+        mode: Mode,
+        scheduled_time: Option<DateTime<Utc>>,
+        duration: Duration,
+    ) -> Self {
         Self {
             message: String::new(),
             outcome: Verdict::Complete,
-            name: request.name.clone(),
-            action: request.action.as_str(),
-            dry_run: request.mode == Mode::DryRun,
-            scheduled_time: request.scheduled_time.map(rfc3339),
+            name: name.to_owned(),
+            action,
+            dry_run: mode == Mode::DryRun,
+            scheduled_time: scheduled_time.map(rfc3339),
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             version: env!("CARGO_PKG_VERSION"),
             summary: Summary::default(),

@@ -15,7 +15,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::instance::rfc3339;
-use crate::outcome::{Outcome, Reason, Run, Settled, TargetRun};
+use crate::outcome::{Kept, Outcome, Reason, Run, Settled, TargetRun};
 use crate::plan::Step;
 use crate::report::{Report, Verdict};
 use crate::request::{self, Action, Request};
@@ -150,7 +150,7 @@ pub fn log_snapshots(request: &request::snapshots::Request, target: &snapshots::
                 let detail = skip.message.as_ref().map(|message| format!(", {message}")).unwrap_or_default();
                 match skip.reason {
                     _ if skip.wants_attention => tell!(warn, [reason], "kept, {reason}{until}{detail}"),
-                    Reason::TooYoung | Reason::VolumeExists | Reason::Marked => {
+                    Reason::Kept(Kept::TooYoung | Kept::VolumeExists | Kept::Marked) => {
                         tell!(debug, [reason, until = moment], "kept, {reason}{until}{detail}");
                     }
                     _ => tell!(info, [reason, until = moment], "kept, {reason}{until}{detail}"),

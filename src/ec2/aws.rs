@@ -273,17 +273,15 @@ impl AwsEc2 {
     /// EC2 refused a page, or did not answer in time.
     pub async fn billing(&self, filters: &Filters, until: Deadline) -> Result<Vec<Billing>, Error> {
         let call = self.client.describe_instances().set_filters(Some(sent(filters))).max_results(PAGE);
-        let (mut found, mut next_token) = (Vec::new(), None);
-        loop {
-            let call = call.clone().set_next_token(next_token);
-            let page = self.through(until, || call.send()).await??;
-            let instances = page.reservations().iter().flat_map(|it| it.instances());
-            found.extend(instances.filter_map(Billing::of));
-            next_token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
-            if next_token.is_none() {
-                return Ok(found);
+        every_page(|token| {
+            let call = call.clone().set_next_token(token);
+            async move {
+                let page = self.through(until, || call.send()).await??;
+                let instances = page.reservations().iter().flat_map(|it| it.instances());
+                Ok((instances.filter_map(Billing::of).collect(), page.next_token))
             }
-        }
+        })
+        .await
     }
 
     /// Asks for one page, and again if the answer can't be read, which the SDK doesn't retry: [`ATTEMPTS`] times in

@@ -1,19 +1,18 @@
 //! The report of a run about snapshots: the same shape, and what the snapshots cost.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serializer;
 
-use super::{Changed, Failed, MAX_LISTED, Report, Skipped, Storage, Summary, Target, Unfinished, Verdict, list};
+use super::{Changed, Failed, MAX_LISTED, Report, Skipped, Storage, Target, Unfinished, list};
 use crate::instance::rfc3339;
-use crate::outcome::Skip;
-use crate::request::Mode;
+use crate::outcome::{Skip, Trouble};
 pub(super) use crate::request::snapshots::ACTION;
 use crate::request::snapshots::Request;
 use crate::snapshots::rule::{GIB, VOLUME_GONE};
 use crate::snapshots::{Change, Outcome, Run, Settled, TargetRun};
-use crate::wording::{clip, duration as duration_in_words, tag};
+use crate::wording::{clip, tag};
 
 /// What a GiB costs a month at list price in most regions, in millionths of a dollar (EBS pricing, "EBS Snapshots").
 const STANDARD_MICRO_DOLLARS: u64 = 50_000;
@@ -98,16 +97,8 @@ impl Report {
             *count += 1;
         }
         (summary.marked, summary.deleted) = (Some(marked), Some(deleted));
-        let may_pass = |worked: &TargetRun| worked.error.as_ref().is_some_and(|error| error.may_pass);
-        report.outcome = if run.too_many_changes.is_some() {
-            Verdict::TooManyChanges
-        } else if report.summary.unfinished > 0 || run.targets.iter().any(may_pass) {
-            Verdict::Unfinished
-        } else if report.summary.failed > 0 || run.targets.iter().any(|worked| worked.error.is_some()) {
-            Verdict::Incomplete
-        } else {
-            Verdict::Complete
-        };
+        let errors: Vec<&Trouble> = run.targets.iter().filter_map(|worked| worked.error.as_ref()).collect();
+        report.outcome = report.summary.verdict(run.too_many_changes.is_some(), &errors);
         report.suspicious = report.summary.matched == 0;
         report.targets = run.targets.iter().map(listed).collect();
         report.message = report.sentence_about_snapshots(request, run, marked, deleted);
@@ -118,37 +109,13 @@ impl Report {
     /// Reports that a run about snapshots came too late to begin.
     #[must_use]
     pub fn of_stale_snapshots(request: &Request, late: Duration, duration: Duration) -> Self {
-        let mut report = Self::about_snapshots(request, duration);
-        report.outcome = Verdict::Stale;
-        report.message = format!(
-            "{}: nothing deleted, this run was due at {} ({}), {} ago; max_delay_minutes allows {}",
-            request.name,
-            request.scheduled_time.map(rfc3339).unwrap_or_default(),
-            request.scheduled_by,
-            // So that a longer delay never reads as an equal one.
-            duration_in_words(late.max(request.max_delay + Duration::from_secs(60))),
-            duration_in_words(request.max_delay),
-        );
-        report
+        let Request { scheduled_by, max_delay, .. } = request;
+        Self::about_snapshots(request, duration).stale("deleted", scheduled_by, late, *max_delay)
     }
 
     fn about_snapshots(request: &Request, duration: Duration) -> Self {
-        Self {
-            message: String::new(),
-            outcome: Verdict::Complete,
-            name: request.name.clone(),
-            action: ACTION,
-            dry_run: request.mode == Mode::DryRun,
-            preview: false,
-            scheduled_time: request.scheduled_time.map(rfc3339),
-            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-            version: env!("CARGO_PKG_VERSION"),
-            summary: Summary::default(),
-            skipped_by: BTreeMap::new(),
-            targets: Vec::new(),
-            truncated_targets: 0,
-            suspicious: false,
-        }
+        let Request { name, mode, scheduled_time, .. } = request;
+        Self::of_nothing(name, ACTION, *mode, *scheduled_time, duration)
     }
 
     fn sentence_about_snapshots(&self, request: &Request, run: &Run, marked: Storage, deleted: Storage) -> String {

@@ -22,7 +22,7 @@ use crate::ec2::{AwsEc2, Class, DELETE_SNAPSHOT_BUCKETS, DRY_RUN_IGNORED, Error,
 use crate::engine::LOOK_LASTS;
 use crate::engine::pace::Pace;
 use crate::instance::rfc3339;
-use crate::outcome::{Reason, Skip, Trouble, cut};
+use crate::outcome::{Kept, Reason, Skip, Trouble, cut};
 use crate::request::Mode;
 use crate::request::snapshots::Request;
 use crate::select::{MAX_FILTER_VALUES, Selection};
@@ -505,11 +505,11 @@ impl Hand<'_> {
             // "The snapshot … is currently in use by ami-…": an image made since the look, or one that EC2 doesn't
             // show.
             _ if error.code == "InvalidSnapshot.InUse" => {
-                self.keep(&snapshot, Keep::Because(Skip::saying(Reason::Image, words()))).await;
+                self.keep(&snapshot, Keep::Because(Skip::saying(Kept::Image, words()))).await;
                 return None;
             }
             _ if error.code.contains("Lock") => {
-                self.keep(&snapshot, Keep::Because(Skip::saying(Reason::Locked, words()))).await;
+                self.keep(&snapshot, Keep::Because(Skip::saying(Kept::Locked, words()))).await;
                 return None;
             }
             _ => failed(&error),
@@ -521,7 +521,9 @@ impl Hand<'_> {
     /// Keeps one that was due. Its mark is deleted, unless the mark is what keeps it or EC2 couldn't be asked.
     async fn keep(&mut self, snapshot: &Snapshot, keep: Keep) {
         let stays = match &keep {
-            Keep::Because(skip) => matches!(skip.reason, Reason::Marked | Reason::NotMarked | Reason::Unknown),
+            Keep::Because(skip) => {
+                matches!(skip.reason, Reason::Kept(Kept::Marked | Kept::Unknown) | Reason::NotMarked)
+            }
             Keep::Unasked { .. } => true,
         };
         if let (false, Some(mark)) = (stays, snapshot.mark()) {
@@ -583,7 +585,7 @@ impl Hand<'_> {
             let free = free.into_iter().zip(shared);
             looked.extend(free.map(|(id, shared)| (id, kept_by_sharing(shared).map_or(Looked::Go, Looked::Kept))));
         }
-        let unknown = || Looked::Kept(Keep::Because(Skip::because(Reason::Unknown)));
+        let unknown = || Looked::Kept(Keep::Because(Skip::because(Kept::Unknown)));
         group.iter().map(|due| looked.remove(&due.snapshot.id).unwrap_or_else(unknown)).collect()
     }
 }

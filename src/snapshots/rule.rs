@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
 use crate::instance::{NAME_TAG, Tags, rfc3339};
-use crate::outcome::{Reason, Skip, Trouble};
+use crate::outcome::{Kept, Reason, Skip, Trouble};
 use crate::plan::exempted;
 use crate::request::snapshots::Request;
 
@@ -177,11 +177,11 @@ pub enum Keep {
 }
 
 impl Keep {
-    fn because(reason: Reason) -> Self {
+    fn because(reason: impl Into<Reason>) -> Self {
         Self::Because(Skip::because(reason))
     }
 
-    fn saying(reason: Reason, message: String) -> Self {
+    fn saying(reason: impl Into<Reason>, message: String) -> Self {
         Self::Because(Skip::saying(reason, message))
     }
 }
@@ -198,39 +198,39 @@ pub enum Stage {
 /// Returns why a snapshot is kept, going by its own description alone; none if that doesn't keep it.
 #[must_use]
 pub fn kept_by_itself(request: &Request, snapshot: &Snapshot, as_of: DateTime<Utc>) -> Option<Skip> {
-    let saying = |reason, message: String| Some(Skip::saying(reason, message));
+    let saying = |reason: Kept, message: String| Some(Skip::saying(reason, message));
     if let Some(skip) = exempted(&snapshot.tags, &request.except_tags, request.timezone, as_of) {
         return Some(skip);
     }
     if !request.tags.all_match(&snapshot.tags) {
-        return saying(Reason::Exempt, "its tags no longer match the request".to_owned());
+        return Some(Skip::saying(Reason::Exempt, "its tags no longer match the request".to_owned()));
     }
     if &*snapshot.state != "completed" {
-        return saying(Reason::NotCompleted, format!("EC2 calls its state {:?}", snapshot.state));
+        return saying(Kept::NotCompleted, format!("EC2 calls its state {:?}", snapshot.state));
     }
     if let Some((by, who)) = snapshot.service() {
-        return saying(Reason::Backup, format!("{who} created it, going by {by}"));
+        return saying(Kept::Backup, format!("{who} created it, going by {by}"));
     }
     if snapshot.is_copy() {
-        return saying(Reason::Copied, "it is a copy, and EC2 doesn't say which volume it came from".to_owned());
+        return saying(Kept::Copied, "it is a copy, and EC2 doesn't say which volume it came from".to_owned());
     }
     if !is_id(&snapshot.volume, "vol-") {
         let message = format!("{:?} is not a volume id that this version knows", snapshot.volume);
-        return saying(Reason::Unknown, message);
+        return saying(Kept::Unknown, message);
     }
     match &*snapshot.tier {
         "standard" => {}
         "archive" if request.archived => {}
-        "archive" => return Some(Skip::because(Reason::Archived)),
+        "archive" => return Some(Skip::because(Kept::Archived)),
         other => {
-            return saying(Reason::Unknown, format!("its storage tier is {other:?}, which this version doesn't know"));
+            return saying(Kept::Unknown, format!("its storage tier is {other:?}, which this version doesn't know"));
         }
     }
     let old_enough = snapshot.started.checked_add_signed(request.min_age);
     match old_enough {
         Some(old_enough) if old_enough < as_of => None,
-        Some(until) => Some(Skip { until: Some(until), ..Skip::because(Reason::TooYoung) }),
-        None => Some(Skip::because(Reason::TooYoung)),
+        Some(until) => Some(Skip { until: Some(until), ..Skip::because(Kept::TooYoung) }),
+        None => Some(Skip::because(Kept::TooYoung)),
     }
 }
 
@@ -238,16 +238,16 @@ pub fn kept_by_itself(request: &Request, snapshot: &Snapshot, as_of: DateTime<Ut
 #[must_use]
 pub fn kept_by_others(snapshot: &Snapshot, around: &Surroundings) -> Option<Keep> {
     if around.volumes.as_ref().is_ok_and(|volumes| volumes.contains(&snapshot.volume)) {
-        return Some(Keep::because(Reason::VolumeExists));
+        return Some(Keep::because(Kept::VolumeExists));
     }
     if let Some(image) = around.images.as_ref().ok().and_then(|images| images.get(&snapshot.id)) {
-        return Some(Keep::saying(Reason::Image, format!("{image} uses it")));
+        return Some(Keep::saying(Kept::Image, format!("{image} uses it")));
     }
     if around.locked.as_ref().is_ok_and(|locked| locked.contains(&snapshot.id)) {
-        return Some(Keep::because(Reason::Locked));
+        return Some(Keep::because(Kept::Locked));
     }
     if around.fast.as_ref().is_ok_and(|fast| fast.contains(&snapshot.id)) {
-        return Some(Keep::because(Reason::FastRestore));
+        return Some(Keep::because(Kept::FastRestore));
     }
     let unasked = |what, trouble: Option<&Trouble>| Some(Keep::Unasked { what, trouble: trouble?.clone() });
     unasked("whether its volume exists", around.volumes.as_ref().err())
@@ -261,7 +261,7 @@ pub fn kept_by_others(snapshot: &Snapshot, around: &Surroundings) -> Option<Keep
 pub fn kept_by_sharing(shared: Result<bool, Trouble>) -> Option<Keep> {
     match shared {
         Ok(false) => None,
-        Ok(true) => Some(Keep::saying(Reason::Shared, "other accounts may create volumes from it".to_owned())),
+        Ok(true) => Some(Keep::saying(Kept::Shared, "other accounts may create volumes from it".to_owned())),
         Err(trouble) => Some(Keep::Unasked { what: "whether it is shared", trouble }),
     }
 }
@@ -274,13 +274,13 @@ pub fn stage(snapshot: &Snapshot, as_of: DateTime<Utc>) -> Result<Stage, Skip> {
     let Some(mark) = snapshot.mark() else { return Ok(Stage::First) };
     match DateTime::parse_from_rfc3339(mark.trim()) {
         Ok(after) if after.to_utc() < as_of => Ok(Stage::Due),
-        Ok(after) => Err(Skip { until: Some(after.to_utc()), ..Skip::because(Reason::Marked) }),
+        Ok(after) => Err(Skip { until: Some(after.to_utc()), ..Skip::because(Kept::Marked) }),
         Err(_) => {
             let message = format!(
                 "{DELETE_AFTER_TAG} is {mark:?}, which is not a time like {:?}: kept to be safe; correct it, or delete the tag",
                 rfc3339(as_of)
             );
-            Err(Skip { wants_attention: true, ..Skip::saying(Reason::Unknown, message) })
+            Err(Skip { wants_attention: true, ..Skip::saying(Kept::Unknown, message) })
         }
     }
 }
@@ -331,7 +331,7 @@ mod tests {
         for key in
             ["aws:backup:source-resource", "aws:dlm:lifecycle-policy-id", "aws:datasync:x", "dlm:managed", "aws:new"]
         {
-            assert_eq!(reason(&tagged(key, "x")), Some(Reason::Backup), "{key}");
+            assert_eq!(reason(&tagged(key, "x")), Some(Kept::Backup.into()), "{key}");
         }
         for description in [
             "This snapshot is created by the AWS Backup service.",
@@ -339,7 +339,7 @@ mod tests {
             "made by AWS DataSync",
         ] {
             let snapshot = Snapshot { description: description.into(), ..orphan() };
-            assert_eq!(reason(&snapshot), Some(Reason::Backup), "{description}");
+            assert_eq!(reason(&snapshot), Some(Kept::Backup.into()), "{description}");
         }
     }
 
@@ -350,7 +350,7 @@ mod tests {
             Snapshot { copied: true, ..orphan() },
             Snapshot { description: "[Copied snap-0abc12345678def00 from us-east-1]".into(), ..orphan() },
         ] {
-            assert_eq!(reason(&copy), Some(Reason::Copied), "{copy:?}");
+            assert_eq!(reason(&copy), Some(Kept::Copied.into()), "{copy:?}");
         }
     }
 
@@ -363,17 +363,17 @@ mod tests {
             Snapshot { tier: "".into(), ..orphan() },
             Snapshot { tier: "glacier".into(), ..orphan() },
         ] {
-            assert_eq!(reason(&odd), Some(Reason::Unknown), "{odd:?}");
+            assert_eq!(reason(&odd), Some(Kept::Unknown.into()), "{odd:?}");
         }
-        assert_eq!(reason(&Snapshot { state: "recoverable".into(), ..orphan() }), Some(Reason::NotCompleted));
+        assert_eq!(reason(&Snapshot { state: "recoverable".into(), ..orphan() }), Some(Kept::NotCompleted.into()));
     }
 
     #[test]
     fn it_is_old_enough_one_moment_after_min_age_days() {
         let aged = |age| Snapshot { started: now() - age, ..orphan() };
-        assert_eq!(reason(&aged(TimeDelta::days(180))), Some(Reason::TooYoung));
+        assert_eq!(reason(&aged(TimeDelta::days(180))), Some(Kept::TooYoung.into()));
         assert_eq!(reason(&aged(TimeDelta::days(180) + TimeDelta::seconds(1))), None);
-        assert_eq!(reason(&Snapshot { started: DateTime::<Utc>::MAX_UTC, ..orphan() }), Some(Reason::TooYoung));
+        assert_eq!(reason(&Snapshot { started: DateTime::<Utc>::MAX_UTC, ..orphan() }), Some(Kept::TooYoung.into()));
     }
 
     #[test]
@@ -382,10 +382,10 @@ mod tests {
         assert_eq!(stage(&orphan(), now()), Ok(Stage::First));
         assert_eq!(marked("2026-11-20T02:59:59Z"), Ok(Stage::Due));
         assert_eq!(marked("2026-11-20T03:59:59+01:00"), Ok(Stage::Due));
-        assert_eq!(marked("2026-11-20T03:00:00Z"), Err(Reason::Marked));
-        assert_eq!(marked("9999-12-31T23:59:59Z"), Err(Reason::Marked));
+        assert_eq!(marked("2026-11-20T03:00:00Z"), Err(Kept::Marked.into()));
+        assert_eq!(marked("9999-12-31T23:59:59Z"), Err(Kept::Marked.into()));
         for odd in ["", "yes", "never", "2026-11-20", "2026-11-20 03:00"] {
-            assert_eq!(marked(odd), Err(Reason::Unknown), "{odd:?}");
+            assert_eq!(marked(odd), Err(Kept::Unknown.into()), "{odd:?}");
         }
     }
 

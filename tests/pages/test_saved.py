@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import boto3
 import pytest
-from test_week import FLAGS, ROOT, STRANGE, TARGET, TEXTS, contrast, luminance
-from playwright.sync_api import sync_playwright
+from browser import browser, contrast, is_dark, opened, too_faint
+from test_week import ROOT, STRANGE, TARGET
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -83,32 +83,8 @@ def saved(clouds):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    chromium = subprocess.run([ROOT / "tests/chromium.sh"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    with sync_playwright() as it:
-        browser = it.chromium.launch(executable_path=chromium, headless=True, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def opened(browser, saved):
-    """Opens the page, which must not load anything from elsewhere."""
-    contexts = []
-
-    def open_it(**settings):
-        context = browser.new_context(**settings)
-        contexts.append(context)
-        page = context.new_page()
-        asked = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto((saved[0] / "saved.html").as_uri())
-        assert asked == [page.url]
-        return page
-
-    yield open_it
-    for context in contexts:
-        context.close()
+def written(saved):
+    return saved[0] / "saved.html"
 
 
 def test_the_log_is_read_from_logs_that_we_did_not_write(saved):
@@ -135,9 +111,7 @@ def test_metrics_are_read_from_a_cloudwatch_that_we_did_not_write(clouds):
 
 
 def is_legible(page):
-    texts = page.evaluate(TEXTS)
-    assert len(texts) > 20
-    assert [it for it in texts if contrast(it[1], it[2]) < 4.5] == []
+    assert too_faint(page, at_least=20) == []
     fill = lambda selector, what: page.evaluate(f"getComputedStyle(document.querySelector('{selector}')).{what}.match(/\\d+/g).map(Number)")
     assert contrast(fill(".chart .on", "fill"), fill("section", "backgroundColor")) >= 3
 
@@ -145,8 +119,7 @@ def is_legible(page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_both_themes_are_legible(opened, scheme):
     page = opened(color_scheme=scheme)
-    back = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
-    assert (luminance(back) > 0.5) == (scheme == "light")
+    assert is_dark(page) == (scheme == "dark")
     is_legible(page)
 
 

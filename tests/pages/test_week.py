@@ -9,11 +9,10 @@ from pathlib import Path
 
 import icalendar
 import pytest
-from playwright.sync_api import sync_playwright
+from browser import browser, contrast, is_dark, opened, too_faint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 STRANGE = "</style><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">&amp;"
 
 HOURS = {
@@ -71,47 +70,10 @@ def week(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    chromium = subprocess.run([ROOT / "tests/chromium.sh"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    with sync_playwright() as it:
-        browser = it.chromium.launch(executable_path=chromium, headless=True, args=FLAGS)
-        yield browser
-        browser.close()
+def written(week):
+    return week[0] / "week.html"
 
 
-@pytest.fixture
-def opened(browser, week):
-    """Opens the page, which must not load anything from elsewhere."""
-    contexts = []
-
-    def open_it(**settings):
-        context = browser.new_context(**settings)
-        contexts.append(context)
-        page = context.new_page()
-        asked = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto((week[0] / "week.html").as_uri())
-        assert asked == [page.url]
-        return page
-
-    yield open_it
-    for context in contexts:
-        context.close()
-
-
-# Returns the colours of each text and its background (WCAG 2.2, 1.4.3).
-TEXTS = """() => {
-  const rgb = color => color.match(/[\\d.]+/g).map(Number);
-  const seen = [];
-  for (const it of document.querySelectorAll('h1, h2, p, dt, dd, li, th, td, code, span, text')) {
-    if (!it.textContent.trim() || getComputedStyle(it).clipPath !== 'none') continue;
-    const style = getComputedStyle(it);
-    let behind = it, back = [0, 0, 0, 0];
-    while (behind && (back = rgb(getComputedStyle(behind).backgroundColor)).length === 4 && back[3] === 0) behind = behind.parentElement;
-    seen.push([it.textContent.trim().slice(0, 30), rgb(it.tagName === 'text' ? style.fill : style.color), behind ? back : [255, 255, 255]]);
-  }
-  return seen;
-}"""
 # Returns the colours of the bars and their background (WCAG 2.2, 1.4.11).
 BARS = """() => {
   const rgb = color => color.match(/[\\d.]+/g).map(Number);
@@ -122,29 +84,15 @@ BARS = """() => {
 }"""
 
 
-def luminance(color) -> float:
-    channels = [c / 255 for c in color[:3]]
-    red, green, blue = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def contrast(one, other) -> float:
-    light, dark = sorted([luminance(one), luminance(other)], reverse=True)
-    return (light + 0.05) / (dark + 0.05)
-
-
 def is_legible(page):
-    texts = page.evaluate(TEXTS)
-    assert len(texts) > 40
-    assert [it for it in texts if contrast(it[1], it[2]) < 4.5] == []
+    assert too_faint(page, at_least=40) == []
     assert [it for it in page.evaluate(BARS) if contrast(it[1], it[2]) < 3] == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_both_themes_are_legible(opened, scheme):
     page = opened(color_scheme=scheme)
-    back = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
-    assert (luminance(back) > 0.5) == (scheme == "light")
+    assert is_dark(page) == (scheme == "dark")
     is_legible(page)
 
 

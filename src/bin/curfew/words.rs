@@ -158,18 +158,7 @@ pub(crate) fn reason(reason: Reason) -> &'static str {
         Reason::Tried => "it was tried",
         Reason::UnknownState => "this version doesn't know its state",
         // Only snapshots have these reasons, and `curfew plan` is not about snapshots.
-        Reason::Archived
-        | Reason::Backup
-        | Reason::Copied
-        | Reason::FastRestore
-        | Reason::Image
-        | Reason::Locked
-        | Reason::Marked
-        | Reason::NotCompleted
-        | Reason::Shared
-        | Reason::TooYoung
-        | Reason::Unknown
-        | Reason::VolumeExists => "it is kept",
+        Reason::Kept(_) => "it is kept",
     }
 }
 

@@ -246,19 +246,8 @@ impl About<'_> {
             Reason::AlreadyDone | Reason::AsScheduled | Reason::Moving => None,
             // Nobody can, or only EC2 tells.
             Reason::Gone | Reason::SpotOneTime | Reason::StopProtected | Reason::UnknownState => None,
-            // Of snapshots only.
-            Reason::Archived
-            | Reason::Backup
-            | Reason::Copied
-            | Reason::FastRestore
-            | Reason::Image
-            | Reason::Locked
-            | Reason::Marked
-            | Reason::NotCompleted
-            | Reason::Shared
-            | Reason::TooYoung
-            | Reason::Unknown
-            | Reason::VolumeExists => None,
+            // Only snapshots have these reasons.
+            Reason::Kept(_) => None,
         }
     }
 

@@ -243,19 +243,8 @@ fn skip_at(request: &Request, instance: &Instance, at: DateTime<Utc>) -> Option<
         | Reason::StopProtected
         | Reason::StoppedSince
         | Reason::Tried => None,
-        // Of snapshots only.
-        Reason::Archived
-        | Reason::Backup
-        | Reason::Copied
-        | Reason::FastRestore
-        | Reason::Image
-        | Reason::Locked
-        | Reason::Marked
-        | Reason::NotCompleted
-        | Reason::Shared
-        | Reason::TooYoung
-        | Reason::Unknown
-        | Reason::VolumeExists => None,
+        // Only snapshots have these reasons.
+        Reason::Kept(_) => None,
     }
 }
 
