@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::deadline::Deadline;
 use crate::ec2::{Change, Class, Ec2, Error, ErrorKind, Limits, classify};
 use crate::instance::{Instance, InstanceId, Mark, Run, State};
 use crate::outcome::{Outcome, Reason, Settled, cut};
-use crate::plan::{Decision, Plan, Step, Task, absent};
+use crate::plan::{Decision, LONGEST_STOP, Plan, Step, Task, absent};
 use crate::request::Mode;
 use crate::select::Filters;
 
@@ -60,8 +60,10 @@ const SPARE: Duration = Duration::from_secs(3);
 const WRONG_LASTS: Duration = Duration::from_secs(10);
 /// How many places the head of the line moves from minute to minute: a prime, so that everyone comes first at some point.
 const FIRST_IN_TURN: u64 = 7919;
-/// How many calls that delete or renew marks may fail in a run: later runs repair what is left.
+/// How many calls that delete or renew marks may fail one after the other: later runs repair what is left.
 const FAILED_TAGGINGS: usize = 24;
+/// How often a mark's correction is tried by itself once EC2 has carried out others.
+const LONE_TRIES: u8 = 4;
 
 /// What the engine has to know about a run.
 #[derive(Clone, Copy)]
@@ -131,16 +133,14 @@ async fn make<E: Ec2>(ec2: &E, call: &Call, orders: Orders<'_>, until: Deadline)
             Answer::Switched(answer)
         }
         Call::Mark { ids } => Answer::Tagged(ec2.mark(orders.mark, ids, orders.mode, until).await),
-        Call::Tidy(Tidy { write, mark, ids }) => {
-            let (answer, regret) = match write {
-                true => (
-                    ec2.mark(mark, ids, orders.mode, until).await,
-                    "could not write the mark; a later start may leave it off",
-                ),
-                false => (ec2.unmark(mark, ids, until).await, "could not delete the mark; the next start voids it"),
+        Call::Tidy(Tidy { write, mark, ids, .. }) => {
+            let answer = match write {
+                true => ec2.mark(mark, ids, orders.mode, until).await,
+                false => ec2.unmark(mark, ids, until).await,
             };
             if let Err(Error { code, message, .. }) = &answer {
-                warn!(instances = ids.len(), code, error = cut(message), "{regret}");
+                let doing = if *write { "writing" } else { "deleting" };
+                debug!(instances = ids.len(), code, error = cut(message), "EC2 refused {doing} a mark");
             }
             Answer::Tagged(answer)
         }
@@ -193,6 +193,13 @@ async fn known_by_id<E: Ec2>(ec2: &E, ids: &[InstanceId], until: Deadline) -> Re
     }
 }
 
+/// Whether an instance carries the mark of another run that may be stopping it at this moment.
+fn is_anothers(instance: &Instance, ours: &Mark) -> bool {
+    instance
+        .valid_mark()
+        .is_some_and(|mark| !mark.is_of_the_run_of(ours) && (ours.at() - mark.at()).abs() <= LONGEST_STOP)
+}
+
 /// What to do next.
 #[derive(Debug)]
 struct Due {
@@ -225,6 +232,8 @@ struct Tidy {
     write: bool,
     mark: Mark,
     ids: Vec<InstanceId>,
+    /// How often EC2 has failed to do it.
+    tries: u8,
 }
 
 /// EC2's answer to a call.
@@ -256,6 +265,10 @@ struct Engine<'a> {
     /// Since when the first of them has been waiting.
     wrong_since: Option<Instant>,
     tidying: Vec<Tidy>,
+    /// Corrections that are left to later runs.
+    given_up: Vec<Tidy>,
+    /// Why the last correction failed.
+    tidy_error: Option<Error>,
     failed_taggings: usize,
     /// EC2 has let this run correct a mark, so the permission is there.
     may_tidy: bool,
@@ -304,6 +317,8 @@ impl<'a> Engine<'a> {
             wrong: BTreeSet::new(),
             wrong_since: None,
             tidying: Vec::new(),
+            given_up: Vec::new(),
+            tidy_error: None,
             failed_taggings: 0,
             may_tidy: false,
             tidy_backoff: Backoff::new(FAILED_LOOKS, now),
@@ -335,6 +350,7 @@ impl<'a> Engine<'a> {
         if !dry_run {
             // An earlier attempt of this run died between the mark and the stop.
             for slot in engine.ledger.slots() {
+                engine.ledger.get_mut(slot).is_contested |= is_anothers(&engine.ledger.get(slot).instance, orders.mark);
                 let entry = engine.ledger.get(slot);
                 if entry.instance.state != State::Running || entry.instance.mark().as_ref() != Some(orders.mark) {
                     continue;
@@ -442,6 +458,7 @@ impl<'a> Engine<'a> {
 
     /// Closes the ledger.
     fn finish(self) -> (Vec<Settled>, Option<Error>) {
+        self.tell_what_is_left();
         let mut settled = self.ledger.close();
         settled.extend(self.absent.into_iter().map(absent));
         settled.sort_unstable_by_key(|settled| settled.id);

@@ -18,7 +18,7 @@ mod reconcile;
 const LONGEST_ABSENCE: TimeDelta = TimeDelta::days(31);
 /// If a running instance carries a valid mark older than this, no stop is under way: a stop may come an hour late, and
 /// runs for up to a quarter of an hour.
-const LONGEST_STOP: TimeDelta = TimeDelta::hours(2);
+pub const LONGEST_STOP: TimeDelta = TimeDelta::hours(2);
 
 /// The decision about each selected instance, each exactly once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

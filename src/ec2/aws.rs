@@ -344,17 +344,16 @@ impl Ec2 for AwsEc2 {
         let dry_run = mode == Mode::DryRun;
         let ids = texts(ids);
         let texts = Some(ids.clone());
-        let once = Builder::new().retry_config(RetryConfig::disabled());
         let answer = match step {
             Step::Stop { hibernate } => {
                 let call = self.client.stop_instances().set_instance_ids(texts).dry_run(dry_run);
                 let call = call.set_hibernate(hibernate.then_some(true));
-                let answer = self.through(until, || call.customize().config_override(once).send()).await?;
+                let answer = self.through(until, || call.customize().config_override(once()).send()).await?;
                 answer.map(|answer| changes(answer.stopping_instances())).map_err(Error::from)
             }
             Step::Start => {
                 let call = self.client.start_instances().set_instance_ids(texts).dry_run(dry_run);
-                let answer = self.through(until, || call.customize().config_override(once).send()).await?;
+                let answer = self.through(until, || call.customize().config_override(once()).send()).await?;
                 answer.map(|answer| changes(answer.starting_instances())).map_err(Error::from)
             }
         };
@@ -365,13 +364,15 @@ impl Ec2 for AwsEc2 {
         let tag = Tag::builder().key(STOPPED_AT_TAG).value(mark.as_str()).build();
         let call = self.client.create_tags().set_resources(Some(texts(ids))).tags(tag);
         let call = call.dry_run(mode == Mode::DryRun);
-        checked(self.through(until, || call.send()).await?.map(drop).map_err(Error::from), &texts(ids), mode)
+        // Once: after a failure, the engine asks for fewer.
+        let answer = self.through(until, || call.customize().config_override(once()).send()).await?;
+        checked(answer.map(drop).map_err(Error::from), &texts(ids), mode)
     }
 
     async fn unmark(&self, mark: &Mark, ids: &[InstanceId], until: Deadline) -> Result<(), Error> {
         let tag = Tag::builder().key(STOPPED_AT_TAG).value(mark.as_str()).build();
         let call = self.client.delete_tags().set_resources(Some(texts(ids))).tags(tag);
-        self.through(until, || call.send()).await?.map(drop).map_err(Error::from)
+        self.through(until, || call.customize().config_override(once()).send()).await?.map(drop).map_err(Error::from)
     }
 }
 
@@ -524,11 +525,15 @@ impl AwsEc2 {
     /// # Errors
     /// EC2 refused, or did not answer in time.
     pub async fn delete_snapshot(&self, id: &SnapshotId, mode: Mode, until: Deadline) -> Result<(), Error> {
-        let once = Builder::new().retry_config(RetryConfig::disabled());
         let call = self.client.delete_snapshot().snapshot_id(id.as_str()).dry_run(mode == Mode::DryRun);
-        let answer = self.through(until, || call.customize().config_override(once).send()).await?;
+        let answer = self.through(until, || call.customize().config_override(once()).send()).await?;
         checked(answer.map(drop).map_err(Error::from), &[id.to_string()], mode)
     }
+}
+
+/// Configures a call to be made in a single attempt: the SDK must not retry it.
+fn once() -> Builder {
+    Builder::new().retry_config(RetryConfig::disabled())
 }
 
 /// Reads all pages; `ask` takes a page's token, and returns what is on the page and the token for the next.
@@ -751,7 +756,11 @@ where
                 // A success whose body can't be parsed.
                 (None, 200..=299) => no_answer(BROKEN_ANSWER, &error),
                 // EC2 always gives a code: this is a proxy or a captive portal, which says nothing about EC2.
-                (None, status @ 300..=499) => no_answer(&format!("Http{status}"), &error),
+                (None, status @ 300..=499) => Self {
+                    code: format!("Http{status}"),
+                    message: format!("something between Curfew and AWS answered with HTTP status {status}; a proxy?"),
+                    kind: ErrorKind::NoAnswer,
+                },
                 (code, status) => Self {
                     code: code.map_or_else(|| format!("Http{status}"), str::to_owned),
                     message: answer.err().message().unwrap_or("AWS gave no message").to_owned(),

@@ -19,9 +19,10 @@ pub enum Class {
     Capacity,
     /// A limit of the account on an instance type: start as many as fit, and don't keep retrying the rest.
     Limit,
-    /// A missing permission, or the state of the account: it may concern one instance or all.
+    /// A missing permission, or credentials that don't count: it may concern one instance, but probably all.
     Permission,
-    /// A refusal that this version doesn't know: it may concern one instance or all.
+    /// A refusal that this version doesn't know, or one by the account's standing, as for a Marketplace product: it may
+    /// concern one instance or all.
     Unknown,
     /// Too many calls: slow down, and repeat the same call.
     Throttled,
@@ -68,13 +69,10 @@ pub fn classify(error: &Error) -> Class {
         code if code.starts_with("Insufficient") => Class::Capacity,
         "UnauthorizedOperation"
         | "AuthFailure"
-        | "Blocked"
         | "ExpiredToken"
         | "IncompleteSignature"
         | "InvalidClientTokenId"
         | "MissingAuthenticationToken"
-        | "OptInRequired"
-        | "PendingVerification"
         | "RequestExpired"
         | "SignatureDoesNotMatch"
         | "UnrecognizedClientException" => Class::Permission,
@@ -166,7 +164,7 @@ mod tests {
         assert_eq!(class("UnauthorizedOperation", 403), Class::Permission);
         assert_eq!(class("VcpuLimitExceeded", 400), Class::Limit);
         assert_eq!(class("InternalError", 500), Class::Transient);
-        assert_eq!(class("OptInRequired", 401), Class::Permission);
+        assert_eq!(class("OptInRequired", 401), Class::Unknown);
     }
 
     #[test]

@@ -22,9 +22,13 @@ impl Engine<'_> {
         }
     }
 
-    /// Records an instance's outcome. An instance that this run did not stop must not keep this run's mark.
+    /// Records an instance's outcome. An instance that this run did not stop must not keep this run's mark, unless it has
+    /// replaced the mark of the run that did.
     pub(super) fn settle(&mut self, slot: Slot, outcome: Outcome) {
-        if self.marking && self.ledger.get(slot).marked != Marked::No && !matches!(outcome, Outcome::Changed { .. }) {
+        let entry = self.ledger.get(slot);
+        let is_off = matches!(&outcome, Outcome::Skipped(skip) if skip.reason == Reason::AlreadyDone);
+        let stays = matches!(outcome, Outcome::Changed { .. }) || (is_off && entry.is_contested);
+        if self.marking && entry.marked != Marked::No && !stays {
             self.wrong.insert(slot);
         }
         self.ledger.settle(slot, outcome);
@@ -164,7 +168,7 @@ impl Engine<'_> {
                     }
                 }
             }
-            Class::Fatal => self.end(error),
+            Class::Fatal => self.end(error, &group.slots),
             Class::Capacity | Class::Limit => {
                 let several = group.slots.len() > 1;
                 for slot in group.slots.iter().filter(|_| live && several) {
@@ -224,7 +228,8 @@ impl Engine<'_> {
         }
         if matches!(class, Class::Permission | Class::Unknown) {
             let queue = self.queues.of(step);
-            if let Some((rest, asked)) = queue.may_hold_for_all(bad.len(), class == Class::Permission) {
+            // However many EC2 names in one answer: it isn't a sample of the others.
+            if let Some((rest, asked)) = queue.may_hold_for_all(bad.len().min(1), class == Class::Permission) {
                 let message = format!("{} ({asked} others got this error, so this one was not tried)", error.message);
                 let error = Error { message, ..error.clone() };
                 for slot in rest {
@@ -302,11 +307,16 @@ impl Engine<'_> {
         }
     }
 
-    /// Ends the run: no more calls may be made.
-    pub(super) fn end(&mut self, error: Error) {
+    /// Ends the run: EC2 has carried out a dry run on these instances, so no more calls may be made. The target's error
+    /// lists them.
+    pub(super) fn end(&mut self, error: Error, hit: &[Slot]) {
         for slot in self.ledger.slots() {
+            let message = match hit.contains(&slot) {
+                true => "EC2 carried out the dry run of this call",
+                false => "not tried: EC2 carried out a dry run",
+            };
             if !matches!(self.ledger.get(slot).phase(), Phase::Done(_)) {
-                self.settle_refused(slot, &error);
+                self.settle_refused(slot, &Error { message: message.to_owned(), ..error.clone() });
             }
         }
         self.fatal = Some(error);

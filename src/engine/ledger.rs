@@ -65,6 +65,8 @@ pub(super) struct Entry {
     /// The plan left it alone.
     idle: bool,
     pub(super) marked: Marked,
+    /// Another run has marked it, too, and may be stopping it: found off, it keeps its mark.
+    pub(super) is_contested: bool,
     /// One of our calls may have switched it: a change that EC2 shows from now on counts as this run's.
     pub(super) sent: bool,
     /// The time of that call, until EC2 shows a change: a look soon after it may still show the state before.
@@ -85,6 +87,7 @@ impl Entry {
         if self.marked == Marked::Yes && seen.mark().as_ref() != Some(mark) {
             self.marked = Marked::Perhaps;
         }
+        self.is_contested |= super::is_anothers(&seen, mark);
         self.unseen = self.unseen.filter(|since| now.saturating_duration_since(*since) < DOUBT_LASTS);
         (self.seen, self.instance) = (now, seen.without_other_tags());
     }
@@ -133,6 +136,7 @@ impl Ledger {
                 task: task.unwrap_or(Task { step: Step::Start, remembered: false, quiet: false }),
                 idle: task.is_none(),
                 marked: Marked::No,
+                is_contested: false,
                 sent: false,
                 unseen: None,
                 hibernation_refused: false,

@@ -2,12 +2,13 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
+use tracing::warn;
 
-use super::ledger::{Marked, Slot};
-use super::{Call, Due, Engine, FAILED_TAGGINGS, Tidy, WRONG_LASTS};
+use super::ledger::{Marked, Phase, Slot};
+use super::{Call, Due, Engine, FAILED_TAGGINGS, LONE_TRIES, Tidy, WRONG_LASTS};
 use crate::ec2::{Class, Error, MAX_IDS, classify, is_denied_by_organization, may_pass};
 use crate::instance::{InstanceId, Mark, STOPPED_AT_TAG};
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::{Outcome, Reason, cut};
 
 impl Engine<'_> {
     /// Returns the next mark to correct; this run's own marks come last, when no other calls are left.
@@ -46,14 +47,16 @@ impl Engine<'_> {
 
     /// Queues a correction, together with others in one call.
     pub(super) fn tidy(&mut self, write: bool, mark: Mark, id: InstanceId) {
-        let same = |job: &&mut Tidy| job.write == write && job.mark == mark && job.ids.len() < MAX_IDS;
+        let same =
+            |job: &&mut Tidy| job.tries == 0 && job.write == write && job.mark == mark && job.ids.len() < MAX_IDS;
         match self.tidying.iter_mut().find(same) {
             Some(job) => job.ids.push(id),
-            None => self.tidying.push(Tidy { write, mark, ids: vec![id] }),
+            None => self.tidying.push(Tidy { write, mark, ids: vec![id], tries: 0 }),
         }
     }
 
-    /// A refused instance holds up no other here either, but it isn't worth many calls.
+    /// Takes in EC2's answer to a correction. One instance keeps no other from its correction: what failed goes to the back,
+    /// and after a second failure in halves.
     pub(super) fn tidied(&mut self, job: &Tidy, result: Result<(), Error>, now: Instant) {
         self.tidying.retain(|other| other.write != job.write || other.mark != job.mark || other.ids != job.ids);
         let marks_only = job.write && job.mark == *self.orders.mark;
@@ -62,34 +65,48 @@ impl Engine<'_> {
             slots.filter(|slot| engine.ledger.to_mark().contains(slot)).collect()
         };
         let Err(error) = result else {
-            self.may_tidy = true;
+            (self.may_tidy, self.failed_taggings) = (true, 0);
             for slot in slots(self, &job.ids) {
                 self.ledger.settle(slot, Outcome::skipped(Reason::AsScheduled));
             }
             return self.tidy_backoff.reset(now);
         };
         let all_denied = classify(&error) == Class::Permission && !self.may_tidy;
+        self.tidy_error = Some(error.clone());
         for slot in slots(self, &job.ids) {
             self.note(slot, &error);
         }
-        self.failed_taggings += if all_denied { FAILED_TAGGINGS / 4 } else { 1 };
+        self.failed_taggings += match () {
+            () if all_denied || (self.orders.in_ticks && may_pass(&error)) => FAILED_TAGGINGS / 4,
+            () => 1,
+        };
         if self.failed_taggings > FAILED_TAGGINGS {
             for slot in self.ledger.to_mark().clone() {
                 self.not_marked(slot, &error);
             }
-            return self.tidying.clear();
+            self.give_up(job.clone());
+            return std::mem::take(&mut self.tidying).into_iter().for_each(|job| self.give_up(job));
         }
-        let part = |ids: &[InstanceId]| Tidy { ids: ids.to_vec(), ..job.clone() };
-        if may_pass(&error) && self.orders.in_ticks {
-            // The next tick finds what this one leaves: a mark to write, or one to delete.
-            for slot in slots(self, &job.ids) {
-                self.settle(slot, Outcome::Unfinished { reason: error.code.as_str().into() });
-            }
-            return;
-        }
+        let part = |ids: &[InstanceId], tries| Tidy { ids: ids.to_vec(), tries, ..job.clone() };
         if may_pass(&error) {
             self.tidy_backoff.back_off(now);
-            return self.tidying.insert(0, part(&job.ids));
+            let (tries, half) = (job.tries.saturating_add(1), job.ids.len() / 2);
+            // The next tick finds what this one leaves: a mark to write, or one to delete.
+            let enough = if self.orders.in_ticks { 1 } else { 2 };
+            match classify(&error) {
+                Class::Throttled | Class::TooLate => self.tidying.insert(0, job.clone()),
+                _ if half > 0 && tries >= enough => {
+                    self.tidying.splice(0..0, [part(&job.ids[half..], 1), part(&job.ids[..half], 1)]);
+                }
+                _ if half == 0 && (self.orders.in_ticks || (self.may_tidy && tries >= LONE_TRIES)) => {
+                    for slot in slots(self, &job.ids) {
+                        self.not_marked(slot, &error);
+                    }
+                    self.give_up(job.clone());
+                }
+                _ => self.tidying.insert(0, part(&job.ids, tries)),
+            }
+            return;
         }
         let named = InstanceId::all_in(&error.message);
         let (rest, bad): (Vec<InstanceId>, Vec<InstanceId>) = job.ids.iter().partition(|id| !named.contains(id));
@@ -97,18 +114,51 @@ impl Engine<'_> {
         for slot in slots(self, bad) {
             self.not_marked(slot, &error);
         }
+        self.give_up(part(bad, 0));
         match rest.len() {
             0 => {}
-            n if n < job.ids.len() => self.tidying.push(part(&rest)),
+            n if n < job.ids.len() => self.tidying.insert(0, part(&rest, 0)),
             1 => {}
-            n => self.tidying.extend([part(&rest[n / 2..]), part(&rest[..n / 2])]),
+            n => {
+                self.tidying.splice(0..0, [part(&rest[n / 2..], 0), part(&rest[..n / 2], 0)]);
+            }
         }
     }
 
     /// Records that an instance could not be marked.
     fn not_marked(&mut self, slot: Slot, error: &Error) {
+        if may_pass(error) {
+            return self.settle(slot, Outcome::Unfinished { reason: error.code.as_str().into() });
+        }
         let error = not_written(error.clone(), self.orders.role);
         self.settle_refused(slot, &error);
+    }
+
+    /// Leaves a correction to later runs.
+    fn give_up(&mut self, job: Tidy) {
+        if !job.ids.is_empty() {
+            self.given_up.push(job);
+        }
+    }
+
+    /// Says which marks are not as they should be when the run ends.
+    pub(super) fn tell_what_is_left(&self) {
+        let jobs = || self.tidying.iter().chain(&self.given_up);
+        let count = |write: bool| jobs().filter(|job| job.write == write).map(|job| job.ids.len()).sum::<usize>();
+        // Those whose stop may have been carried out keep their mark: it is all that brings them back.
+        let unclear = self.ledger.slots().map(|slot| self.ledger.get(slot));
+        let unclear = unclear.filter(|entry| entry.marked != Marked::No && !matches!(entry.phase(), Phase::Done(_)));
+        let code = self.tidy_error.as_ref().map(|error| error.code.as_str());
+        let error = self.tidy_error.as_ref().map(|error| cut(&error.message));
+        let (writes, deletions) = (count(true), count(false) + if self.marking { unclear.count() } else { 0 });
+        if deletions > 0 {
+            let what = "may keep a mark that should be gone; if somebody stops one, the next start may start it";
+            warn!(instances = deletions, code, error, "{deletions} instances {what}");
+        }
+        if writes > 0 {
+            let what = "could not be marked again; the next start may leave them off";
+            warn!(instances = writes, code, error, "{writes} instances {what}");
+        }
     }
 }
 

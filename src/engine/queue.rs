@@ -185,17 +185,28 @@ impl Line {
 
     /// Takes a single instance.
     fn take_one(&mut self, nth: usize) -> Option<Slot> {
+        // Neighbours are often alike: samples are taken from all over the line, at multiples of the golden ratio, which leave
+        // no wide gap however many are taken.
+        let nth = (nth as u32).wrapping_mul(0x9e37_79b9);
+        let at = |len: usize| (u64::from(nth) * len as u64 >> 32) as usize;
         if !self.fresh.is_empty() {
-            // Neighbours are often alike: samples are taken from all over the line.
-            return self.fresh.remove(nth * self.fresh.len() / (PROBES + 1) % self.fresh.len());
+            return self.fresh.remove(at(self.fresh.len()));
         }
-        let part = self.retries.front_mut()?;
-        let slot = part.slots.remove(0);
+        let mut place = at(self.len());
+        let index = self.retries.iter().position(|part| match part.slots.len() {
+            len if place < len => true,
+            len => {
+                place -= len;
+                false
+            }
+        })?;
+        let part = &mut self.retries[index];
+        let slot = part.slots.remove(place);
         if part.suspicion != Suspicion::Bad {
             part.suspicion = Suspicion::None;
         }
         if part.slots.is_empty() {
-            self.retries.pop_front();
+            self.retries.remove(index);
         }
         Some(slot)
     }

@@ -85,6 +85,33 @@ async fn a_refused_mark_means_no_stop() {
     assert_eq!(world.sim.state("untaggable"), "running");
 }
 
+/// Ten that are protected lose the mark that this run wrote, but for the one about which EC2 fails; and the log says so.
+#[tokio::test]
+async fn one_sick_instance_keeps_no_other_from_losing_its_mark() {
+    let sick = [
+        Fault::refuse("DeleteTags", "InternalError", "An internal error has occurred").status(500),
+        Fault::refuse("DeleteTags", "IncorrectInstanceState", "not in a state for this").status(400),
+        Fault::answer("DeleteTags", 403, "<html>Who are you?</html>"),
+    ];
+    for sick in sick {
+        let mut world = World::new().await;
+        world.sim.add_many(10, |n| ours(&format!("vault-{n}")).stop_protected());
+        world.sim.add_many(5, |n| ours(&format!("web-{n}")));
+        world.sim.fault(sick.on(["vault-4"]));
+        // Without the audit, which no sick instance passes.
+        let told = Told::of(world.host.invoke(remembering(stop()).to_string(), AMPLE).await);
+        assert_eq!((told.verdict().as_str(), told.names("changed").len()), ("complete", 5));
+        let marked: Vec<String> =
+            (1..=10).map(|n| format!("vault-{n}")).filter(|name| world.sim.tag(name, MARK).is_some()).collect();
+        assert_eq!(marked, ["vault-4"]);
+        assert!(world.count("DeleteTags") <= 16, "{} calls", world.count("DeleteTags"));
+        let said = |line: &&Value| {
+            line["level"] == "WARN" && line["message"].as_str().unwrap().starts_with("1 instances may keep a mark")
+        };
+        assert_eq!(told.logs.iter().filter(said).count(), 1, "{:#?}", told.logs);
+    }
+}
+
 #[tokio::test]
 async fn a_refused_deletion_of_the_mark_spoils_no_start() {
     let mut world = World::new().await;

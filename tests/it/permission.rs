@@ -161,6 +161,32 @@ async fn a_product_that_one_of_six_has_not_accepted_keeps_no_other_from_starting
     }
 }
 
+/// The first in line are often alike: what EC2 says of them doesn't hold for all.
+#[tokio::test]
+async fn those_who_are_refused_first_speak_for_nobody_else() {
+    let named = "You are not authorized to perform ec2:StopInstances on resource: arn:aws:ec2:us-east-1:123456789012:instance/{ids}";
+    for (event, before, action, code, words) in [
+        (stop(), "running", "StopInstances", "UnauthorizedOperation", DENIED),
+        (stop(), "running", "StopInstances", "UnauthorizedOperation", named),
+        (remembering(stop()), "running", "CreateTags", "UnauthorizedOperation", DENIED),
+        (start(), "stopped", "StartInstances", "AuthFailure", "No."),
+        (start(), "stopped", "StartInstances", "OptInRequired", "Accept the terms."),
+    ] {
+        // EC2 takes two starts a second.
+        let fleets = if before == "running" { &[(7, 33), (13, 6), (8, 57)][..] } else { &[(7, 33)] };
+        for (bad, good) in fleets.iter().copied() {
+            let mut world = World::new().await;
+            world.sim.add_many(bad, |n| ours(&format!("bad-{n}")).state(before));
+            world.sim.add_many(good, |n| ours(&format!("good-{n}")).state(before));
+            let names: Vec<String> = (1..=bad).map(|n| format!("bad-{n}")).collect();
+            world.sim.fault(Fault::refuse(action, code, words).status(403).on(names.iter().map(String::as_str)));
+            let told = world.invoke(event.clone()).await;
+            let (changed, failed) = (told.names("changed").len(), told.names("failed").len());
+            assert_eq!((changed, failed), (good, bad), "{action}, {code}, {bad} and {good}: {}", told.message());
+        }
+    }
+}
+
 /// EC2's message is a real one: the encoded part at its end may be cut, so our advice comes first.
 #[tokio::test]
 async fn an_organization_that_forbids_tagging_stops_nothing_and_is_told_what_to_leave_open() {

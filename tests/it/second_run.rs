@@ -189,3 +189,29 @@ async fn a_retry_of_lambdas_own_goes_on_with_the_marks_that_its_first_attempt_wr
         assert!(mark_of(&world, name).ends_with(told.run()), "{}", mark_of(&world, name));
     }
 }
+
+/// The second run's look shows the first one's marks. What the first then stops keeps the second's mark.
+#[tokio::test]
+async fn a_duplicate_whose_look_shows_the_others_marks_takes_none_off_what_the_other_stops() {
+    let mut world = World::new().await;
+    world.sim.add_many(5, |n| ours(&format!("web-{n}")));
+    world
+        .sim
+        .fault(Fault::refuse("StopInstances", "InternalError", "An internal error").status(500).on(["web-1"]).times(3));
+    world.sim.fault(Fault::stall("StopInstances", Duration::from_millis(400)));
+    let event = with(remembering(stop()), json!({"scheduled_time": in_minutes(-1)})).to_string();
+    let url = world.sim.url();
+    let mut second = Host::start(binary(), &[("AWS_ENDPOINT_URL_EC2", &url)]).await;
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        second.invoke(event.clone(), AMPLE).await
+    };
+    let (first, second) = tokio::join!(world.host.invoke(event.clone(), AMPLE), later);
+    for run in [first, second] {
+        assert!(matches!(run.outcome, Outcome::Answered(_)), "{:?}", run.outcome);
+    }
+    for n in 1..=5 {
+        let name = format!("web-{n}");
+        assert!(world.sim.tag(&name, "curfew:stopped-at").is_some(), "{name} would stay off in the morning");
+    }
+}

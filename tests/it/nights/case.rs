@@ -255,7 +255,7 @@ const FALLS: &[(&str, &str)] = &[
 pub(crate) const KEY_FALL: (&str, &str) = ("Client.InternalError", "Client.InternalError: Client error on launch");
 
 fn poison(dice: &mut Dice) -> Poison {
-    let verb = dice.pick(&[Verb::Stop, Verb::Stop, Verb::Start, Verb::Start, Verb::Mark]);
+    let verb = dice.pick(&[Verb::Stop, Verb::Stop, Verb::Start, Verb::Start, Verb::Mark, Verb::Unmark]);
     let refusals = match verb {
         Verb::Stop => STOP_NOS,
         Verb::Start => START_NOS,

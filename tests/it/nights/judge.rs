@@ -260,8 +260,8 @@ impl Night<'_> {
         let arrived = ran.ended + call;
         let Some(shown) = machine.at(arrived) else { return Ok(()) };
         let carries = shown.valid_mark().is_some_and(|it| it.as_str() == mark);
-        let in_vain = own()
-            .any(|(_, _, did)| matches!(did, Did::Unclear(Verb::Unmark) | Did::Refused { verb: Verb::Unmark, .. }));
+        // Its own sickness excuses it, that of another doesn't.
+        let in_vain = machine.poisons.iter().any(|poison| poison.verb == Verb::Unmark);
         let unmarking_fails =
             self.case.manner.troubles.iter().any(|it| it.verb.is_none_or(|of| of == Verb::Unmark || of == Verb::Look));
         // A call may have stopped it, and no look since could show that.
