@@ -193,7 +193,7 @@ impl Night<'_> {
                     matches!(did, Did::Refused { verb: of, clearly: true } if *of == verb || *of == Verb::Mark)
                 });
                 must!(
-                    refused || fell || message.contains("not asked for"),
+                    refused || fell || message.contains("was not tried"),
                     "run {by} says failed {code}, and EC2 never said so of it: {}",
                     told()
                 );
@@ -260,8 +260,13 @@ impl Night<'_> {
         let arrived = ran.ended + call;
         let Some(shown) = machine.at(arrived) else { return Ok(()) };
         let carries = shown.valid_mark().is_some_and(|it| it.as_str() == mark);
-        // Its own sickness excuses it, that of another doesn't.
-        let in_vain = machine.poisons.iter().any(|poison| poison.verb == Verb::Unmark);
+        // Its own sickness excuses it; that of another only if there was little time.
+        let short = ran.event.lives.iter().any(|(life, _)| *life < 120);
+        let in_vain = machine.poisons.iter().any(|poison| poison.verb == Verb::Unmark)
+            || short
+                && own().any(|(_, _, did)| {
+                    matches!(did, Did::Unclear(Verb::Unmark) | Did::Refused { verb: Verb::Unmark, .. })
+                });
         let unmarking_fails =
             self.case.manner.troubles.iter().any(|it| it.verb.is_none_or(|of| of == Verb::Unmark || of == Verb::Look));
         // A call may have stopped it, and no look since could show that.
@@ -314,7 +319,7 @@ impl Night<'_> {
 
     fn excused(&self, machine: &Machine, stop: bool) -> bool {
         let not_asked =
-            |outcome: &Outcome| matches!(outcome, Outcome::Failed { message, .. } if message.contains("not asked for"));
+            |outcome: &Outcome| matches!(outcome, Outcome::Failed { message, .. } if message.contains("was not tried"));
         self.rans.iter().filter(|ran| ran.event.stop == stop).any(|ran| ran.outcome(machine.id).is_some_and(not_asked))
     }
 
