@@ -19,8 +19,10 @@ impl Engine<'_> {
         if idle || long || self.wrong.len() >= MAX_IDS {
             self.tidy_wrong();
         }
-        let call = Call::Tidy(self.tidying.last()?.clone());
-        Some(Due { at: self.tidy_backoff.at, call: Some(call), until: self.orders.deadline })
+        let job = self.tidying.last()?.clone();
+        // One that has failed holds up no other, least of all when time is short.
+        let at = if job.tries == 0 { now } else { self.tidy_backoff.at };
+        Some(Due { at, call: Some(Call::Tidy(job)), until: self.orders.deadline })
     }
 
     /// Queues the deletion of this run's mark from instances that must not carry it.
@@ -94,7 +96,7 @@ impl Engine<'_> {
             // The next tick finds what this one leaves: a mark to write, or one to delete.
             let enough = if self.orders.in_ticks { 1 } else { 2 };
             match classify(&error) {
-                Class::Throttled | Class::TooLate => self.tidying.insert(0, job.clone()),
+                Class::Throttled | Class::TooLate => self.tidying.insert(0, part(&job.ids, job.tries.max(1))),
                 _ if half > 0 && tries >= enough => {
                     self.tidying.splice(0..0, [part(&job.ids[half..], 1), part(&job.ids[..half], 1)]);
                 }

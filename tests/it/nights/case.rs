@@ -294,6 +294,11 @@ fn machine(n: usize, dice: &mut Dice, bad: u64) -> Machine {
     if dice.one_in(bad) {
         machine.poisons.push(poison(dice));
     }
+    if machine.poisons.iter().any(|it| it.verb == Verb::Unmark) {
+        // A mark has to be deleted from what can't be stopped.
+        let (code, message, status) = STOP_NOS[0];
+        machine.poisons.push(Poison { verb: Verb::Stop, no: No::Refused { code, message, status }, until: None });
+    }
     if dice.one_in(bad * 2) {
         let times = dice.between(1, 2);
         machine.falls = (0..times).map(|_| dice.pick(FALLS)).collect();
