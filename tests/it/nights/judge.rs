@@ -261,12 +261,9 @@ impl Night<'_> {
         let Some(shown) = machine.at(arrived) else { return Ok(()) };
         let carries = shown.valid_mark().is_some_and(|it| it.as_str() == mark);
         // Its own sickness excuses it; that of another only if there was little time.
+        let is_sick = |machine: &Machine| machine.poisons.iter().any(|poison| poison.verb == Verb::Unmark);
         let short = ran.event.lives.iter().any(|(life, _)| *life < 120);
-        let in_vain = machine.poisons.iter().any(|poison| poison.verb == Verb::Unmark)
-            || short
-                && own().any(|(_, _, did)| {
-                    matches!(did, Did::Unclear(Verb::Unmark) | Did::Refused { verb: Verb::Unmark, .. })
-                });
+        let in_vain = is_sick(machine) || short && self.case.fleet.iter().any(is_sick);
         let unmarking_fails =
             self.case.manner.troubles.iter().any(|it| it.verb.is_none_or(|of| of == Verb::Unmark || of == Verb::Look));
         // A call may have stopped it, and no look since could show that.
