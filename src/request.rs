@@ -450,7 +450,7 @@ impl Reader {
     }
 
     fn instance_ids(&mut self) -> BTreeSet<InstanceId> {
-        let texts = self.texts("instance_ids", "like \"i-0abc12345678def00\"", |id| InstanceId::parse(id).is_some());
+        let texts = self.texts("instance_ids", "like [\"i-0abc12345678def00\"]", |id| InstanceId::parse(id).is_some());
         let mut ids = BTreeSet::new();
         for (path, text) in texts {
             match InstanceId::parse(&text) {
@@ -685,6 +685,7 @@ impl Reader {
         may_be_empty: bool,
     ) -> Vec<(String, String)> {
         let write = if like.is_empty() { String::new() } else { format!("; write it {like}") };
+        let is_listed = value.is_array();
         let values = match value {
             Value::Array(values) if values.is_empty() => {
                 self.problem(format!(
@@ -697,6 +698,10 @@ impl Reader {
                 values.into_iter().enumerate().map(|(n, value)| (format!("{path}[{n}]"), value)).collect()
             }
             one => vec![(path.to_owned(), one)],
+        };
+        let (expected, write) = match is_listed {
+            true => ("text", write.replace("write it", "write the list")),
+            false => ("text or a list of texts", write),
         };
         let mut texts = Vec::new();
         let mut seen = BTreeSet::new();
@@ -711,11 +716,9 @@ impl Reader {
                 Value::String(text)
                     if !is_one(&text) && several(&text).is_some_and(|it| it.iter().all(|it| is_one(it))) =>
                 {
-                    self.problem(format!(
-                        "{path}: {} is one text; write a list like {}",
-                        quote_str(&text),
-                        clip(&serde_json::json!(several(&text)).to_string(), MAX_LIST)
-                    ));
+                    let list = clip(&serde_json::json!(several(&text)).to_string(), MAX_LIST);
+                    let list = if is_listed { list.trim_matches(['[', ']']) } else { &format!("a list like {list}") };
+                    self.problem(format!("{path}: {} is one text; write {list}", quote_str(&text)));
                 }
                 Value::String(text) if !is_one(&text) && is_one(&text.trim().to_ascii_lowercase()) => {
                     self.problem(format!(
@@ -728,13 +731,13 @@ impl Reader {
                     self.problem(format!("{path}: {} is written twice; write it once", quote_str(&text)));
                 }
                 Value::String(text) => texts.push((path, text)),
-                scalar @ (Value::Bool(_) | Value::Number(_)) if like.is_empty() => {
+                scalar @ (Value::Bool(_) | Value::Number(_)) if is_one(&scalar.to_string()) => {
                     self.problem(format!("{path}: expected text, found {scalar}; write \"{scalar}\""));
                 }
                 other => {
                     let write =
                         if like.is_empty() { "; write its value, like \"yes\", or leave it out" } else { &write };
-                    self.problem(format!("{path}: expected text or a list of texts, found {}{write}", quote(&other)))
+                    self.problem(format!("{path}: expected {expected}, found {}{write}", quote(&other)))
                 }
             }
         }

@@ -169,16 +169,17 @@ fn is_base64(text: &str) -> bool {
     text.len() >= 8 && matches!(first, Some(b'{' | b'[' | b'"')) && text.bytes().all(is_one)
 }
 
-/// What stands where reading JSON ended, and what to do about it.
-const WRONG: [(&[&str], &str); 5] = [
-    (&["'"], "write double quotes instead of single ones"),
-    (&["“", "”", "„", "‘", "’"], "write straight quotes instead of typographic ones"),
+/// What stands where reading JSON ended, what to do there, and what more there is to say.
+const WRONG: [(&[&str], &str, &str); 5] = [
+    (&["'"], "write double quotes instead of single ones", ""),
+    (&["“", "”", "„", "‘", "’"], "write straight quotes instead of typographic ones", ""),
     (
         &["\\\""],
-        "remove the backslashes before quotes, which a shell hasn't removed, or send a file with file://event.json;",
+        "remove the backslash before the quote",
+        "; if a shell left it there, send a file with file://event.json",
     ),
-    (&["//", "/*", "#"], "JSON has no comments; remove the one"),
-    (&["True", "False", "None"], "write true, false or null in lower case"),
+    (&["//", "/*", "#"], "JSON has no comments; remove the one", ""),
+    (&["True", "False", "None"], "write true, false or null in lower case", ""),
 ];
 
 /// Says why reading JSON ended, and where.
@@ -192,19 +193,22 @@ pub(super) fn syntax(bytes: &[u8], error: &serde_json::Error) -> String {
     let rest = &bytes[at - word..];
     let starts = |start: &str| rest.starts_with(start.as_bytes());
     let is_outside_texts = said.starts_with("expected") || said.starts_with("key must");
-    let wrong = WRONG.iter().find(|(starts_with, _)| starts_with.iter().any(|it| starts(it)));
-    let what = if error.is_eof() {
-        "it ends too early, a brace or quote is missing"
+    let wrong = WRONG.iter().find(|(starts_with, ..)| starts_with.iter().any(|it| starts(it)));
+    let (what, more) = if error.is_eof() {
+        ("it ends too early", "; a brace or quote is missing")
     } else if said.starts_with("recursion limit") {
-        "it is nested too deeply"
-    } else if let Some((_, what)) = wrong.filter(|_| is_outside_texts) {
-        what
+        ("it is nested too deeply", "")
+    } else if let Some((_, what, more)) = wrong.filter(|_| is_outside_texts) {
+        (*what, *more)
     } else if is_outside_texts && !bytes.contains(&b'{') {
         return "expected an object like {\"action\": \"stop\", \"tags\": {\"curfew\": \"yes\"}}".to_owned();
     } else if is_outside_texts && !said.contains("`,`") && rest.first().is_some_and(u8::is_ascii_alphabetic) {
-        "write double quotes around names and texts; if a shell removed them, send a file with file://event.json;"
+        (
+            "write double quotes around names and texts, the first",
+            "; if a shell removed them, send a file with file://event.json",
+        )
     } else {
         return said;
     };
-    format!("{what} at line {line} column {column}")
+    format!("{what} at line {line} column {column}{more}")
 }
