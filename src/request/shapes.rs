@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{Reader, STATE_FILTERS};
+use crate::select::MAX_FILTER_VALUES;
 use crate::wording::{clip, quote, quote_str};
 
 /// Characters of the maps to write that a refusal shows.
@@ -177,7 +178,8 @@ fn add(map: &mut BTreeMap<String, Vec<Value>>, name: &str, values: &Value) {
             Value::Bool(_) | Value::Number(_) => json!(value.to_string()),
             other => other.clone(),
         };
-        if !known.contains(&value) {
+        // More than EC2 takes are more than a refusal shows.
+        if known.len() <= MAX_FILTER_VALUES && !known.contains(&value) {
             known.push(value);
         }
     }
@@ -197,7 +199,8 @@ fn written(field: &str, maps: Maps, other: Option<&Value>) -> Result<String, Unc
     let others = if field == "filters" { &mut tags } else { &mut filters };
     if let Some(other) = other.filter(|_| !others.is_empty()) {
         let Some(other) = other.as_object().filter(|other| other.keys().all(|key| !others.contains_key(key))) else {
-            return Err(Unclear(None));
+            let why = "write tags under \"tags\" and filters under \"filters\", each name once";
+            return Err(Unclear(Some(why.to_owned())));
         };
         others.extend(other.clone());
     }

@@ -528,6 +528,12 @@ async fn hostile_events_are_refused_in_few_words_and_the_next_event_works() {
                 .into_bytes(),
             "except_tags: ",
         ),
+        (
+            json!({"action": "stop", "tags": {"tag:Role": (0..200_000).map(|n| n.to_string()).collect::<Vec<_>>()}})
+                .to_string()
+                .into_bytes(),
+            "write \"tags\": {\"Role\":[\"0\",",
+        ),
         (json!({"action": "stop", "tags": many_keys}).to_string().into_bytes(), "51 in all, but EC2 takes 50"),
         (Value::Object(many_unknown).to_string().into_bytes(), "5002 problems, nothing was called"),
         (

@@ -67,7 +67,7 @@ impl Cell {
         self.text.is_empty()
     }
 
-    /// Gives it a style.
+    /// Sets its style.
     pub(crate) fn styled(self, style: Style) -> Self {
         Self { style, ..self }
     }
