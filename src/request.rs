@@ -690,7 +690,7 @@ impl Reader {
             Value::Array(values) if values.is_empty() => {
                 self.problem(format!(
                     "{path}: an empty list selects nothing{}",
-                    if like.is_empty() { "; name a value, or leave it out" } else { &write }
+                    if like.is_empty() { "; name a value" } else { &write }
                 ));
                 return Vec::new();
             }
@@ -710,7 +710,7 @@ impl Reader {
                 Value::String(text) if text.is_empty() && !may_be_empty => {
                     self.problem(format!(
                         "{path}: empty text{}",
-                        if like.is_empty() { "; write a value, or leave it out" } else { &write }
+                        if like.is_empty() { "; write a value" } else { &write }
                     ));
                 }
                 Value::String(text)
@@ -735,8 +735,7 @@ impl Reader {
                     self.problem(format!("{path}: expected text, found {scalar}; write \"{scalar}\""));
                 }
                 other => {
-                    let write =
-                        if like.is_empty() { "; write its value, like \"yes\", or leave it out" } else { &write };
+                    let write = if like.is_empty() { "; write its value, like \"yes\"" } else { &write };
                     self.problem(format!("{path}: expected {expected}, found {}{write}", quote(&other)))
                 }
             }
