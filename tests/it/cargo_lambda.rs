@@ -45,7 +45,7 @@ async fn demo() -> Output {
     output
 }
 
-/// Whether any process of a group is left (Linux: the third field after the name in /proc/…/stat).
+/// Tells whether any process of a group is left (Linux: the third field after the name in /proc/…/stat).
 fn group_lives(group: u32) -> bool {
     std::fs::read_dir("/proc").is_ok_and(|processes| {
         processes.flatten().any(|process| {

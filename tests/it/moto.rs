@@ -641,7 +641,7 @@ impl Night {
         Self::seen_through(moto, &url).await
     }
 
-    /// Sends Curfew to another address than moto's own.
+    /// Gives Curfew another address than moto's own.
     async fn seen_through(moto: Moto, url: &str) -> Self {
         Self { moto, host: Host::start(binary(), &[("AWS_ENDPOINT_URL_EC2", url)]).await }
     }

@@ -27,7 +27,7 @@ pub(crate) struct Kind<C> {
     pub(crate) case_of: fn(u64) -> C,
     /// Lives through a case and judges it.
     pub(crate) check: fn(&C) -> Result<(), String>,
-    /// Returns smaller cases, one thing less in each.
+    /// Gives smaller cases, one thing less in each.
     pub(crate) smaller: fn(&C) -> Vec<C>,
     pub(crate) told_of: fn(&C) -> String,
 }

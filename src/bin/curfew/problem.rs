@@ -33,7 +33,7 @@ impl Problem {
         self.line("help", AnsiColor::BrightCyan, fix.as_ref())
     }
 
-    /// Prints it, and returns how the command ends: 1, or 2 where an event was refused.
+    /// Tells it, and returns how the command ends: 1, or 2 where an event was refused.
     pub(crate) fn tell(&self) -> u8 {
         anstream::eprint!("{}", self.text);
         self.code

@@ -399,7 +399,7 @@ impl Saved {
         saved
     }
 
-    /// Adds to each day its part.
+    /// Gives each day its part.
     fn spread(&mut self, off: &periods::Off, price: Option<&Price>) {
         for day in &mut self.days {
             let begin = day.date.and_time(NaiveTime::MIN).and_utc();

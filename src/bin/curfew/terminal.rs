@@ -67,7 +67,7 @@ impl Cell {
         self.text.is_empty()
     }
 
-    /// Sets its style.
+    /// Gives it a style.
     pub(crate) fn styled(self, style: Style) -> Self {
         Self { style, ..self }
     }

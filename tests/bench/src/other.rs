@@ -60,7 +60,7 @@ impl Other {
         self.accepted.load(Ordering::Relaxed) * self.ids.len() as u64
     }
 
-    /// Whether a call was its own, by what it names.
+    /// Tells whether a call was its own, by what it names.
     pub(crate) fn made(&self, ids: &[String]) -> bool {
         self.ids == ids
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// The kernel's unit of time in `stat`, USER_HZ: 100 a second on every architecture that Lambda has.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Returns the CPU time, user and system, that all threads of a process have taken.
+/// Gives the CPU time, user and system, that all threads of a process have taken.
 ///
 /// Two truths, each a little too small: `schedstat` counts nanoseconds but only of the threads that still live, `stat`
 /// counts them all but cuts to ticks. The larger is nearer.
@@ -25,7 +25,7 @@ pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds).max(TICK * ticks as u32))
 }
 
-/// Returns the most memory that a process has had at any time, in bytes.
+/// Gives the most memory that a process has had at any time, in bytes.
 pub(crate) fn peak_memory(pid: u32) -> io::Result<u64> {
     let status = read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -104,7 +104,7 @@ pub(crate) fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// Returns the middle one; of an even number, the upper of the two in the middle.
+/// Gives the middle one; of an even number, the upper of the two in the middle.
 pub(crate) fn median(mut figures: Vec<Duration>) -> Duration {
     figures.sort();
     figures.get(figures.len() / 2).copied().unwrap_or_default()

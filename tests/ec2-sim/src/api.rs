@@ -44,7 +44,7 @@ pub(crate) struct Tag {
 }
 
 impl Tag {
-    /// Whether deleting this tag deletes that one.
+    /// Tells whether deleting this tag deletes that one.
     fn means(&self, key: &str, value: &str) -> bool {
         self.key == key && self.value.as_ref().is_none_or(|only| only == value)
     }

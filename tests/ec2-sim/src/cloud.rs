@@ -146,7 +146,7 @@ impl Cloud {
         self.roster.get(id)
     }
 
-    /// Whether a place has a machine with this id, and EC2 has heard of it everywhere.
+    /// Tells whether a place has a machine with this id, and EC2 has heard of it everywhere.
     pub(crate) fn knows(&self, place: &Place, id: &str) -> bool {
         let now = self.clock.now();
         self.machine(id).is_some_and(|machine| machine.is_in(place) && machine.known_from <= now)

@@ -213,7 +213,7 @@ impl Act {
         format!("  {}", lines.join("\n  "))
     }
 
-    /// Writes which starts EC2 accepted that came to nothing.
+    /// Tells of starts that EC2 accepted, and that came to nothing.
     fn fallen_back(&self) -> Option<String> {
         let starts = || self.calls.iter().filter(|call| call.action == "StartInstances" && !call.dry_run);
         let ids = |call: &Call| call.ids.clone();

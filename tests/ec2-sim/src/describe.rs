@@ -21,7 +21,7 @@ pub(crate) struct Describe {
 }
 
 impl Describe {
-    /// Whether EC2 counts it among the bounded ones: it filters, or it asks for pages.
+    /// Tells whether EC2 counts it among the bounded ones: it filters, or it asks for pages.
     pub(crate) fn is_bounded(&self) -> bool {
         !self.filters.is_empty() || self.max_results.is_some() || self.next_token.is_some()
     }

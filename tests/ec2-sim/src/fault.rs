@@ -254,12 +254,12 @@ impl Fault {
         }
     }
 
-    /// Whether it strikes calls whatever machines they name.
+    /// Tells whether it strikes calls whatever machines they name.
     pub(crate) fn is_general(&self) -> bool {
         self.names.is_empty() && self.zone.is_none() && self.kind.is_none()
     }
 
-    /// Whether a machine that a call names by its id is among those that it is about.
+    /// Tells whether a machine that a call names by its id is among those that it is about.
     pub(crate) fn concerns(&self, id: &str, machine: Option<&Machine>) -> bool {
         let called = |name: &String| name == id || machine.is_some_and(|machine| machine.answers_to(name));
         let of = |wanted: &Option<String>, found: fn(&Machine) -> &String| {

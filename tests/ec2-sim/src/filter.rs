@@ -11,7 +11,7 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// Whether EC2 knows a filter of this name.
+    /// Tells whether EC2 knows a filter of this name.
     pub(crate) fn is_known(&self) -> bool {
         self.found_in(&Machine::default()).is_some()
     }

@@ -37,7 +37,7 @@ impl Gate {
         (Self { action: action.into(), arrived: told, go }, held)
     }
 
-    /// Reports that the call has come, and waits until it may go on.
+    /// Tells that the call has come, and waits until it may go on.
     pub(crate) async fn pass(self) {
         // Nobody need be waiting for it.
         let _ = self.arrived.send(());

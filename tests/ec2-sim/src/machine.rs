@@ -162,7 +162,7 @@ impl Machine {
         self.with(|machine| machine.spot = Some(Spot::Persistent))
     }
 
-    /// Puts its root device on an instance store.
+    /// Gives it an instance-store root device.
     pub fn instance_store(self) -> Self {
         self.with(|machine| machine.instance_store = true)
     }
@@ -238,7 +238,7 @@ impl Machine {
         self.region == place.region && self.account == place.account
     }
 
-    /// Whether somebody who says `name` may mean this machine: its id or its name, behind nothing, `region/`,
+    /// Tells whether somebody who says `name` may mean this machine: its id or its name, behind nothing, `region/`,
     /// `account/` or `account/region/`.
     pub(crate) fn answers_to(&self, name: &str) -> bool {
         let bare = without(&self.region, without(&self.account, name));

@@ -393,7 +393,7 @@ pub(crate) fn case_of(seed: u64) -> Case {
     Case { seed, fleet, manner, events, acts }
 }
 
-/// Returns smaller cases, one thing less in each.
+/// Gives smaller cases, one thing less in each.
 pub(crate) fn smaller(case: &Case) -> Vec<Case> {
     let mut all = Vec::new();
     let n = case.fleet.len();

@@ -246,7 +246,7 @@ pub(crate) fn story_of(seed: u64) -> Story {
     story
 }
 
-/// Returns smaller stories, one thing less in each.
+/// Gives smaller stories, one thing less in each.
 pub(crate) fn smaller(story: &Story) -> Vec<Story> {
     let mut all = Vec::new();
     let mut plainer = |change: &dyn Fn(&mut Story) -> bool| {

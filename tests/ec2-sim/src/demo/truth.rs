@@ -44,7 +44,7 @@ impl Event {
         serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", file.display()))
     }
 
-    /// Whether a machine carries the event's tags.
+    /// Tells whether a machine carries the event's tags.
     pub(crate) fn selects(&self, machine: &Machine) -> bool {
         self.tags.iter().all(|(key, value)| machine.tags.get(key) == Some(value))
     }
@@ -56,7 +56,7 @@ impl Event {
         }
     }
 
-    /// Whether there was anything to do about a machine in this state.
+    /// Tells whether there was anything to do about a machine in this state.
     fn acts_on(&self, state: &str) -> bool {
         match self.action {
             Action::Stop => matches!(state, "pending" | "running"),
@@ -64,7 +64,7 @@ impl Event {
         }
     }
 
-    /// Whether a machine has got where the event wants it.
+    /// Tells whether a machine has got where the event wants it.
     fn is_fulfilled_by(&self, state: &str) -> bool {
         match self.action {
             // A stop is told as soon as EC2 said so.

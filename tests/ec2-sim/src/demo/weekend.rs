@@ -308,7 +308,7 @@ fn disagree(at: DateTime<FixedOffset>, lie: &str, report: &Report) -> String {
     format!("THE REPORT AND THE SIMULATED EC2 DISAGREE, {when}:\n  {lie}\nThe report says: {}", report.message)
 }
 
-/// Writes what a tick did to an instance, and why; nothing, if the report told nothing and nothing was done.
+/// Tells what a tick did to an instance, and why; nothing, if the report told nothing and nothing was done.
 ///
 /// # Errors
 /// What the report told is not what was done.
@@ -334,7 +334,7 @@ fn is_on(machine: &Machine) -> bool {
     matches!(machine.state.as_str(), "pending" | "running")
 }
 
-/// Returns why it is time to stop an instance, by its tags.
+/// Tells by an instance's tags why it is time to stop it.
 fn closing(machine: &Machine, at: DateTime<FixedOffset>) -> String {
     let hour = at.format("%Y-%m-%dT%H:%M").to_string();
     match (machine.tags.get("curfew:exempt"), hours_of(machine)) {
@@ -344,7 +344,7 @@ fn closing(machine: &Machine, at: DateTime<FixedOffset>) -> String {
     }
 }
 
-/// Returns why it is time to start an instance, by its tags.
+/// Tells by an instance's tags why it is time to start it.
 fn opening(machine: &Machine) -> String {
     match hours_of(machine) {
         (name, true) => format!("{name} opens"),
