@@ -39,7 +39,7 @@ const MAX_TAG_KEY_CHARS: usize = 128;
 const STATE_FILTERS: [&str; 2] = ["instance-state-code", "instance-state-name"];
 /// Characters of a list that a refusal writes out.
 const MAX_LIST: usize = 120;
-/// Problems a refusal lists; the rest is counted.
+/// The most problems that a refusal lists; the rest are only counted.
 pub const MAX_PROBLEMS: usize = 50;
 
 /// Every field a request may have.
@@ -588,7 +588,7 @@ impl Reader {
         })
     }
 
-    /// Reads a map of names to a text or a list of texts; `check` tells what is wrong with a name.
+    /// Reads a map from names to a text or a list of texts; `check` returns what is wrong with a name.
     ///
     /// `other` is what the request says of filters where these are the tags, and of tags where these are the filters.
     fn patterns(
@@ -661,9 +661,9 @@ impl Reader {
         STATE_FILTERS.contains(&name).then(|| "Curfew sets the state itself; leave it out".to_owned())
     }
 
-    /// Reads a text or a list of texts, each with its place in the request; absent is empty.
+    /// Reads a text or a list of texts, each with its path in the request; an absent field is an empty list.
     ///
-    /// `like` says how to write it, and `is_one` whether a text is one of what they name.
+    /// `like` says how to write the field, and `is_one` whether a text is valid in it.
     fn texts(&mut self, field: &str, like: &str, is_one: fn(&str) -> bool) -> Vec<(String, String)> {
         match self.fields.remove(field) {
             None => Vec::new(),
@@ -807,7 +807,7 @@ impl Reader {
     }
 }
 
-/// How names begin, but for case and punctuation, that other tools have for a field.
+/// How other tools' names for a field begin, without case and punctuation.
 const OTHER_NAMES: [(&str, &str); 9] = [
     ("except", "except_tags"),
     ("exclu", "except_tags"),
@@ -820,7 +820,7 @@ const OTHER_NAMES: [(&str, &str); 9] = [
     ("tagfilter", "tags"),
 ];
 
-/// Returns the field that somebody who wrote a name probably meant.
+/// Returns the field that was probably meant by a name.
 #[must_use]
 pub fn meant(field: &str) -> Option<&'static str> {
     let plain: String = field.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
@@ -828,7 +828,7 @@ pub fn meant(field: &str) -> Option<&'static str> {
     nearest(field, FIELDS.iter().copied()).or_else(other)
 }
 
-/// The parts of a text that separates them, as people and spreadsheets do; nothing, if it has but one.
+/// Splits a text at commas, semicolons and blanks; None if it has only one part.
 fn several(text: &str) -> Option<Vec<&str>> {
     let parts = text.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';')).filter(|part| !part.is_empty());
     let parts: Vec<&str> = parts.collect();
@@ -840,7 +840,7 @@ fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Returns whether a text has a region's shape, in any partition: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`.
+/// Whether a text has a region's shape, in any partition: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`.
 fn is_region(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let letters = |part: &str, length: std::ops::RangeInclusive<usize>| {

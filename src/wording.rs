@@ -9,13 +9,13 @@ use serde_json::Value;
 /// Characters of a value that a message quotes.
 const MAX_QUOTED: usize = 60;
 
-/// Quotes a value in a message: as JSON, cut to a reasonable length, what nobody can see written as JSON escapes it.
+/// Quotes a value in a message: as JSON, cut to a reasonable length, with invisible characters escaped.
 #[must_use]
 pub fn quote(value: &Value) -> String {
     clip(&seen(&clip(&value.to_string(), MAX_QUOTED)), MAX_QUOTED)
 }
 
-/// Writes out what nobody can see.
+/// Escapes invisible characters, as JSON does.
 fn seen(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
@@ -29,7 +29,7 @@ fn seen(json: &str) -> String {
     text
 }
 
-/// Whether a character shows as a blank, or as nothing, or turns what follows it round.
+/// Whether a character shows as a blank, doesn't show at all, or changes the direction of the text after it.
 fn is_hidden(c: char) -> bool {
     c.is_whitespace()
         || c.is_control()

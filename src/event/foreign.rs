@@ -62,7 +62,7 @@ fn records_of(records: &[Value]) -> String {
     }
 }
 
-/// Whether a field is none of a request's or an envelope's, and holds an object, or a text that is one.
+/// Whether a field wraps a request: it has a wrapper's name, and holds an object or a text that is one.
 fn is_wrapper(key: &str, value: &Value) -> bool {
     let names = ["body", "detail", "event", "input", "message", "payload", "request"];
     key != "detail"
@@ -70,7 +70,7 @@ fn is_wrapper(key: &str, value: &Value) -> bool {
         && (value.is_object() || value.as_str().is_some_and(|text| is_encoded(text) || is_base64(text)))
 }
 
-/// Says what a value is that is no object.
+/// Returns what a value is that isn't an object, if it can be told.
 pub(super) fn value(value: &Value) -> Option<&'static str> {
     match value {
         Value::String(text) if is_encoded(text) => {
@@ -169,7 +169,7 @@ fn is_base64(text: &str) -> bool {
     text.len() >= 8 && matches!(first, Some(b'{' | b'[' | b'"')) && text.bytes().all(is_one)
 }
 
-/// What stands where reading JSON ended, what to do there, and what more there is to say.
+/// What may stand where parsing failed, what to do about it there, and what else to say.
 const WRONG: [(&[&str], &str, &str); 5] = [
     (&["'"], "write double quotes instead of single ones", ""),
     (&["“", "”", "„", "‘", "’"], "write straight quotes instead of typographic ones", ""),
@@ -182,7 +182,7 @@ const WRONG: [(&[&str], &str, &str); 5] = [
     (&["True", "False", "None"], "write true, false or null in lower case", ""),
 ];
 
-/// Says why reading JSON ended, and where.
+/// Returns why and where parsing failed.
 pub(super) fn syntax(bytes: &[u8], error: &serde_json::Error) -> String {
     let said = error.to_string();
     let (line, column) = (error.line(), error.column());

@@ -1,7 +1,7 @@
-//! The shapes in which other tools write tags and filters: recognised so that they are always refused, with the maps to write.
+//! The shapes in which other tools write tags and filters: they are always refused, with the maps to write instead.
 //!
-//! A shape taken for a tag would select nothing, or spare nothing. What is advised is read as a request would be, before it is
-//! said: nobody is told to write what is refused next, nor what means something else.
+//! Taken for a tag, such a shape would select nothing, or spare nothing. The advice is parsed like a request before it is given:
+//! nobody is told to write what would be refused next.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::wording::{clip, quote, quote_str};
 
 /// Characters of the maps to write that a refusal shows.
 const MAX_SHOWN: usize = 400;
-/// What other tools write beside a tag, and what changes nothing about it: describe-tags, Auto Scaling.
+/// Parts that describe-tags and Auto Scaling add to a tag without changing its meaning.
 const BESIDE: [&str; 3] = ["resourceid", "resourcetype", "propagateatlaunch"];
 
 /// Tags and filters, as Curfew has them.
@@ -25,10 +25,10 @@ struct Maps {
     state: bool,
 }
 
-/// Why there are no maps to write.
+/// There are no maps to advise, and why not, if that can be said.
 struct Unclear(Option<String>);
 
-/// Says what is wrong with a field's value that isn't a map of names to values, and what to write; nothing, if it is one.
+/// Returns what is wrong with a field's value that isn't a map of names to values, and what to write; None for such a map.
 ///
 /// `other` is what the request says of filters where the field is the tags, and of tags where it is the filters.
 pub(super) fn refusal(field: &str, value: &Value, other: Option<&Value>) -> Option<String> {
@@ -47,7 +47,7 @@ pub(super) fn refusal(field: &str, value: &Value, other: Option<&Value>) -> Opti
     Some(format!("{field}: expected a map of names to values, found {}; {fix}", quote(value)))
 }
 
-/// What a field looks like.
+/// Returns an example of a field's value.
 fn like(field: &str) -> &'static str {
     match field {
         "filters" => "{\"vpc-id\": \"vpc-0abc1234\"}",
@@ -56,13 +56,13 @@ fn like(field: &str) -> &'static str {
     }
 }
 
-/// Reads an object in another tool's shape; nothing, if it is a map of names to values.
+/// Reads an object in another tool's shape; None for a map of names to values.
 fn of_object(field: &str, map: &Map<String, Value>) -> Option<Result<Maps, Unclear>> {
     let mut maps = Maps::default();
     if is_named(field, map) {
         return Some(add_named(field, map, &mut maps).map(|()| maps));
     }
-    // Of filters, each is told on its own.
+    // Filters are checked one by one.
     if field == "filters" || !map.keys().any(|key| without_tag(key).is_some()) {
         return None;
     }
@@ -84,7 +84,7 @@ fn of_list(field: &str, items: &[Value]) -> Result<Maps, Unclear> {
     Ok(maps)
 }
 
-/// Reads tags written `key=value`; a key alone means any value where it spares, and nothing certain where it selects.
+/// Reads tags written `key=value`. A key alone stands for any value in `except_tags`, where the wider reading is the safe one.
 fn of_texts(field: &str, texts: &[&str]) -> Result<Maps, Unclear> {
     let mut maps = Maps::default();
     for text in texts {
@@ -102,12 +102,12 @@ fn of_texts(field: &str, texts: &[&str]) -> Result<Maps, Unclear> {
     Ok(maps)
 }
 
-/// The plain name of a part of such a shape: `TagKey`, `tag-key` and `tag_key` are one.
+/// Returns the plain name of a part: `TagKey`, `tag-key` and `tag_key` are the same.
 fn plain(key: &str) -> String {
     key.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
 }
 
-/// The key in a name that begins with `tag:`, in either case of letters and however often.
+/// Returns the key in a name that begins with `tag:`, in upper or lower case and however often.
 pub(super) fn without_tag(name: &str) -> Option<&str> {
     let (start, key) = name.split_at_checked(4)?;
     start.eq_ignore_ascii_case("tag:").then(|| without_tag(key).unwrap_or(key))
@@ -116,11 +116,11 @@ pub(super) fn without_tag(name: &str) -> Option<&str> {
 const NAMES: [&str; 4] = ["name", "key", "tagkey", "tagname"];
 const VALUES: [&str; 3] = ["value", "values", "tagvalue"];
 
-/// Whether an object is one tag or filter: it has a part for the name, and one for the values. No filter is called like either.
+/// Whether an object is a single tag or filter, with a part for its name and one for its values. No EC2 filter has such a name.
 fn is_named(field: &str, map: &Map<String, Value>) -> bool {
     let has = |parts: &[&str]| map.keys().any(|key| parts.contains(&plain(key).as_str()));
     let is_filter = |key: &str| field == "filters" && ["name", "key", "values", "value"].contains(&plain(key).as_str());
-    // Two filters, which are told on their own.
+    // These are two filters, which are checked one by one.
     let two = field == "filters" && map.keys().any(|key| key == "tag-key" || key == "tag-value");
     (has(&NAMES) && has(&VALUES) && !two) || map.keys().any(|key| is_filter(key))
 }
@@ -136,7 +136,7 @@ fn add_named(field: &str, map: &Map<String, Value>, maps: &mut Maps) -> Result<(
     let (Some((part_of_name, name)), Some((_, values))) = (part(&NAMES), part(&VALUES)) else {
         return Err(Unclear(None));
     };
-    // One that turns it round, maybe.
+    // An unknown part may change the meaning, such as an operator that negates.
     let Some(name) = name.as_str().filter(|_| parts.len() == map.len() && parts.keys().all(is_known)) else {
         return Err(Unclear(None));
     };
@@ -165,12 +165,12 @@ fn tags_field(field: &str) -> &str {
     if field == "except_tags" { field } else { "tags" }
 }
 
-/// Whether a name is written as EC2's filters with more than one word are.
+/// Whether a name could be one of EC2's filters with more than one word.
 fn is_filter_name(name: &str) -> bool {
     super::is_filter(name) && name.contains(['-', '.'])
 }
 
-/// Adds values to those that a name has; either may match.
+/// Adds values to those that a name already has; any of them may match.
 fn add(map: &mut BTreeMap<String, Vec<Value>>, name: &str, values: &Value) {
     let known = map.entry(name.to_owned()).or_default();
     for value in values.as_array().map_or(std::slice::from_ref(values), Vec::as_slice) {
@@ -185,7 +185,7 @@ fn add(map: &mut BTreeMap<String, Vec<Value>>, name: &str, values: &Value) {
     }
 }
 
-/// Writes the maps, after what the request says in the other field, if a request may have them.
+/// Writes the maps, together with what the request already says in the other field, if they make a valid request.
 fn written(field: &str, maps: Maps, other: Option<&Value>) -> Result<String, Unclear> {
     let one = |(name, mut values): (String, Vec<Value>)| {
         let value = if values.len() == 1 { values.remove(0) } else { Value::Array(values) };

@@ -319,7 +319,7 @@ fn whoever_does_as_a_refusal_says_is_not_refused_for_it_again() {
     let mut done = 0;
     for text in MALFORMED {
         let Event::Json(event) = Event::read(text.as_bytes()) else { continue };
-        // The others' advice is about what is around the request.
+        // Advice about an envelope or a missing action concerns more than one field.
         if event.get("action").is_none_or(|action| action == "snapshots") || event.get("detail").is_some() {
             continue;
         }
@@ -356,7 +356,6 @@ fn whoever_does_as_a_refusal_says_is_not_refused_for_it_again() {
     assert!(done > 60, "{done}");
 }
 
-/// What other tools' shapes mean, and the field that each stands in.
 #[test]
 fn the_maps_to_write_mean_what_was_written() {
     let rest = json!({"action": "stop", "tags": {"curfew": "yes"}, "filters": {"vpc-id": "vpc-0abc1234"}});
@@ -438,7 +437,7 @@ proptest! {
     }
 }
 
-/// Bytes that are no UTF-8 text, and one that is.
+/// A byte order mark in UTF-8, and encodings other than UTF-8.
 #[tokio::test]
 async fn a_byte_order_mark_is_read_past_and_other_encodings_are_named() {
     let mut world = World::new().await;

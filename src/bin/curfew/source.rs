@@ -51,18 +51,18 @@ struct Place {
 
 /// Every value of an event's text.
 struct Places {
-    /// By their paths, written as problems do.
+    /// By their paths in the notation of the problems, like `tags.Environment[0]`.
     places: HashMap<String, Place>,
-    /// The key that is written a second time, if any is.
+    /// The first key that repeats another.
     again: Option<Range<usize>>,
-    /// The request, in whatever it is wrapped.
+    /// The request, without any envelope.
     request: Option<Range<usize>>,
 }
 
 impl Places {
     fn of(text: &str) -> Self {
         let mut found = Self { places: HashMap::new(), again: None, request: None };
-        // What only a lenient parser reads, the function doesn't.
+        // The parser below is lenient, but the function accepts only strict JSON.
         let event = serde_json::from_str::<IgnoredAny>(text).ok().and_then(|_| parse(text));
         if let Some(event) = event {
             found.request = Some(span(&event, &|at| at));
@@ -120,17 +120,17 @@ impl Places {
         }
     }
 
-    /// Adds a place; the request's go before those of its envelope, which was read first.
+    /// Adds a place. The request's replace those of its envelope, which is read first.
     fn add(&mut self, path: &str, key: Option<Range<usize>>, value: Range<usize>) {
         self.places.insert(path.to_owned(), Place { key, value });
     }
 
-    /// Finds what a problem is about. What is missing is so in the request as a whole.
+    /// Finds what a problem is about. A missing field is shown at the beginning of the request.
     fn of_problem(&self, problem: &str) -> Option<Range<usize>> {
         if problem.contains(" is written twice at ") {
             return self.again.clone();
         }
-        // A key may look like a path: the longest is the one that was meant.
+        // A key may look like a path, so several may fit: the longest is the one that was meant.
         let mut paths = problem.rmatch_indices(": ").map(|(end, _)| &problem[..end]);
         let Some((path, place)) = paths.find_map(|path| self.places.get_key_value(path)) else {
             return self.request.clone().map(|whole| whole.start..whole.start + 1);
