@@ -5,8 +5,8 @@
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::request::{FIELDS, Refused};
-use crate::wording::{quote, quote_str};
+use crate::request::{Refused, meant};
+use crate::wording::{path_of, quote, quote_str};
 
 mod foreign;
 
@@ -26,23 +26,7 @@ impl Event {
     /// Reads an event as it arrived, to its last byte.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Self {
-        // Windows writes one in front of UTF-8; it carries no information.
-        let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-        let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Strict>();
-        let why = match values.next() {
-            Some(Ok(Strict(value))) => match bytes[values.byte_offset()..].trim_ascii() {
-                [] => return Self::Json(value),
-                rest => {
-                    let rest = quote_str(&String::from_utf8_lossy(rest));
-                    return Self::Malformed(format!(
-                        "it is over before {rest}; is there a brace too many, or a second event?"
-                    ));
-                }
-            },
-            Some(Err(error)) => error.to_string(),
-            None => "it is empty".to_owned(),
-        };
-        Self::Malformed(foreign::bytes(bytes).map_or(why, str::to_owned))
+        json(bytes).map_or_else(Self::Malformed, Self::Json)
     }
 
     /// Writes bytes as a JSON text, a character for each of them, which is what [`Event`] is deserialized from.
@@ -72,33 +56,20 @@ pub struct Unwrapped {
     pub time: Option<Value>,
 }
 
+/// The fields of an EventBridge event (user guide, "Events"); a replay adds its name.
+const ENVELOPE: [&str; 10] =
+    ["version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail", "replay-name"];
+
 /// Takes the request out of whatever it came in.
 ///
 /// # Errors
-/// What arrived is not JSON, not an object, or an envelope without a request in its `detail`.
+/// What arrived is not JSON, not an object, or an envelope with anything but a request in its `detail`, or beside it.
 pub fn unwrap(event: Event) -> Result<Unwrapped, Refused> {
-    let fields = match event {
+    let value = match event {
         Event::Malformed(why) => return Err(Refused::one(format!("the event is not usable JSON: {why}"))),
-        Event::Json(Value::Object(fields)) => fields,
-        Event::Json(Value::String(text)) if text.trim_start().starts_with('{') => {
-            return Err(Refused::one(
-                "the event: a text that holds an object, it was encoded twice; send the object itself".to_owned(),
-            ));
-        }
-        Event::Json(Value::String(text)) if foreign::text(&text).is_some() => {
-            let why = foreign::text(&text).unwrap_or_default();
-            return Err(Refused::one(format!("the event: {why}")));
-        }
-        Event::Json(other) => {
-            return Err(Refused::one(format!(
-                "the event: expected an object like {{\"action\": \"stop\", \"tags\": {{\"curfew\": \"yes\"}}}}, found {}",
-                quote(&other)
-            )));
-        }
+        Event::Json(value) => value,
     };
-    if let Some(what) = foreign::object(&fields) {
-        return Err(Refused::one(what));
-    }
+    let fields = object("the event", value)?;
     // Only an envelope has these; a request with a stray "detail" lands here too, and is refused below.
     if !fields.contains_key("detail-type") && !fields.contains_key("detail") {
         return Ok(Unwrapped { request: fields, time: None });
@@ -107,30 +78,28 @@ pub fn unwrap(event: Event) -> Result<Unwrapped, Refused> {
 }
 
 fn from_envelope(mut envelope: Map<String, Value>) -> Result<Unwrapped, Refused> {
-    for field in FIELDS {
-        if envelope.contains_key(field) {
-            return Err(Refused::one(format!(
+    let beside = envelope.keys().filter(|field| !ENVELOPE.contains(&field.as_str())).map(|field| {
+        let unknown = format!("{}: unknown field beside an envelope's \"detail\"", path_of(field));
+        match meant(field) {
+            Some(known) if known == field => format!(
                 "{field}: can't be combined with an envelope's \"detail\"; write the whole request inside \"detail\", or send it bare"
-            )));
+            ),
+            Some(known) => format!("{unknown}, did you mean \"{known}\"? write it inside \"detail\""),
+            None => format!("{unknown}; write what belongs to the request inside \"detail\", or remove it"),
         }
+    });
+    let beside: Vec<String> = beside.collect();
+    if !beside.is_empty() {
+        return Err(Refused::all(beside));
     }
     let request = match envelope.remove("detail") {
-        Some(Value::Object(fields)) => fields,
+        None | Some(Value::Null) => Map::new(),
         Some(Value::String(text)) if text.trim().is_empty() => Map::new(),
-        Some(Value::String(text)) => match serde_json::from_str::<Strict>(&text) {
-            Ok(Strict(Value::Object(fields))) => fields,
-            Ok(Strict(other)) => {
-                return Err(Refused::one(format!("detail: expected text holding an object, found {}", quote(&other))));
-            }
-            Err(error) => return Err(Refused::one(format!("detail: its text is not usable JSON: {error}"))),
-        },
-        None => Map::new(),
-        Some(other) => {
-            return Err(Refused::one(format!(
-                "detail: expected an object or text holding one, found {}",
-                quote(&other)
-            )));
+        Some(Value::String(text)) => {
+            let value = json(text.as_bytes());
+            object("detail", value.map_err(|why| Refused::one(format!("detail: its text is not usable JSON: {why}")))?)?
         }
+        Some(value) => object("detail", value)?,
     };
     if let Some(what) = foreign::detail(&envelope, &request) {
         return Err(Refused::one(what));
@@ -143,6 +112,44 @@ fn from_envelope(mut envelope: Map<String, Value>) -> Result<Unwrapped, Refused>
         ));
     }
     Ok(Unwrapped { request, time: envelope.remove("time") })
+}
+
+/// Takes an object that may be a request, or an envelope, out of what was read at a place.
+fn object(place: &str, value: Value) -> Result<Map<String, Value>, Refused> {
+    let what = match value {
+        Value::Object(fields) => match foreign::object(&fields) {
+            None => return Ok(fields),
+            Some(what) => what,
+        },
+        other => match foreign::value(&other) {
+            Some(what) => format!("{place}: {what}"),
+            None => format!(
+                "{place}: expected an object like {{\"action\": \"stop\", \"tags\": {{\"curfew\": \"yes\"}}}}, found {}",
+                quote(&other)
+            ),
+        },
+    };
+    Err(Refused::one(what))
+}
+
+/// Reads JSON to its last byte, or says what is wrong with it.
+fn json(bytes: &[u8]) -> Result<Value, String> {
+    // Windows writes one in front of UTF-8; it carries no information.
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Strict>();
+    let why = match values.next() {
+        Some(Ok(Strict(value))) => match bytes[values.byte_offset()..].trim_ascii() {
+            [] => return Ok(value),
+            [b':', ..] => "write braces { } around the names and values".to_owned(),
+            rest => {
+                let rest = quote_str(&String::from_utf8_lossy(rest));
+                return Err(format!("it is over before {rest}; is there a brace too many, or a second event?"));
+            }
+        },
+        Some(Err(error)) => foreign::syntax(bytes, &error),
+        None => "it is empty".to_owned(),
+    };
+    Err(foreign::bytes(bytes).map_or(why, str::to_owned))
 }
 
 /// A JSON value in which no object names a key twice.
@@ -249,6 +256,6 @@ mod tests {
     #[test]
     fn nesting_beyond_reason_is_refused_and_does_not_overflow() {
         let refused = read(&format!("{}{}", "[".repeat(10_000), "]".repeat(10_000))).expect_err("too deep");
-        assert!(refused.to_string().contains("recursion limit"), "{refused}");
+        assert!(refused.to_string().contains("nested too deeply"), "{refused}");
     }
 }

@@ -375,6 +375,8 @@ impl Report {
             parts.push(format!("{dry}nothing {past}: would {verb} {planned}, more than max_changes ({max})"));
         } else if let Some(look) = &run.second_look {
             parts.push(format!("{dry}nothing to {}, {}", self.action, nothing_matched(request, run, look)));
+        } else if self.saw_nothing() {
+            parts.extend(dry.strip_suffix(", ").map(str::to_owned));
         } else if request.is_about_hours() {
             parts.push(format!("{dry}{}", self.switched(run)));
         } else if self.dry_run {
@@ -449,6 +451,11 @@ impl Report {
             _ => parts.push(some(told, count)),
         }
         parts
+    }
+
+    /// Whether every target failed before it showed anything: there is nothing to count then.
+    fn saw_nothing(&self) -> bool {
+        self.summary.matched == 0 && !self.targets.is_empty() && self.targets.iter().all(|it| it.error.is_some())
     }
 
     /// Drops targets from the end until the excess is gone; they are counted.

@@ -6,18 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
 use crate::hours::Holidays;
-use crate::hours::read::Schedules;
+use crate::hours::read::{Schedules, zone};
 use crate::instance::{EXEMPT_TAG, HOURS_TAG, InstanceId, STOPPED_AT_TAG, State, rfc3339};
 use crate::select::{
     Filters, MAX_FILTER_VALUE_CHARS, MAX_FILTER_VALUES, MAX_FILTERS, Pattern, Selection, TagPatterns, literal,
 };
 use crate::wording::{clip, nearest, path_of, quote, quote_str};
 
+mod shapes;
 pub mod snapshots;
 
 /// The placeholder that EventBridge Scheduler replaces with the scheduled time; it stays when a person sends the event.
@@ -39,7 +40,7 @@ const STATE_FILTERS: [&str; 2] = ["instance-state-code", "instance-state-name"];
 /// The most characters of a list that a refusal writes out.
 const MAX_LIST: usize = 120;
 /// The most problems that a refusal lists; the rest are only counted.
-const MAX_PROBLEMS: usize = 50;
+pub const MAX_PROBLEMS: usize = 50;
 
 /// Every field a request may have.
 pub const FIELDS: [&str; 22] = [
@@ -221,7 +222,13 @@ impl Refused {
     /// Builds a refusal with a single problem.
     #[must_use]
     pub fn one(problem: String) -> Self {
-        Self { problems: vec![problem] }
+        Self::all(vec![problem])
+    }
+
+    /// Refuses for several.
+    #[must_use]
+    pub fn all(problems: Vec<String>) -> Self {
+        Self { problems }
     }
 
     /// Returns everything that is wrong, each problem beginning with the field's path.
@@ -279,7 +286,7 @@ impl Reader {
         let mode = if self.bool("dry_run").unwrap_or(false) { Mode::DryRun } else { Mode::Live };
         let name = self.name();
         let selection = self.selection(&misspelt);
-        let except_tags = TagPatterns(self.patterns("except_tags", Self::tag_key));
+        let except_tags = TagPatterns(self.patterns("except_tags", Self::tag_key, None));
         let values: usize = except_tags.0.values().map(Vec::len).sum();
         if values > MAX_FILTER_VALUES {
             self.problem(format!(
@@ -407,7 +414,7 @@ impl Reader {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.len() > 64 || name.is_empty() || !name.chars().all(allowed) {
             self.problem(format!(
-                "name: {} is not 1 to 64 letters, digits, \".\", \"_\" or \"-\"; write it like \"office\"",
+                "name: {} is not 1 to 64 letters a–z or A–Z, digits, \".\", \"_\" or \"-\"; write it like \"office\"",
                 quote_str(&name)
             ));
         }
@@ -420,9 +427,10 @@ impl Reader {
         if !given {
             self.problem("tags: missing, an event without \"tags\", \"filters\" or \"instance_ids\" selects nothing; write it like {\"curfew\": \"yes\"}");
         }
-        let tags = self.patterns("tags", Self::tag_key);
+        let written = ["tags", "filters"].map(|field| self.fields.get(field).cloned());
+        let tags = self.patterns("tags", Self::tag_key, written[1].as_ref());
         let filters: BTreeMap<String, Vec<String>> = self
-            .patterns("filters", Self::filter_name)
+            .patterns("filters", Self::filter_name, written[0].as_ref())
             .into_iter()
             .map(|(name, values)| (name, values.into_iter().map(|value| value.0).collect()))
             .collect();
@@ -445,7 +453,7 @@ impl Reader {
     }
 
     fn instance_ids(&mut self) -> BTreeSet<InstanceId> {
-        let texts = self.texts("instance_ids", "like \"i-0abc12345678def00\"");
+        let texts = self.texts("instance_ids", "like [\"i-0abc12345678def00\"]", |id| InstanceId::parse(id).is_some());
         let mut ids = BTreeSet::new();
         for (path, text) in texts {
             match InstanceId::parse(&text) {
@@ -465,7 +473,7 @@ impl Reader {
         if !self.fields.contains_key("regions") {
             return Regions::Own;
         }
-        let names = self.texts("regions", "like [\"us-east-1\"], or \"all\"");
+        let names = self.texts("regions", "like [\"us-east-1\"], or \"all\"", |name| name == "all" || is_region(name));
         if names.iter().any(|(_, name)| name == "all") {
             if names.len() > 1 {
                 self.problem(
@@ -487,10 +495,12 @@ impl Reader {
         if !self.fields.contains_key("accounts") {
             ids.push(None);
         }
-        for (path, text) in self.texts("accounts", "like [\"self\", \"111122223333\"]") {
+        for (path, text) in
+            self.texts("accounts", "like [\"self\", \"111122223333\"]", |id| id == "self" || is_account(id))
+        {
             match text.as_str() {
                 "self" => ids.push(None),
-                id if id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit()) => ids.push(Some(text)),
+                id if is_account(id) => ids.push(Some(text)),
                 _ => self.problem(format!(
                     "{path}: {} is not an account id; write twelve digits, or \"self\" for the function's own account",
                     quote_str(&text)
@@ -529,10 +539,11 @@ impl Reader {
         if let Some(at) = scheduled_time
             && at.signed_duration_since(now) > MAX_AHEAD
         {
+            let field = if scheduled_by == "scheduled_time" { scheduled_by } else { "time" };
             self.problem(format!(
-                "scheduled_time: {} is in the future (it is now {}); leave it out to run at once",
+                "{field}: {} is in the future (it is now {}); leave it out to run at once",
                 rfc3339(at),
-                rfc3339(now)
+                rfc3339(now.trunc_subsecs(0))
             ));
         }
         (scheduled_time, scheduled_by)
@@ -554,7 +565,7 @@ impl Reader {
                 self.problem(format!(
                     "scheduled_time: {} is not an RFC 3339 time; write it like {}",
                     quote_str(&text),
-                    quote_str(&rfc3339(now))
+                    quote_str(&rfc3339(now.trunc_subsecs(0)))
                 ));
                 None
             }
@@ -574,41 +585,33 @@ impl Reader {
 
     fn timezone(&mut self) -> Tz {
         let Some(text) = self.text("timezone", "like \"Europe/Berlin\"") else { return Tz::UTC };
-        text.parse().unwrap_or_else(|_| {
-            let hint = nearest(&text, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name())).map_or_else(
-                || "write it like \"Europe/Berlin\"".to_owned(),
-                |name| format!("did you mean \"{name}\"?"),
-            );
-            self.problem(format!("timezone: {} is not an IANA time zone; {hint}", quote_str(&text)));
+        zone(&text).unwrap_or_else(|why| {
+            self.problem(format!("timezone: {why}"));
             Tz::UTC
         })
     }
 
     /// Reads a map from names to a text or a list of texts; `check` returns what is wrong with a name.
-    fn patterns(&mut self, field: &str, check: fn(&str) -> Option<String>) -> BTreeMap<String, Vec<Pattern>> {
+    ///
+    /// `other` is what the request says of filters where these are the tags, and of tags where these are the filters.
+    fn patterns(
+        &mut self,
+        field: &str,
+        check: fn(&str) -> Option<String>,
+        other: Option<&Value>,
+    ) -> BTreeMap<String, Vec<Pattern>> {
         let map = match self.fields.remove(field) {
             None => return BTreeMap::new(),
             Some(value) => value,
         };
-        if let Some(like) = as_maps(field, &map) {
-            self.problem(format!("{field}: expected a map of names to values, found {}; write {like}", quote(&map)));
+        if let Some(problem) = shapes::refusal(field, &map, other) {
+            self.problem(problem);
             return BTreeMap::new();
         }
-        let map = match map {
-            Value::Object(map) if !map.is_empty() => map,
-            Value::Object(_) => {
-                self.problem(format!("{field}: empty; name at least one, or leave it out"));
-                return BTreeMap::new();
-            }
-            other => {
-                let like = if field == "filters" { "{\"vpc-id\": \"vpc-0abc1234\"}" } else { "{\"curfew\": \"yes\"}" };
-                self.problem(format!(
-                    "{field}: expected a map, found {}; write it like \"{field}\": {like}",
-                    quote(&other)
-                ));
-                return BTreeMap::new();
-            }
-        };
+        let Value::Object(map) = map else { return BTreeMap::new() };
+        if map.is_empty() {
+            self.problem(format!("{field}: empty; name at least one, or leave it out"));
+        }
         let mut patterns = BTreeMap::new();
         for (name, values) in map {
             let path = format!("{field}.{}", path_of(&name));
@@ -643,7 +646,7 @@ impl Reader {
                 "a filter without a name; write one of DescribeInstances' filters, like \"vpc-id\"".to_owned(),
             );
         }
-        if let Some(key) = name.strip_prefix("tag:") {
+        if let Some(key) = shapes::without_tag(name) {
             return Some(format!("write a tag under \"tags\", like {{{}: …}}", quote_str(key)));
         }
         if name == "tag-value" {
@@ -652,33 +655,45 @@ impl Reader {
                     .to_owned(),
             );
         }
+        if !is_filter(name) {
+            return Some(
+                "not a filter's name, which EC2 writes with small letters and \"-\", like \"vpc-id\"; a tag belongs under \"tags\""
+                    .to_owned(),
+            );
+        }
         STATE_FILTERS.contains(&name).then(|| "Curfew sets the state itself; leave it out".to_owned())
     }
 
     /// Reads a text or a list of texts, each with its path in the request; an absent field is an empty list.
-    fn texts(&mut self, field: &str, like: &str) -> Vec<(String, String)> {
+    ///
+    /// `like` says how to write the field, and `is_one` whether a text is valid in it.
+    fn texts(&mut self, field: &str, like: &str, is_one: fn(&str) -> bool) -> Vec<(String, String)> {
         match self.fields.remove(field) {
             None => Vec::new(),
-            Some(value) => self.texts_of(field, value, like),
+            Some(value) => self.list_of(field, value, like, is_one, false),
         }
     }
 
     /// Reads the values of a tag or a filter. A tag's value may be the empty text, which EC2 allows.
     fn values_of(&mut self, path: &str, value: Value, may_be_empty: bool) -> Vec<(String, String)> {
-        self.list_of(path, value, "", may_be_empty)
+        self.list_of(path, value, "", |_| true, may_be_empty)
     }
 
-    fn texts_of(&mut self, path: &str, value: Value, like: &str) -> Vec<(String, String)> {
-        self.list_of(path, value, like, false)
-    }
-
-    fn list_of(&mut self, path: &str, value: Value, like: &str, may_be_empty: bool) -> Vec<(String, String)> {
+    fn list_of(
+        &mut self,
+        path: &str,
+        value: Value,
+        like: &str,
+        is_one: fn(&str) -> bool,
+        may_be_empty: bool,
+    ) -> Vec<(String, String)> {
         let write = if like.is_empty() { String::new() } else { format!("; write it {like}") };
+        let is_listed = value.is_array();
         let values = match value {
             Value::Array(values) if values.is_empty() => {
                 self.problem(format!(
                     "{path}: an empty list selects nothing{}",
-                    if like.is_empty() { "; name a value, or leave it out" } else { &write }
+                    if like.is_empty() { "; name a value" } else { &write }
                 ));
                 return Vec::new();
             }
@@ -687,6 +702,10 @@ impl Reader {
             }
             one => vec![(path.to_owned(), one)],
         };
+        let (expected, write) = match is_listed {
+            true => ("text", write.replace("write it", "write the list")),
+            false => ("text or a list of texts", write),
+        };
         let mut texts = Vec::new();
         let mut seen = BTreeSet::new();
         for (path, value) in values {
@@ -694,26 +713,33 @@ impl Reader {
                 Value::String(text) if text.is_empty() && !may_be_empty => {
                     self.problem(format!(
                         "{path}: empty text{}",
-                        if like.is_empty() { "; write a value, or leave it out" } else { &write }
+                        if like.is_empty() { "; write a value" } else { &write }
                     ));
                 }
-                Value::String(text) if !like.is_empty() && text.contains([',', ' ']) => {
-                    let parts: Vec<&str> = text.split([',', ' ']).filter(|part| !part.is_empty()).collect();
+                Value::String(text)
+                    if !is_one(&text) && several(&text).is_some_and(|it| it.iter().all(|it| is_one(it))) =>
+                {
+                    let list = clip(&serde_json::json!(several(&text)).to_string(), MAX_LIST);
+                    let list = if is_listed { list.trim_matches(['[', ']']) } else { &format!("a list like {list}") };
+                    self.problem(format!("{path}: {} is one text; write {list}", quote_str(&text)));
+                }
+                Value::String(text) if !is_one(&text) && is_one(&text.trim().to_ascii_lowercase()) => {
                     self.problem(format!(
-                        "{path}: {} is one text; write a list like {}",
+                        "{path}: {} has blanks or capital letters; write {}",
                         quote_str(&text),
-                        clip(&serde_json::json!(parts).to_string(), MAX_LIST)
+                        quote_str(&text.trim().to_ascii_lowercase())
                     ));
                 }
                 Value::String(text) if !seen.insert(text.clone()) => {
                     self.problem(format!("{path}: {} is written twice; write it once", quote_str(&text)));
                 }
                 Value::String(text) => texts.push((path, text)),
-                scalar @ (Value::Bool(_) | Value::Number(_)) if like.is_empty() => {
+                scalar @ (Value::Bool(_) | Value::Number(_)) if is_one(&scalar.to_string()) => {
                     self.problem(format!("{path}: expected text, found {scalar}; write \"{scalar}\""));
                 }
                 other => {
-                    self.problem(format!("{path}: expected text or a list of texts, found {}{write}", quote(&other)))
+                    let write = if like.is_empty() { "; write its value, like \"yes\"" } else { &write };
+                    self.problem(format!("{path}: expected {expected}, found {}{write}", quote(&other)))
                 }
             }
         }
@@ -746,9 +772,14 @@ impl Reader {
         match value.as_u64() {
             Some(number) if (min..=max).contains(&number) => Some(number),
             _ => {
-                let upper = if max == u64::MAX { String::new() } else { format!(" to {max}") };
-                let from = if max == u64::MAX { " or more" } else { "" };
-                self.problem(format!("{field}: expected a whole number, {min}{upper}{from}, found {}", quote(&value)));
+                let upper = match max {
+                    u64::MAX => " or more".to_owned(),
+                    MAX_DELAY_MINUTES => format!(" to {max} (a year)"),
+                    max => format!(" to {max}"),
+                };
+                let is_number = |text: &str| text.parse().is_ok_and(|number| (min..=max).contains(&number));
+                let fix = if value.as_str().is_some_and(is_number) { "; write it without quotes" } else { "" };
+                self.problem(format!("{field}: expected a whole number, {min}{upper}, found {}{fix}", quote(&value)));
                 None
             }
         }
@@ -767,16 +798,49 @@ impl Reader {
     fn unknown_fields(&mut self) -> Vec<&'static str> {
         let unknown: Vec<String> =
             self.fields.keys().filter(|field| !FIELDS.contains(&field.as_str())).cloned().collect();
-        let mut meant = Vec::new();
+        let mut misspelt = Vec::new();
         for field in unknown {
             self.fields.remove(&field);
-            let known = nearest(&field, FIELDS.iter().copied());
+            let known = meant(&field);
             let hint = known.map_or_else(|| "remove it".to_owned(), |known| format!("did you mean \"{known}\"?"));
             self.problem(format!("{}: unknown field, {hint}", path_of(&field)));
-            meant.extend(known);
+            misspelt.extend(known);
         }
-        meant
+        misspelt
     }
+}
+
+/// How other tools' names for a field begin, without case and punctuation.
+const OTHER_NAMES: [(&str, &str); 9] = [
+    ("except", "except_tags"),
+    ("exclu", "except_tags"),
+    ("ignore", "except_tags"),
+    ("skip", "except_tags"),
+    ("spare", "except_tags"),
+    ("ids", "instance_ids"),
+    ("maxdelay", "max_delay_minutes"),
+    ("rolearn", "role"),
+    ("tagfilter", "tags"),
+];
+
+/// Returns the field that was probably meant by a name.
+#[must_use]
+pub fn meant(field: &str) -> Option<&'static str> {
+    let plain: String = field.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let other = || OTHER_NAMES.iter().find(|(start, _)| plain.starts_with(start)).map(|(_, known)| *known);
+    nearest(field, FIELDS.iter().copied()).or_else(other)
+}
+
+/// Splits a text at commas, semicolons and blanks; None if it has only one part.
+fn several(text: &str) -> Option<Vec<&str>> {
+    let parts = text.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';')).filter(|part| !part.is_empty());
+    let parts: Vec<&str> = parts.collect();
+    (parts.len() > 1).then_some(parts)
+}
+
+/// Whether a text is an account's id.
+fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Whether a text has a region's shape, in any partition: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`.
@@ -797,6 +861,11 @@ fn is_region(text: &str) -> bool {
     }
 }
 
+/// Whether a text has the shape of the names of DescribeInstances' filters (EC2 API reference), but for `tag:…`.
+fn is_filter(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
+}
+
 /// Whether a text is a role's name, with its path if it has one (IAM user guide, "IAM and STS quotas").
 fn is_role(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
@@ -804,58 +873,4 @@ fn is_role(text: &str) -> bool {
     let name =
         |part: &str| (1..=64).contains(&part.len()) && part.chars().all(allowed) && !part.chars().all(|c| c == '.');
     text.len() <= 512 && text.split('/').all(name)
-}
-
-/// Rewrites other tools' shapes of tags and filters as the maps that Curfew reads: the AWS CLI's `{"Name": "tag:x",
-/// "Values": […]}`, a tag's `{"Key": "x", "Value": "y"}`, a list of those, and `{"tag:x": "y"}`. Tags are separated
-/// from filters, and filters by state are left out. None for any other shape, and for more than 400 bytes.
-fn as_maps(field: &str, value: &Value) -> Option<String> {
-    let (mut tags, mut filters) = (Map::new(), Map::new());
-    let mut add = |name: &str, values: &Value| {
-        match name.strip_prefix("tag:") {
-            Some(key) => tags.insert(key.to_owned(), values.clone()),
-            None if STATE_FILTERS.contains(&name) => None,
-            None => filters.insert(name.to_owned(), values.clone()),
-        };
-    };
-    match value {
-        Value::Array(items) if !items.is_empty() => {
-            for item in items {
-                let (name, values) = named_values(item.as_object()?)?;
-                add(&name, values);
-            }
-        }
-        Value::Object(map) => match named_values(map) {
-            Some((name, values)) => add(&name, values),
-            None if field != "filters" && map.keys().any(|key| key.starts_with("tag:")) => {
-                for (key, values) in map {
-                    add(&format!("tag:{}", key.trim_start_matches("tag:")), values);
-                }
-            }
-            None => return None,
-        },
-        _ => return None,
-    }
-    if field == "except_tags" {
-        tags.append(&mut filters);
-    }
-    let tags_field = if field == "except_tags" { field } else { "tags" };
-    let written = [(tags_field, tags), ("filters", filters)].into_iter().filter(|(_, map)| !map.is_empty());
-    let text =
-        written.map(|(field, map)| format!("\"{field}\": {}", Value::Object(map))).collect::<Vec<_>>().join(", ");
-    (1..=400).contains(&text.len()).then_some(text)
-}
-
-/// Reads `{"Name": …, "Values": …}` and `{"Key": …, "Value": …}`, in upper or lower case; the latter is a tag.
-fn named_values(map: &Map<String, Value>) -> Option<(String, &Value)> {
-    let field = |wanted: &[&str]| {
-        map.iter().find(|(key, _)| wanted.iter().any(|it| key.eq_ignore_ascii_case(it))).map(|(_, value)| value)
-    };
-    let values = field(&["values", "value"])?;
-    let name = match (map.len(), field(&["name"]), field(&["key"])) {
-        (2, Some(name), None) => name.as_str()?.to_owned(),
-        (2, None, Some(key)) => format!("tag:{}", key.as_str()?),
-        _ => return None,
-    };
-    Some((name, values))
 }

@@ -9,10 +9,32 @@ use serde_json::Value;
 /// Characters of a value that a message quotes.
 const MAX_QUOTED: usize = 60;
 
-/// Quotes a value in a message: as JSON, cut to a reasonable length.
+/// Quotes a value in a message: as JSON, cut to a reasonable length, with invisible characters escaped.
 #[must_use]
 pub fn quote(value: &Value) -> String {
-    clip(&value.to_string(), MAX_QUOTED)
+    clip(&seen(&clip(&value.to_string(), MAX_QUOTED)), MAX_QUOTED)
+}
+
+/// Escapes invisible characters, as JSON does.
+fn seen(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            c if c != ' ' && is_hidden(c) => {
+                text.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+            }
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+/// Whether a character shows as a blank, doesn't show at all, or changes the direction of the text after it.
+fn is_hidden(c: char) -> bool {
+    c.is_whitespace()
+        || c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Quotes a text in a message.
@@ -37,8 +59,9 @@ pub fn duration(duration: Duration) -> String {
     let units = if minutes < 24 * 60 {
         [(minutes / 60, "hour"), (minutes % 60, "minute")]
     } else {
-        let hours = minutes / 60;
-        [(hours / 24, "day"), (hours % 24, "hour")]
+        let (days, hours) = (minutes / (24 * 60), minutes / 60 % 24);
+        // Of months, nobody counts the hours.
+        [(days, "day"), (if days < 30 { hours } else { 0 }, "hour")]
     };
     let written = units.iter().filter(|(count, _)| *count > 0);
     let written: Vec<String> =
@@ -49,20 +72,20 @@ pub fn duration(duration: Duration) -> String {
 /// Writes a tag as a person would, its value in quotes where blanks could hide in it: `Environment=dev`, `AutoStop=""`.
 #[must_use]
 pub fn tag(key: &str, value: &str) -> String {
-    let quoted = |text: &str| match text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        true => Value::String(text.to_owned()).to_string(),
+    let quoted = |text: &str| match text.is_empty() || text.contains(is_hidden) {
+        true => seen(&Value::String(text.to_owned()).to_string()),
         false => text.to_owned(),
     };
     format!("{}={}", quoted(key), quoted(value))
 }
 
-/// Writes a name from the request into a path: escaped, and cut to a reasonable length.
+/// Writes a name from the request into a path: escaped, cut to a reasonable length, and quoted where blanks could hide at an end.
 #[must_use]
 pub fn path_of(name: &str) -> String {
-    if name.is_empty() {
-        return "\"\"".to_owned();
-    }
     let quoted = quote_str(name);
+    if name.is_empty() || name.starts_with(is_hidden) || name.ends_with(is_hidden) {
+        return quoted;
+    }
     quoted[1..].trim_end_matches('"').to_owned()
 }
 
@@ -96,6 +119,7 @@ mod tests {
         assert_eq!(said(3660), "1 hour 1 minute");
         assert_eq!(said(2 * 86_400 + 3 * 3600), "2 days 3 hours");
         assert_eq!(said(86_400 + 3_600), "1 day 1 hour");
+        assert_eq!(said(100 * 86_400 + 3_600), "100 days");
         assert_eq!(said(0), "0 minutes");
     }
 
@@ -104,5 +128,11 @@ mod tests {
         assert_eq!(tag("Environment", "dev"), "Environment=dev");
         assert_eq!(tag("Environment", "dev "), "Environment=\"dev \"");
         assert_eq!(tag("AutoStop", ""), "AutoStop=\"\"");
+        assert_eq!(tag("curfew", "yes\u{200b}"), r#"curfew="yes\u200b""#);
+        assert_eq!(tag("\u{feff}curfew", "\u{202e}\u{e0001}sey"), r#""\ufeffcurfew"="\u202e\udb40\udc01sey""#);
+        assert_eq!(tag("curfew", "büro"), "curfew=büro");
+        assert_eq!(path_of("dry_run "), "\"dry_run \"");
+        assert_eq!(path_of("dry_run\u{200b}"), "\"dry_run\\u200b\"");
+        assert_eq!(path_of("dry run"), "dry run");
     }
 }

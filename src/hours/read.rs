@@ -356,13 +356,26 @@ fn read_zone(path: &str, value: Value, problems: &mut Vec<String>) -> Option<Tz>
             .push(format!("{path}.timezone: expected text, found {}; write it like \"Europe/Berlin\"", quote(&value)));
         return None;
     };
-    let zone = text.parse().ok();
-    if zone.is_none() {
-        let hint = nearest(&text, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()))
-            .map_or_else(|| "write it like \"Europe/Berlin\"".to_owned(), |name| format!("did you mean \"{name}\"?"));
-        problems.push(format!("{path}.timezone: {} is not an IANA time zone; {hint}", quote_str(&text)));
-    }
-    zone
+    zone(&text).map_err(|why| problems.push(format!("{path}.timezone: {why}"))).ok()
+}
+
+/// Reads a time zone's name, or says why it is none.
+///
+/// Only what differs by one slip is taken for a place's name: a guess at any other, or at an abbreviation, may be hours off.
+pub(crate) fn zone(text: &str) -> Result<Tz, String> {
+    let plain = |text: &str| text.replace(['_', ' '], "").to_ascii_lowercase();
+    let is_place = |text: &str| text.contains('/') && !text.contains(|c: char| c.is_ascii_digit()) && text.len() < 40;
+    let is_slip =
+        |name: &&str| is_place(text) && is_place(name) && strsim::damerau_levenshtein(&plain(text), &plain(name)) == 1;
+    text.parse().map_err(|_| {
+        let mut names = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
+        let near = names.clone().find(|name| plain(name) == plain(text)).or_else(|| names.find(is_slip));
+        let hint = near.map_or_else(
+            || "write a place, like \"America/Los_Angeles\"".to_owned(),
+            |name| format!("did you mean \"{name}\"?"),
+        );
+        format!("{} is not an IANA time zone; {hint}", quote_str(text))
+    })
 }
 
 /// Texts of hours, and whether they stand in a list.

@@ -139,6 +139,8 @@ impl Report {
                 });
             let tags = clip(&tags.collect::<Vec<_>>().join(" and "), super::MAX_QUOTED_SELECTION);
             parts.push(format!("{dry}nothing to delete, no snapshot in {place} has {tags}; is that what was meant?"));
+        } else if self.saw_nothing() {
+            parts.extend(dry.strip_suffix(", ").map(str::to_owned));
         } else {
             let (mark, delete) = if self.dry_run { ("would mark", "would delete") } else { ("marked", "deleted") };
             let of = self.summary.matched;

@@ -120,7 +120,7 @@ impl Reader {
 
     /// Reads tags, and refuses more of them than fit into one call.
     fn bounded(&mut self, field: &str) -> TagPatterns {
-        let tags = TagPatterns(self.patterns(field, Self::tag_key));
+        let tags = TagPatterns(self.patterns(field, Self::tag_key, None));
         let values: usize = tags.0.values().map(Vec::len).sum();
         if tags.0.len() > MAX_FILTERS || values > MAX_FILTER_VALUES {
             self.problem(format!(

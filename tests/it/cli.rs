@@ -583,6 +583,18 @@ async fn hours_show_their_next_five_edges_and_the_holidays_among_them_in_their_o
 }
 
 #[tokio::test]
+async fn a_refusal_of_eight_thousand_fields_is_shown_at_once_as_far_as_anybody_reads() {
+    let desk = Desk::new().await;
+    let unknown: serde_json::Map<String, Value> = (0..8000).map(|n| (format!("unknown-{n}"), json!(1))).collect();
+    desk.file("many.json", &Value::Object(unknown).to_string());
+    let begun = Instant::now();
+    let said = desk.run(&["check", "many.json"]).await;
+    assert!(begun.elapsed().as_secs() < 40, "{:?}", begun.elapsed());
+    assert_eq!((said.code, said.err.matches("error").count()), (2, 50), "{}", said.err);
+    assert!(said.err.contains("and 7952 more\n") && said.err.contains("8002 problems"), "{}", said.err);
+}
+
+#[tokio::test]
 async fn a_refusal_shows_the_line_and_points_at_the_value() {
     let desk = Desk::new().await.env("COLUMNS", "100");
     desk.file(
@@ -616,8 +628,13 @@ async fn a_refusal_shows_the_line_and_points_at_the_value() {
     desk.file("brace.json", "{\"action\": \"stop\",\n \"tags\": {\"curfew\": \"yes\"}}}");
     desk.file("bom.json", "\u{feff}{\"action\": 1, \"tags\": {\"a\": \"b\"}}");
     desk.file("empty.json", "");
+    desk.file("shell.json", "{\n \\\"action\\\": \\\"stop\\\"}");
+    desk.file(
+        "beside.json",
+        r#"{"detail-type": "x", "detail": {"action": "stop", "tags": {"a": "b"}}, "dryRun": true}"#,
+    );
     let mut all = String::new();
-    for name in ["office", "envelope", "object", "comma", "twice", "brace", "bom", "empty"] {
+    for name in ["office", "envelope", "object", "comma", "twice", "brace", "bom", "empty", "shell", "beside"] {
         let said = desk.run(&["check", &format!("{name}.json")]).await;
         assert_eq!((said.out.as_str(), said.code), ("", 2), "{name}: {said:?}");
         all.push_str(&said.err);

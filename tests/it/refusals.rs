@@ -1,9 +1,15 @@
 //! Bad input: one clear message each, and not a single call.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use chrono::Utc;
+use ec2_curfew::event::{Event, unwrap};
+use ec2_curfew::request::Request;
+use ec2_curfew::select::{Pattern, TagPatterns};
 use ec2_sim::Machine;
-use serde_json::{Value, json};
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
 
 use crate::world::*;
 
@@ -31,6 +37,15 @@ const MALFORMED: &[&str] = &[
     r#"{"detail-type": "x", "time": "yesterday", "detail": {"action": "stop", "tags": {"curfew": "yes"}}}"#,
     r#"{"detail-type": "x", "time": 5, "detail": {"action": "stop", "tag": {"curfew": "yes"}}}"#,
     r#"{"detail": {"action": "stop"}, "tags": {"curfew": "yes"}}"#,
+    r#"{"detail-type": "x", "detail": null}"#,
+    r#"{"detail-type": "x", "detail": {"action": "stop", "tags": {"curfew": "yes"}}, "dryRun": true, "exceptTags": {"Role": "bastion"}, "foo": 1}"#,
+    r#"{"detail-type": "x", "time": "2999-01-01T00:00:00Z", "detail": {"action": "stop", "tags": {"curfew": "yes"}}}"#,
+    r#"{"detail-type": "x", "detail": "action: stop"}"#,
+    r#"{"detail-type": "x", "detail": "eyJhY3Rpb24iOiAic3RvcCJ9"}"#,
+    r#"{"detail-type": "x", "detail": "{'action': 'stop'}"}"#,
+    r#"{"detail-type": "x", "detail": "{\"action\": \"stop\", \"tags\": {\"curfew\": \"yes\"}}}"}"#,
+    r#"{"detail-type": "x", "detail": "\"{\\\"action\\\": \\\"stop\\\"}\""}"#,
+    r#"{"detail-type": "Lambda Function Invocation Result - Failure", "source": "lambda", "detail": {"version": "1.0", "requestPayload": {"action": "stop", "tags": {"curfew": "yes"}}, "responsePayload": {}}}"#,
     r#"{"detail-type": "x", "detail": {"action": "stop", "tags": {"curfew": "yes"}}, "dry_run": true}"#,
     r#"{"detail-type": "EC2 Instance State-change Notification", "source": "aws.ec2", "detail": {"instance-id": "i-abcd1111", "state": "pending"}}"#,
     // The action, and fields of another
@@ -81,6 +96,35 @@ const MALFORMED: &[&str] = &[
     r#"{"action": "stop", "tags": [{"Name": "tag:x", "Values": ["y"]}, {"Key": "z", "Value": "1"}]}"#,
     r#"{"action": "stop", "tags": [{"key": "z", "value": "1"}]}"#,
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "except_tags": {"Key": "Role", "Value": "bastion"}}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "except_tags": {"Key": "Role", "Value": "bastion", "ResourceType": "instance"}}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "except_tags": {"TagKey": "Role", "TagValue": "bastion"}}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "except_tags": {"Tag:Role": "bastion", "Team": "oncall"}}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "except_tags": [{"Key": "Role", "Value": "bastion"}, {"Key": "Role", "Value": "db"}]}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "except_tags": {"Name": "vpc-id", "Values": ["vpc-0abc1234"]}}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "except_tags": {"Name": "tag:Role", "Values": ["db"], "Operator": "NotEquals"}}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "except_tags": ["Role"]}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "except_tags": "Role"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "except_tags": ["Role=bastion", "tag:Role=db"]}"#,
+    r#"{"action": "stop", "tags": ["curfew"]}"#,
+    r#"{"action": "stop", "tags": "Name=tag:curfew,Values=yes"}"#,
+    r#"{"action": "stop", "tags": {"tag-key": "AutoStop", "tag-value": "yes"}}"#,
+    r#"{"action": "stop", "tags": {"Key": "tag:curfew", "Values": ["yes"]}}"#,
+    r#"{"action": "stop", "tags": {"Name": "AutoStop", "Value": "yes"}}"#,
+    r#"{"action": "stop", "tags": {"Name": "vpc-id", "Values": ["vpc-0abc1234"]}}"#,
+    r#"{"action": "stop", "tags": {"Key": "x", "Value": true, "PropagateAtLaunch": true}}"#,
+    r#"{"action": "stop", "tags": {"Key": "x", "Value": null}}"#,
+    r#"{"action": "stop", "tags": {"Key": "", "Value": "x"}}"#,
+    r#"{"action": "stop", "tags": {"curfew": null}}"#,
+    r#"{"action": "stop", "tags": null}"#,
+    r#"{"action": "stop", "filters": {"Name": "instance-state-name", "Values": ["running"]}}"#,
+    r#"{"action": "stop", "filters": [{"Name": "instance-state-name", "Values": ["running"]}]}"#,
+    r#"{"action": "stop", "filters": {"Name": "tag:Env"}}"#,
+    r#"{"action": "stop", "filters": {"Tag:Env": "dev", "VpcId": "vpc-0abc1234"}}"#,
+    r#"{"action": "stop", "filters": {"Key": "Env", "Value": "dev"}}"#,
+    r#"{"action": "stop", "filters": [{"Name": "tag-key", "Values": ["AutoStop"]}, {"Name": "tag-value", "Values": ["yes"]}]}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "filters": [{"Name": "tag:Env", "Values": ["dev"]}, {"Name": "vpc-id", "Values": ["vpc-0abc1234"]}]}"#,
+    r#"{"action": "stop", "tags": {"Env": "dev"}, "filters": [{"Name": "tag:Env", "Values": ["test"]}]}"#,
+    r#"{"action": "snapshots", "tags": {"Key": "Env", "Value": "dev", "ResourceType": "snapshot"}}"#,
     r#"{"action": "stop", "filters": {"Name": "vpc-id", "Values": ["vpc-0abc1234"]}}"#,
     r#"{"action": "stop", "filters": {"tag-key": "AutoStop", "tag-value": "yes"}}"#,
     r#"{"action": "stop", "instance_ids": "i-0abc12345678def00,i-0abc12345678def01"}"#,
@@ -127,6 +171,18 @@ const MALFORMED: &[&str] = &[
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "scheduled_time": "2999-01-01T00:00:00Z"}"#,
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "timezone": "Europe/Berln"}"#,
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "timezone": "CEST7"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "timezone": "europe/berlin"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "timezone": "PST"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "timezone": "UTC+1"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "timezone": "Asia/Bangalore"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "max_changes": "100"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "regions": "N. Virginia"}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "regions": ["us-east-1;eu-west-1", ["us-east-1"]]}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "regions": ["us-east-1 ", "ALL", "EU-West-1"]}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "dry_run ": true, "remember\u200b": true}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "exclude_tags": {"Role": "bastion"}, "ignore": [], "max_delay": 5, "role_arn": "x"}"#,
+    r#"{"action": "stop", "ids": "i-0abc12345678def00", "tag_filters": []}"#,
+    r#"{"action": "stop", "tags": {"curfew": "yes"}, "name": "büro"}"#,
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "name": ""}"#,
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "name": "the office"}"#,
     r#"{"action": "stop", "tags": {"curfew": "yes"}, "force": true}"#,
@@ -138,7 +194,32 @@ const MALFORMED: &[&str] = &[
     r#"eyJhY3Rpb24iOiAic3RvcCIsICJ0YWdzIjogeyJjdXJmZXciOiAieWVzIn19"#,
     r#""eyJhY3Rpb24iOiAic3RvcCIsICJ0YWdzIjogeyJjdXJmZXciOiAieWVzIn19""#,
     r#""{\"action\": \"stop\", \"tags\": {\"curfew\": \"yes\"}}""#,
+    r#""\"{\\\"action\\\": \\\"stop\\\"}\"""#,
+    "ewAiAGEAYwB0AGkAbwBuACIAOgAiAHMAdABvAHAAIgB9AA==",
+    "//57ACIAYQBjAHQAaQBvAG4AIgA6ACIAcwB0AG8AcAAiAH0A",
+    "77u/eyJhY3Rpb24iOiJzdG9wIn0=",
+    "IHsiYWN0aW9uIjoic3RvcCJ9",
+    "W3siYWN0aW9uIjoic3RvcCJ9XQ==",
     "action: stop\ntags:\n  curfew: yes\n",
+    "- action: stop\n",
+    "action : stop\n",
+    "%YAML 1.2\n---\naction: stop\n",
+    "{action: stop}",
+    // What shells and editors do to JSON
+    "{action:stop,tags:{curfew:yes}}",
+    r#"{\"action\":\"stop\"}"#,
+    r#"{“action”: “stop”}"#,
+    r#"{ 'action': "stop"}"#,
+    r#"{"action": 'stop'}"#,
+    r#"{"action": "stop", "dry_run": True}"#,
+    r#"{"action": "stop", "dry_run": truth}"#,
+    "// stops\n{\"action\": \"stop\"}",
+    "{\n  \"action\": \"stop\", # stops\n  \"tags\": {}\n}",
+    r#""action": "stop", "tags": {"curfew": "yes"}"#,
+    r#"{"action": "stop""#,
+    "file://event.json",
+    "{file://event.json}",
+    "stop",
     // Other services' events
     r#"{"key1": "value1", "key2": "value2", "key3": "value3"}"#,
     r#"{"Records": [{"EventSource": "aws:sns", "Sns": {"Message": "{}"}}]}"#,
@@ -153,6 +234,16 @@ const MALFORMED: &[&str] = &[
     r#"{"awslogs": {"data": "H4sIAAAA"}}"#,
     r#"{"RequestType": "Create", "ResponseURL": "https://example.com/", "StackId": "x"}"#,
     r#"{"invokingEvent": "{}", "ruleParameters": "{}"}"#,
+    r#"{"Input": "{\"action\": \"stop\"}"}"#,
+    r#"{"payload": {"action": "stop"}}"#,
+    r#"{"body": "eyJhY3Rpb24iOiAic3RvcCJ9", "isBase64Encoded": true}"#,
+    r#"{"body": "{\"action\": \"stop\"}"}"#,
+    r#"{"Detail": "{\"action\": \"stop\"}", "DetailType": "x", "Source": "my.app"}"#,
+    r#"{"Entries": [{"Detail": "{\"action\": \"stop\"}", "DetailType": "x", "Source": "my.app"}]}"#,
+    r#"{"Messages": [{"Body": "{\"action\": \"stop\"}"}]}"#,
+    r#"{"Type": "Notification", "Message": "{\"action\": \"stop\"}"}"#,
+    r#"[{"action": "stop", "tags": {"curfew": "yes"}}]"#,
+    r#"["{\"action\": \"stop\"}"]"#,
     // Several at once, as README.md quotes it
     r#"{"tag": {"curfew": "yes"}, "regions": ["us-east-1", "eu-west"]}"#,
 ];
@@ -188,6 +279,162 @@ async fn every_malformed_event_is_refused_in_words_that_help_and_no_call_leaves(
         writeln!(all, "{event}\n    {}\n", still(&told.message())).unwrap();
     }
     insta::assert_snapshot!("refusals", all);
+}
+
+/// Reads an event as the function does.
+fn read(event: &Value) -> Result<Request, Vec<String>> {
+    let unwrapped = unwrap(Event::Json(event.clone())).map_err(|refused| refused.problems().to_vec())?;
+    Request::parse(unwrapped.request, unwrapped.time, Utc::now()).map_err(|refused| refused.problems().to_vec())
+}
+
+/// The fields that a problem says to write as they stand.
+fn advised(problem: &str) -> Option<Map<String, Value>> {
+    let fields = ["; write it like \"", "; write \""].iter().find_map(|start| problem.split_once(start));
+    serde_json::from_str(&format!("{{\"{}}}", fields?.1)).ok()
+}
+
+/// The value that a problem says to write, in full or as an example.
+fn advised_value(problem: &str) -> Option<Value> {
+    let starts = ["write it like ", "write a list like ", "write "];
+    let at = starts.iter().find_map(|start| problem.rfind(start).map(|at| at + start.len()))?;
+    first(&problem[at..])
+}
+
+/// The JSON with which a text begins.
+fn first<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
+    serde_json::Deserializer::from_str(text).into_iter().next()?.ok()
+}
+
+/// Puts a value where a problem's path says: `regions`, `regions[1]`, `tags.curfew`.
+fn put(event: &mut Value, path: &str, value: Value) {
+    let pointer = format!("/{}", path.replace(['.', '['], "/").replace(']', ""));
+    match event.pointer_mut(&pointer) {
+        Some(place) => *place = value,
+        None => event[path] = value,
+    }
+}
+
+#[test]
+fn whoever_does_as_a_refusal_says_is_not_refused_for_it_again() {
+    let mut done = 0;
+    for text in MALFORMED {
+        let Event::Json(event) = Event::read(text.as_bytes()) else { continue };
+        // Advice about an envelope or a missing action concerns more than one field.
+        if event.get("action").is_none_or(|action| action == "snapshots") || event.get("detail").is_some() {
+            continue;
+        }
+        for problem in read(&event).expect_err(text) {
+            let (path, _) = problem.split_once(": ").unwrap();
+            let mut better = event.clone();
+            if let Some(fields) = advised(&problem) {
+                better.as_object_mut().unwrap().remove(path);
+                better.as_object_mut().unwrap().extend(fields);
+            } else if let Some((_, name)) =
+                problem.split_once(": unknown field, did you mean ").filter(|_| !path.contains('.'))
+            {
+                let field: String = first(name).unwrap();
+                let written = serde_json::from_str(path).unwrap_or(path.to_owned());
+                let value = better.as_object_mut().unwrap().remove(&written).expect(&problem);
+                better[field] = value;
+            } else if problem.contains("unknown field") {
+                continue;
+            } else if let Some((_, name)) = problem.split_once(" did you mean ") {
+                put(&mut better, path, first(name).unwrap());
+            } else if let Some(value) = advised_value(&problem) {
+                put(&mut better, path, value);
+            } else {
+                continue;
+            }
+            let again = read(&better).err().unwrap_or_default();
+            assert!(
+                !again.iter().any(|again| again.starts_with(&format!("{path}: "))),
+                "{problem}\n{better}\n{again:?}"
+            );
+            done += 1;
+        }
+    }
+    assert!(done > 60, "{done}");
+}
+
+#[test]
+fn the_maps_to_write_mean_what_was_written() {
+    let rest = json!({"action": "stop", "tags": {"curfew": "yes"}, "filters": {"vpc-id": "vpc-0abc1234"}});
+    let long: Vec<String> = (0..30).map(|n| format!("value-{n}-longer-than-it-has-to-be")).collect();
+    let cases = [
+        (json!({"except_tags": {"tag:Role": ["bastion", "db"]}}), json!({"except_tags": {"Role": ["bastion", "db"]}})),
+        (
+            json!({"except_tags": [{"TagKey": "Role", "TagValue": "db", "PropagateAtLaunch": false}]}),
+            json!({"except_tags": {"Role": "db"}}),
+        ),
+        (
+            json!({"except_tags": [{"Key": "Role", "Value": "db"}, {"Key": "Role", "Value": "bastion"}, {"Key": "Role", "Value": "db"}]}),
+            json!({"except_tags": {"Role": ["db", "bastion"]}}),
+        ),
+        (json!({"except_tags": ["Role", "Team=oncall"]}), json!({"except_tags": {"Role": "*", "Team": "oncall"}})),
+        (json!({"tags": {"Name": "tag:Env", "Values": ["dev"]}}), json!({"tags": {"Env": "dev"}})),
+        (json!({"tags": {"name": "AutoStop", "value": 1}}), json!({"tags": {"AutoStop": "1"}})),
+        (json!({"tags": "tag:Env=dev"}), json!({"tags": {"Env": "dev"}})),
+        (
+            json!({"filters": [{"Name": "tag:Env", "Values": ["dev"]}, {"Name": "subnet-id", "Values": ["a", "b"]}, {"Name": "instance-state-name", "Values": ["running"]}]}),
+            json!({"tags": {"curfew": "yes", "Env": "dev"}, "filters": {"subnet-id": ["a", "b"]}}),
+        ),
+    ];
+    for (theirs, ours) in cases {
+        let refused = read(&with(rest.clone(), theirs.clone())).expect_err("another tool's shape");
+        let fields = refused.iter().find_map(|problem| advised(problem)).unwrap_or_else(|| panic!("{refused:?}"));
+        let (told, meant) = (with(rest.clone(), Value::Object(fields)), with(rest.clone(), ours));
+        let (told, meant) = (read(&told).expect("as told"), read(&meant).expect("as meant"));
+        assert_eq!((told.selection, told.except_tags), (meant.selection, meant.except_tags), "{theirs}");
+    }
+    // Refused however long it is.
+    for theirs in
+        [json!({"tag:Role": long}), json!({"Key": "Role", "Values": long}), json!({"Name": "tag:Role", "Values": long})]
+    {
+        for field in ["tags", "except_tags", "filters"] {
+            let refused = read(&with(rest.clone(), json!({field: theirs}))).expect_err("another tool's shape");
+            assert!(refused.iter().all(|problem| problem.starts_with(field) && problem.len() < 700), "{refused:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tags_in_any_tools_shape_are_refused_with_the_map_that_selects_the_same(
+        tags in prop::collection::vec(("[AB][ab:/ -]{0,1}", ".{0,6}"), 1..5),
+        shape in 0..4_usize,
+        field in prop::sample::select(vec!["tags", "except_tags"]),
+    ) {
+        let parts = [("Key", "Value"), ("TagKey", "TagValue"), ("name", "values")].get(shape);
+        let theirs = match parts {
+            Some((name, value)) => {
+                let start = if *name == "name" { "tag:" } else { "" };
+                tags.iter().map(|(key, text)| json!({*name: format!("{start}{key}"), *value: text})).collect()
+            }
+            None => {
+                let mut map = Map::new();
+                for (key, text) in &tags {
+                    let known = map.entry(format!("tag:{key}")).or_insert_with(|| json!([]));
+                    known.as_array_mut().unwrap().push(json!(text));
+                }
+                Value::Object(map)
+            }
+        };
+        let mut meant: BTreeMap<String, Vec<Pattern>> = BTreeMap::new();
+        for (key, text) in tags {
+            let known = meant.entry(key).or_default();
+            if !known.contains(&Pattern(text.clone())) {
+                known.push(Pattern(text));
+            }
+        }
+        let event = json!({"action": "stop", "filters": {"vpc-id": "vpc-0abc1234"}, field: theirs});
+        let refused = read(&event).expect_err("another tool's shape");
+        prop_assert_eq!(refused.len(), 1, "{:?}", refused);
+        let told = advised(&refused[0]).map(|fields| read(&with(event, Value::Object(fields))).expect("as told"));
+        let told = told.map(|told| if field == "tags" { told.selection.tags } else { told.except_tags });
+        prop_assert_eq!(told, Some(TagPatterns(meant)), "{:?}", refused);
+    }
 }
 
 /// A byte order mark in UTF-8, and encodings other than UTF-8.
@@ -240,7 +487,7 @@ async fn hostile_events_are_refused_in_few_words_and_the_next_event_works() {
         (
             [b"{\"action\": \"stop\", \"tags\": ".to_vec(), b"[".repeat(10_000), b"]".repeat(10_000), b"}".to_vec()]
                 .concat(),
-            "recursion limit",
+            "nested too deeply",
         ),
         (b"{\"action\": \"stop\", \"tags\": {\"curfew\": \"\xff\xfe\"}}".to_vec(), "unicode"),
         (
@@ -263,6 +510,28 @@ async fn hostile_events_are_refused_in_few_words_and_the_next_event_works() {
         (
             json!({"action": "stop", "tags": {"curfew": many_values}}).to_string().into_bytes(),
             "201 values in all, but EC2 takes 200",
+        ),
+        (
+            json!({"Records": [{"eventSource": "z".repeat(3_000_000)}]}).to_string().into_bytes(),
+            "Records: this is a batch of records",
+        ),
+        (
+            json!({"detail-type": "x".repeat(3_000_000), "source": format!("aws.{}", "y".repeat(3_000_000)), "detail": {"a": 1}})
+                .to_string()
+                .into_bytes(),
+            "whose detail is no request",
+        ),
+        (
+            json!({"action": "stop", "tags": {"curfew": "yes"}, "except_tags": {"tag:Role": ["z".repeat(3_000_000)]}})
+                .to_string()
+                .into_bytes(),
+            "except_tags: ",
+        ),
+        (
+            json!({"action": "stop", "tags": {"tag:Role": (0..200_000).map(|n| n.to_string()).collect::<Vec<_>>()}})
+                .to_string()
+                .into_bytes(),
+            "write \"tags\": {\"Role\":[\"0\",",
         ),
         (json!({"action": "stop", "tags": many_keys}).to_string().into_bytes(), "51 in all, but EC2 takes 50"),
         (Value::Object(many_unknown).to_string().into_bytes(), "5002 problems, nothing was called"),

@@ -618,7 +618,7 @@ async fn the_function_for_instances_says_which_one_is_meant() {
     let told = world.invoke(event()).await;
     assert_eq!(
         told.message(),
-        "curfew: deleted 0, marked 0 of 0 snapshots; us-east-1 failed as a whole: UnauthorizedOperation, You are not \
+        "curfew: us-east-1 failed as a whole: UnauthorizedOperation, You are not \
          authorized to perform this operation; only the function for snapshots has the role for this: send the event to that one"
     );
 }

@@ -57,6 +57,16 @@ fn jsons() -> impl Strategy<Value = Value> {
         "holidays",
         "hours",
         "name",
+        "Key",
+        "Values",
+        "tag:Role",
+        "instance-state-name",
+        "Records",
+        "eventSource",
+        "requestPayload",
+        "source",
+        "aws.ec2",
+        "dryRun",
         "i-0abc12345678def00",
         "*",
         "\\",
@@ -76,6 +86,7 @@ fn jsons() -> impl Strategy<Value = Value> {
         any::<f64>().prop_map(Value::from),
         words.clone().prop_map(Value::from),
         ".{0,12}".prop_map(Value::from),
+        Just(Value::from("z".repeat(5000))),
     ];
     leaf.prop_recursive(4, 48, 6, move |inner| {
         prop_oneof![

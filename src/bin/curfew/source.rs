@@ -1,9 +1,10 @@
 //! Shows a refusal as a compiler would: each problem with its place in the event's text.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
-use ec2_curfew::request::Refused;
+use ec2_curfew::request::{MAX_PROBLEMS, Refused};
 use ec2_curfew::wording::path_of;
 use jsonc_parser::ast::Value;
 use jsonc_parser::common::Ranged;
@@ -21,7 +22,7 @@ pub(crate) fn show(name: &str, text: &str, refused: &Refused, width: Option<usiz
     let place = |problem: &String| places.of_problem(problem).or_else(|| of_syntax(text, problem));
     let mut problems: Vec<_> = refused.problems().iter().map(|problem| (place(problem), problem)).collect();
     problems.sort_by_key(|(place, _)| place.as_ref().map(|span| span.start));
-    for (place, problem) in problems {
+    for (place, problem) in problems.into_iter().take(MAX_PROBLEMS) {
         let title = Level::ERROR.primary_title(problem.as_str());
         let group = match place {
             Some(span) => {
@@ -34,6 +35,9 @@ pub(crate) fn show(name: &str, text: &str, refused: &Refused, width: Option<usiz
         shown.push_str("\n\n");
     }
     let count = refused.problems().len();
+    if count > MAX_PROBLEMS {
+        shown.push_str(&format!("and {} more\n\n", count - MAX_PROBLEMS));
+    }
     let problems = if count == 1 { "problem" } else { "problems" };
     shown.push_str(&format!("{name}: {count} {problems}; the function would refuse it, and call nothing\n"));
     shown
@@ -41,22 +45,23 @@ pub(crate) fn show(name: &str, text: &str, refused: &Refused, width: Option<usiz
 
 /// A value in the text, and its key if it has one; ranges are in bytes.
 struct Place {
-    /// In the notation of the problems, like `tags.Environment[0]`.
-    path: String,
     key: Option<Range<usize>>,
     value: Range<usize>,
 }
 
 /// Every value of an event's text.
 struct Places {
-    places: Vec<Place>,
+    /// By their paths in the notation of the problems, like `tags.Environment[0]`.
+    places: HashMap<String, Place>,
+    /// The first key that repeats another.
+    again: Option<Range<usize>>,
     /// The request, without any envelope.
     request: Option<Range<usize>>,
 }
 
 impl Places {
     fn of(text: &str) -> Self {
-        let mut found = Self { places: Vec::new(), request: None };
+        let mut found = Self { places: HashMap::new(), again: None, request: None };
         // The parser below is lenient, but the function accepts only strict JSON.
         let event = serde_json::from_str::<IgnoredAny>(text).ok().and_then(|_| parse(text));
         if let Some(event) = event {
@@ -91,19 +96,23 @@ impl Places {
     fn walk(&mut self, path: &str, value: &Value, outside: &dyn Fn(usize) -> usize) {
         match value {
             Value::Object(object) => {
+                let mut keys = HashSet::new();
                 for property in &object.properties {
                     let name = path_of(property.name.as_str());
                     let path = if path.is_empty() { name } else { format!("{path}.{name}") };
                     let key = property.name.range();
-                    let key = Some(outside(key.start)..outside(key.end));
-                    self.places.push(Place { path: path.clone(), key, value: span(&property.value, outside) });
+                    let key = outside(key.start)..outside(key.end);
+                    if !keys.insert(property.name.as_str()) {
+                        self.again.get_or_insert(key.clone());
+                    }
+                    self.add(&path, Some(key), span(&property.value, outside));
                     self.walk(&path, &property.value, outside);
                 }
             }
             Value::Array(array) => {
                 for (nth, element) in array.elements.iter().enumerate() {
                     let path = format!("{path}[{nth}]");
-                    self.places.push(Place { path: path.clone(), key: None, value: span(element, outside) });
+                    self.add(&path, None, span(element, outside));
                     self.walk(&path, element, outside);
                 }
             }
@@ -111,18 +120,22 @@ impl Places {
         }
     }
 
+    /// Adds a place. The request's replace those of its envelope, which is read first.
+    fn add(&mut self, path: &str, key: Option<Range<usize>>, value: Range<usize>) {
+        self.places.insert(path.to_owned(), Place { key, value });
+    }
+
     /// Finds what a problem is about. A missing field is shown at the beginning of the request.
     fn of_problem(&self, problem: &str) -> Option<Range<usize>> {
-        let fits = |place: &&Place| problem.strip_prefix(&place.path).is_some_and(|rest| rest.starts_with(": "));
         if problem.contains(" is written twice at ") {
-            let again = |nth: &usize| self.places[..*nth].iter().any(|place| place.path == self.places[*nth].path);
-            return (0..self.places.len()).find(again).and_then(|nth| self.places[nth].key.clone());
+            return self.again.clone();
         }
         // A key may look like a path, so several may fit: the longest is the one that was meant.
-        let Some(place) = self.places.iter().filter(fits).max_by_key(|place| place.path.len()) else {
+        let mut paths = problem.rmatch_indices(": ").map(|(end, _)| &problem[..end]);
+        let Some((path, place)) = paths.find_map(|path| self.places.get_key_value(path)) else {
             return self.request.clone().map(|whole| whole.start..whole.start + 1);
         };
-        let said = &problem[place.path.len() + 2..];
+        let said = &problem[path.len() + 2..];
         let about_key = ["unknown field", "only valid with", "can't be combined"].iter().any(|it| said.starts_with(it));
         Some(place.key.clone().filter(|_| about_key).unwrap_or_else(|| place.value.clone()))
     }
@@ -157,7 +170,8 @@ fn starts(value: &str, from: usize, written: usize) -> Vec<usize> {
 fn of_syntax(text: &str, problem: &str) -> Option<Range<usize>> {
     let at = match problem.rsplit_once(" at line ").and_then(|(_, place)| place.split_once(" column ")) {
         Some((line, column)) => {
-            let (line, column): (usize, usize) = (line.parse().ok()?, column.parse().ok()?);
+            let digits = column.find(|c: char| !c.is_ascii_digit()).unwrap_or(column.len());
+            let (line, column): (usize, usize) = (line.parse().ok()?, column[..digits].parse().ok()?);
             let before: usize = text.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
             before + column.saturating_sub(1)
         }

@@ -253,7 +253,9 @@ async fn night(sim: &Sim, evening: &Act) -> Result<String, String> {
     if stopped < states.len() {
         return Err(format!("only {stopped} of {} have stopped", states.len()));
     }
-    Ok(format!("\nAll {stopped} have stopped {} later. Here the night ends at once.", seconds(begun.elapsed())))
+    let waited = begun.elapsed();
+    let later = if waited < Duration::from_millis(50) { String::new() } else { format!(" {} later", seconds(waited)) };
+    Ok(format!("\nAll {stopped} have stopped{later}. Here the night ends at once."))
 }
 
 fn seconds(time: Duration) -> String {
