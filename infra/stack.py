@@ -376,7 +376,7 @@ def deploy() -> None:
             raise Wrong(f"{STACK}: is ARMED, and YES=yes doesn't say whether it stays so; add LIVE=yes to keep it armed, LIVE=no to disarm it")
         ask(f"{STACK}: is ARMED; disarm it? (LIVE=yes keeps it armed)")
     print(f"{STACK}: {what_changes(values, now)}")
-    was_halted = bool(now and halted(STACK))
+    before = reserves(STACK) if now else {}
     # A stack that is paused stays so.
     overrides = [f"{key}={quoted(values[key])}" for key in declarations(source) if key != "Paused"]
     # One option for all: of several, SAM takes the last.
@@ -389,9 +389,11 @@ def deploy() -> None:
         *["--no-confirm-changeset" if answered() else "--confirm-changeset"],
         *["--parameter-overrides", *overrides],
     )
-    # So does one that is halted, whatever CloudFormation makes of a reserve that it didn't set.
-    for name in [name for name, reserve in reserves(STACK).items() if reserve != 0] if was_halted else []:
-        reserve_nothing(name)
+    # So does a function that is halted, whatever CloudFormation makes of a reserve that it didn't set; a new one, where all were.
+    all_were = set(before.values()) == {0}
+    for name, reserve in reserves(STACK).items():
+        if reserve != 0 and before.get(name, 0 if all_were else None) == 0:
+            reserve_nothing(name)
     tell()
 
 
@@ -547,6 +549,8 @@ def switch(paused: str, stacks: dict[str, dict[str, str]], lifted: Sequence[str]
         try:
             for name in functions_of(stack):
                 if name in lifted:
+                    if stack == ORGANIZATION:
+                        end_what_waits()
                     reserve_again(name)
             if stack in change:
                 set_paused(stack, stacks[stack], paused)
@@ -590,6 +594,16 @@ def halt() -> None:
         raise Wrong("; ".join(failed))
     if not found:
         raise Wrong(f"{STACK}: no such function in {boto3.client('lambda').meta.region_name}")
+
+
+def end_what_waits() -> None:
+    """Ends the organization's executions: they would go on with what was due during the halt. What Lambda still runs is not ended."""
+    machine = next(it["OutputValue"] for it in described(ORGANIZATION)["Outputs"] if it["OutputKey"] == "StateMachine")
+    states = boto3.client("stepfunctions")
+    pages = states.get_paginator("list_executions").paginate(stateMachineArn=machine, statusFilter="RUNNING")
+    for arn in [it["executionArn"] for page in pages for it in page["executions"]]:
+        states.stop_execution(executionArn=arn, error="Halted", cause="it waited for the halt to end; `make resume` has ended it instead")
+        print(f"{ORGANIZATION}: ended what waited for the halt to end: {arn}")
 
 
 def functions_of(stack: str) -> list[str]:
