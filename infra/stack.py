@@ -237,9 +237,11 @@ def parameters() -> dict[str, str]:
     if STACK == ORGANIZATION:
         missing = [key for key in declarations(ORGANIZATION_TEMPLATE) if key not in values]
         problems += [f"{key}: missing; {declared[key]['ConstraintDescription']}" for key in missing]
-    # A role's name holds 64: with a longer one, CloudFormation would shorten it, and policy/deployer.json not know it again.
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,35}", CURFEW):
-        problems.append(f"STACK: {STACK!r} is not valid; begin with a letter, then use letters, digits and dashes, 36 characters at most")
+    # A role's name holds 64: with a longer one, CloudFormation would shorten it, and the policies not know it again.
+    most = 20 if STACK == ORGANIZATION else 36
+    if not re.fullmatch(rf"[A-Za-z][A-Za-z0-9-]{{0,{most - 1}}}", CURFEW):
+        before = " before -organization" if STACK == ORGANIZATION else ""
+        problems.append(f"STACK: {STACK!r} is not valid; begin with a letter, then use letters, digits and dashes, {most} characters at most{before}")
     if not problems:
         problems = agreements(values)
     if problems:
@@ -650,7 +652,10 @@ def reserve_again(name: str) -> None:
 def promote() -> None:
     """Moves what runs in all accounts to what is deployed."""
     functions = boto3.client("lambda")
-    now = functions.get_function_configuration(FunctionName=ORGANIZATION)
+    try:
+        now = functions.get_function_configuration(FunctionName=ORGANIZATION)
+    except functions.exceptions.ResourceNotFoundException as error:
+        raise Wrong(f"{ORGANIZATION}: no such function in {functions.meta.region_name}") from error
     meant = function(now["Architectures"][0])
     if meant.exists() and now["CodeSha256"] != (built := base64.b64encode(hashlib.sha256(meant.read_bytes()).digest()).decode()):
         raise Wrong(f"{ORGANIZATION}: has the code {now['CodeSha256']}, but {meant} is {built}; deploy that first, or say by PACKAGE= which is meant")

@@ -156,12 +156,15 @@ def test_the_template_refuses_it_too(cloud, rendered, name, parameters):
 LONGEST = "c" * 36
 
 
-def test_a_stack_name_so_long_that_its_roles_would_be_called_otherwise_is_refused(tmp_path, rendered):
+@pytest.mark.parametrize(("name", "template"), [(LONGEST, "curfew.yaml"), (f"{'c' * 20}-organization", "organization.yaml")])
+def test_a_stack_name_so_long_that_its_roles_would_be_called_otherwise_is_refused(tmp_path, rendered, name, template):
     """A role's name holds 64, of which CloudFormation takes two dashes and up to 13 characters; what is longer it shortens."""
-    roles = [name for name, it in resources(rendered).items() if it["Type"] == "AWS::IAM::Role"]
-    assert max(len(f"{LONGEST}-{role}-") for role in roles) + 13 <= 64
-    assert render(tmp_path, "", STACK=LONGEST).returncode == 0
-    ended = render(tmp_path, "", STACK=f"{LONGEST}c")
+    roles = [role for role, it in resources(rendered, template).items() if it["Type"] == "AWS::IAM::Role"]
+    assert max(len(f"{name}-{role}-") for role in roles) + 13 <= 64
+    its_own = "OrganizationId: o-0a1b2c3d4e\nTargets: r-0a1b\n"
+    ended = render(tmp_path, its_own, STACK=name)
+    assert ended.returncode == 0, ended.stderr
+    ended = render(tmp_path, its_own, STACK=f"c{name}")
     assert ended.returncode == 1 and ended.stderr.startswith("error: STACK: ")
 
 
@@ -248,7 +251,7 @@ def test_the_shipped_schedules_are_missed_after_a_day_and_after_a_weekend(render
 
 @pytest.mark.parametrize(("cron", "hours"), [("cron(0 19 ? * * *)", 26), ("cron(0 19 ? * MON-FRI *)", 74)])
 def test_an_organizations_schedules_are_missed_as_soon_each_by_what_scheduler_counts_of_it_alone(tmp_path, cron, hours):
-    """What the function tells is of one name for two stacks."""
+    """And not by what the function tells: a wave of one's own event by hand would count as a run of the schedule."""
     assert render(tmp_path, yaml.safe_dump({"StopAt": cron, "StartAt": cron})).returncode == 0
     them = resources(tmp_path, "organization.yaml")
     for name in ("Stop", "Start"):
@@ -292,7 +295,23 @@ def test_hours_that_are_not_kept_are_heard_after_three_ticks_bad_ones_at_once_an
     }
     for it in alarms:
         assert (it["Namespace"], it["Threshold"], it["AlarmActions"]) == ("Curfew", 1, ["Alarms"])
-        assert it["Dimensions"] == [{"Name": "name", "Value": shipped("reconcile.json")["name"]}, {"Name": "action", "Value": "reconcile"}]
+        named = {"Name": "name", "Value": shipped("reconcile.json")["name"]}
+        assert it["Dimensions"] == [{"Name": "function", "Value": "Function"}, named, of_ticks]
+
+
+def test_no_stacks_metrics_are_anothers(either):
+    """Two in one account and region have schedules of the same names."""
+    alarms = [it["Properties"] for it in either.values() if it["Properties"].get("Namespace") == "Curfew"]
+    assert len(alarms) in (3, 9)
+    for it in alarms:
+        names, [function, *_] = [one["Name"] for one in it["Dimensions"]], it["Dimensions"]
+        assert names == ["function", "name", "action"], it["AlarmName"]
+        assert function["Value"] in either and either[function["Value"]]["Type"] == "AWS::Serverless::Function"
+    text, _ = either["Dashboard"]["Properties"]["DashboardBody"]
+    shown = [it["properties"]["metrics"][0] for it in json.loads(text)["widgets"] if it["type"] == "metric"]
+    assert [it[2:4] for it in shown] == [["function", "${AWS::StackName}"]] * 2
+    told = re.search(r'DIMENSIONS: .* = \[\[(.*?)\]\]', (ROOT / "src/telemetry.rs").read_text())[1]
+    assert json.loads(f"[{told}]") == names
 
 
 def test_ticks_tell_what_their_alarms_ask_for():
@@ -517,7 +536,7 @@ def test_a_run_for_snapshots_that_is_late_dropped_or_missing_is_heard(tmp_path, 
     assert alarms["NoSnapshots"]["EvaluationPeriods"] == hours and them["NoSnapshots"]["Condition"] == "SnapshotsRuns"
     for name in ("SnapshotsStale", "NoSnapshots"):
         told = [{"Name": "name", "Value": shipped("snapshots.json")["name"]}, {"Name": "action", "Value": "snapshots"}]
-        assert alarms[name]["Dimensions"] == told
+        assert alarms[name]["Dimensions"] == [{"Name": "function", "Value": "SnapshotsFunction"}, *told]
 
 
 @pytest.fixture

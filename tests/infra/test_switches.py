@@ -190,6 +190,7 @@ def test_what_cannot_be_paused_is_not_said_to_be(both):
         assert both.refused("pause", STACK=stack).startswith("error: old-organization: NOT paused: deployed by a version that can't be; ")
     assert both.refused("pause", STACK="nothing") == "error: nothing: no such stack in us-east-1"
     assert both.refused("halt", STACK="nothing") == "error: nothing: no such function in us-east-1"
+    assert both.refused("promote", STACK="nothing") == "error: nothing-organization: no such function in us-east-1"
 
 
 # What AWS answers who deploys the one stack only (policy/deployer.json, test_deployer.py).
