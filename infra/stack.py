@@ -341,9 +341,17 @@ def bad_cron(cron: str) -> str | None:
     return None
 
 
+def warn_of_what_it_has_not(values: dict[str, str]) -> None:
+    """Says which parameters an organization's stack has not, where one file serves both stacks."""
+    has_not = {"SnapshotsAt": ("off", "no function for snapshots"), "ScheduleWith": ("scheduler", "schedules of EventBridge Scheduler only")}
+    for key, (default, why) in has_not.items() if STACK == ORGANIZATION else ():
+        if values[key] != default:
+            print(f"warning: {key}: {values[key]!r} has no effect here: {STACK} has {why}", file=sys.stderr)
+
+
 def warn_without_bin(values: dict[str, str]) -> None:
     """Says so if what is deleted can't be brought back: the account's Recycle Bin keeps no snapshots."""
-    if values["SnapshotsAt"] == "off":
+    if values["SnapshotsAt"] == "off" or STACK == ORGANIZATION:
         return
     patience = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
     try:
@@ -732,6 +740,7 @@ def main(arguments: list[str]) -> int:
                 print(parameters()["Architecture"])
             case ["render", folder]:
                 render_all(Path(folder))
+                warn_of_what_it_has_not(parameters())
                 warn_without_bin(parameters())
             case _:
                 raise Wrong(__doc__.strip())

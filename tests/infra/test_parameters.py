@@ -215,6 +215,16 @@ def test_an_organizations_stack_needs_its_own_parameters_and_a_single_one_does_n
         assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.parametrize("given", ["SnapshotsAt: cron(0 3 ? * * *)\n", "ScheduleWith: rule\n", ""])
+def test_what_an_organizations_stack_has_not_is_said_where_one_file_serves_both(tmp_path, given):
+    ended = render(tmp_path, f"OrganizationId: o-0a1b2c3d4e\nTargets: r-0a1b\n{given}", STACK="curfew-organization")
+    assert ended.returncode == 0
+    if given:
+        key, value = given.strip().split(": ")
+        assert ended.stderr.startswith(f"warning: {key}: {value!r} has no effect here: curfew-organization has ")
+    assert len(ended.stderr.splitlines()) == bool(given)
+
+
 def test_yaml_reads_off_and_no_as_false_and_we_as_what_was_written(tmp_path):
     ended = render(tmp_path, "StartAt: off\nEncryptedVolumes: no\n")
     assert ended.returncode == 0, ended.stderr
@@ -262,7 +272,7 @@ def test_an_organizations_schedules_are_missed_as_soon_each_by_what_scheduler_co
         assert alarm["Dimensions"] == [{"Name": "ScheduleGroup", "Value": schedule["GroupName"]}]
         assert alarm["EvaluationPeriods"] == hours and alarm["TreatMissingData"] == "breaching"
     groups = [it["Properties"]["GroupName"] for it in them.values() if it["Type"] == "AWS::Scheduler::Schedule"]
-    assert len(groups) == len(set(groups)) == 3
+    assert len(groups) == len(set(groups)) == 4
 
 
 @pytest.fixture(params=["curfew.yaml", "organization.yaml"])

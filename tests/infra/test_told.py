@@ -147,8 +147,8 @@ def channel(told):
             sqs.delete_message(QueueUrl=queue, ReceiptHandle=it["ReceiptHandle"])
         return [json.loads(json.loads(it["Body"])["Message"]) for it in messages]
 
-    def tell(detail: dict) -> None:
-        entry = {"Source": "lambda", "DetailType": "Lambda Function Invocation Result", "Detail": json.dumps(detail), "EventBusName": bus}
+    def tell(detail: dict, source: str = "lambda") -> None:
+        entry = {"Source": source, "DetailType": "Lambda Function Invocation Result", "Detail": json.dumps(detail), "EventBusName": bus}
         cloud.client("events").put_events(Entries=[entry])
 
     return tell, heard
@@ -218,6 +218,9 @@ def test_the_channel_hears_what_changed_and_what_failed_in_the_reports_words_quo
     tell, heard = channel
     words = 'office: stopped 2 of 3; 1 bad tag: "Mon-Fri 8-19" on crm: not hours that can be read'
     changed = warning | {"name": "office", "dry_run": False, "message": words, "summary": warning["summary"] | {"changed": 2}}
+    # As an organization's state machine tells it.
+    tell(record(changed, qualifier="live"), source="curfew")
+    assert content(until("the wave's", 20, heard)[0])["description"] == words
     tell(record(changed))
     tell(record(changed, qualifier="tick"))
     both = until("the first", 20, heard)
@@ -245,6 +248,7 @@ def test_the_channel_hears_no_rehearsal_no_quiet_run_and_no_other_function(chann
         record(warning | {"summary": summary | {"would_change": 0}}),
         record(warning | {"name": "office", "dry_run": False, "summary": summary | {"changed": 0}}),
         record(warning, function=f"{STACK}-of-another"),
+        record(warning, function=f"{STACK}-organization", qualifier="live"),
     ):
         tell(quiet)
     # What is told last arrives, so what was told before it would have.
