@@ -841,6 +841,9 @@ def deployed(tmp_path_factory):
             "OrganizationId": "o-0a1b2c3d4e",
             "Targets": "ou-0a1b-2c3d4e5f,ou-0a1b-6a7b8c9d",
             "StopAt": f"cron({at.minute} {at.hour} {at.day} {at.month} ? {at.year})",
+            "WarnAt": "cron(30 18 ? * * *)",
+            # If it didn't take the report, the execution would fail.
+            "Events": "yes",
             "Ec2Limits": {"StartInstances": {"calls": {"size": 5, "refill": 2}, "instances": {"size": 2000, "refill": 10}}},
         }
         ended = cloud.verb("deploy", parameters=parameters, **IT)
@@ -898,6 +901,11 @@ def test_deployed_its_schedule_starts_it_and_it_repeats_the_function_until_it_is
     # A rehearsal, as nobody has said LIVE. MiniStack fills in no scheduled time: the execution's start it is.
     assert events[0] == shipped | given | {"dry_run": True, "scheduled_time": events[0]["scheduled_time"]}
     assert datetime.fromisoformat(events[0]["scheduled_time"]) == execution["startDate"]
+    history = sfn.get_execution_history(executionArn=execution["executionArn"])["events"]
+    assert "Tell" in {it["stateEnteredEventDetails"]["name"] for it in history if "stateEnteredEventDetails" in it}
+    # Nobody is warned of what a rehearsal stops.
+    warning = cloud.client("scheduler").get_schedule(Name="curfew-organization-warn", GroupName="curfew-organization-warn")
+    assert (warning["State"], json.loads(warning["Target"]["Input"])["name"]) == ("DISABLED", "office-warning")
 
 
 def test_deployed_what_runs_unattended_is_heard(deployed):
