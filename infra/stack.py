@@ -237,9 +237,11 @@ def parameters() -> dict[str, str]:
     if STACK == ORGANIZATION:
         missing = [key for key in declarations(ORGANIZATION_TEMPLATE) if key not in values]
         problems += [f"{key}: missing; {declared[key]['ConstraintDescription']}" for key in missing]
-    # A role's name holds 64: with a longer one, CloudFormation would shorten it, and policy/deployer.json not know it again.
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,35}", CURFEW):
-        problems.append(f"STACK: {STACK!r} is not valid; begin with a letter, then use letters, digits and dashes, 36 characters at most")
+    # A role's name holds 64: with a longer one, CloudFormation would shorten it, and the policies not know it again.
+    most = 20 if STACK == ORGANIZATION else 36
+    if not re.fullmatch(rf"[A-Za-z][A-Za-z0-9-]{{0,{most - 1}}}", CURFEW):
+        before = " before -organization" if STACK == ORGANIZATION else ""
+        problems.append(f"STACK: {STACK!r} is not valid; begin with a letter, then use letters, digits and dashes, {most} characters at most{before}")
     if not problems:
         problems = agreements(values)
     if problems:
@@ -339,9 +341,17 @@ def bad_cron(cron: str) -> str | None:
     return None
 
 
+def warn_of_what_it_has_not(values: dict[str, str]) -> None:
+    """Says which parameters an organization's stack has not, where one file serves both stacks."""
+    has_not = {"SnapshotsAt": ("off", "no function for snapshots"), "ScheduleWith": ("scheduler", "schedules of EventBridge Scheduler only")}
+    for key, (default, why) in has_not.items() if STACK == ORGANIZATION else ():
+        if values[key] != default:
+            print(f"warning: {key}: {values[key]!r} has no effect here: {STACK} has {why}", file=sys.stderr)
+
+
 def warn_without_bin(values: dict[str, str]) -> None:
     """Says so if what is deleted can't be brought back: the account's Recycle Bin keeps no snapshots."""
-    if values["SnapshotsAt"] == "off":
+    if values["SnapshotsAt"] == "off" or STACK == ORGANIZATION:
         return
     patience = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
     try:
@@ -376,7 +386,7 @@ def deploy() -> None:
             raise Wrong(f"{STACK}: is ARMED, and YES=yes doesn't say whether it stays so; add LIVE=yes to keep it armed, LIVE=no to disarm it")
         ask(f"{STACK}: is ARMED; disarm it? (LIVE=yes keeps it armed)")
     print(f"{STACK}: {what_changes(values, now)}")
-    was_halted = bool(now and halted(STACK))
+    before = reserves(STACK) if now else {}
     # A stack that is paused stays so.
     overrides = [f"{key}={quoted(values[key])}" for key in declarations(source) if key != "Paused"]
     # One option for all: of several, SAM takes the last.
@@ -389,9 +399,11 @@ def deploy() -> None:
         *["--no-confirm-changeset" if answered() else "--confirm-changeset"],
         *["--parameter-overrides", *overrides],
     )
-    # So does one that is halted, whatever CloudFormation makes of a reserve that it didn't set.
-    for name in [name for name, reserve in reserves(STACK).items() if reserve != 0] if was_halted else []:
-        reserve_nothing(name)
+    # So does a function that is halted, whatever CloudFormation makes of a reserve that it didn't set; a new one, where all were.
+    all_were = set(before.values()) == {0}
+    for name, reserve in reserves(STACK).items():
+        if reserve != 0 and before.get(name, 0 if all_were else None) == 0:
+            reserve_nothing(name)
     tell()
 
 
@@ -547,6 +559,8 @@ def switch(paused: str, stacks: dict[str, dict[str, str]], lifted: Sequence[str]
         try:
             for name in functions_of(stack):
                 if name in lifted:
+                    if stack == ORGANIZATION:
+                        end_what_waits()
                     reserve_again(name)
             if stack in change:
                 set_paused(stack, stacks[stack], paused)
@@ -590,6 +604,16 @@ def halt() -> None:
         raise Wrong("; ".join(failed))
     if not found:
         raise Wrong(f"{STACK}: no such function in {boto3.client('lambda').meta.region_name}")
+
+
+def end_what_waits() -> None:
+    """Ends the organization's executions: they would go on with what was due during the halt. What Lambda still runs is not ended."""
+    machine = next(it["OutputValue"] for it in described(ORGANIZATION)["Outputs"] if it["OutputKey"] == "StateMachine")
+    states = boto3.client("stepfunctions")
+    pages = states.get_paginator("list_executions").paginate(stateMachineArn=machine, statusFilter="RUNNING")
+    for arn in [it["executionArn"] for page in pages for it in page["executions"]]:
+        states.stop_execution(executionArn=arn, error="Halted", cause="it waited for the halt to end; `make resume` has ended it instead")
+        print(f"{ORGANIZATION}: ended what waited for the halt to end: {arn}")
 
 
 def functions_of(stack: str) -> list[str]:
@@ -636,7 +660,10 @@ def reserve_again(name: str) -> None:
 def promote() -> None:
     """Moves what runs in all accounts to what is deployed."""
     functions = boto3.client("lambda")
-    now = functions.get_function_configuration(FunctionName=ORGANIZATION)
+    try:
+        now = functions.get_function_configuration(FunctionName=ORGANIZATION)
+    except functions.exceptions.ResourceNotFoundException as error:
+        raise Wrong(f"{ORGANIZATION}: no such function in {functions.meta.region_name}") from error
     meant = function(now["Architectures"][0])
     if meant.exists() and now["CodeSha256"] != (built := base64.b64encode(hashlib.sha256(meant.read_bytes()).digest()).decode()):
         raise Wrong(f"{ORGANIZATION}: has the code {now['CodeSha256']}, but {meant} is {built}; deploy that first, or say by PACKAGE= which is meant")
@@ -713,6 +740,7 @@ def main(arguments: list[str]) -> int:
                 print(parameters()["Architecture"])
             case ["render", folder]:
                 render_all(Path(folder))
+                warn_of_what_it_has_not(parameters())
                 warn_without_bin(parameters())
             case _:
                 raise Wrong(__doc__.strip())

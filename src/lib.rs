@@ -122,7 +122,7 @@ async fn pipeline(event: Event, context: Context, aws: Aws) -> Result<Report, Fa
         telemetry::log_bad_tags(&request, &run);
         Report::of_run(&request, &run, begun.elapsed())
     };
-    telemetry::log_metrics(&report);
+    telemetry::log_metrics(&report, &context.env_config.function_name);
     telemetry::log_report(&report);
     // The next tick is the retry.
     if request.is_about_hours() { Ok(report) } else { verdict(report) }
@@ -147,7 +147,7 @@ async fn delete_snapshots(
         let run = snapshots::run(&request, &aws, &home, deadline, as_of, now, tell).await;
         Report::of_snapshots(&request, &run, begun.elapsed())
     };
-    telemetry::log_metrics(&report);
+    telemetry::log_metrics(&report, &context.env_config.function_name);
     telemetry::log_report(&report);
     verdict(report)
 }

@@ -207,11 +207,15 @@ pub fn log_bad_tags(request: &Request, run: &Run) {
     }
 }
 
+/// The one set of dimensions that each metric has.
+const DIMENSIONS: [[&str; 3]; 1] = [["function", "name", "action"]];
+
 /// Logs the run's metrics, as one line in CloudWatch's embedded metric format: at INFO, so that a higher log level drops it.
 ///
-/// The only dimensions are the schedule's name and the action: each further one would multiply what the metrics cost.
+/// The dimensions are the function's name, which keeps apart two stacks whose schedules are called the same, the schedule's name
+/// and the action: any that takes more values in one stack would multiply what the metrics cost.
 /// (CloudWatch user guide, "Specification: Embedded metric format")
-pub fn log_metrics(report: &Report) {
+pub fn log_metrics(report: &Report, function: &str) {
     const NAMES: [(&str, &str); 7] = [
         ("matched", "Count"),
         ("changed", "Count"),
@@ -226,20 +230,21 @@ pub fn log_metrics(report: &Report) {
     }
     let summary = report.summary;
     if report.action == "reconcile" {
-        return log_tick(report);
+        return log_tick(report, function);
     }
     write_line(&json!({
         "_aws": {
             "Timestamp": Utc::now().timestamp_millis(),
             "CloudWatchMetrics": [{
                 "Namespace": "Curfew",
-                "Dimensions": [["name", "action"]],
+                "Dimensions": DIMENSIONS,
                 "Metrics": NAMES.map(|(name, unit)| json!({ "Name": name, "Unit": unit })),
             }],
         },
         "timestamp": now(),
         "level": "INFO",
         "message": format!("{}: metrics of a {}", report.name, report.action),
+        "function": function,
         "name": report.name,
         "action": report.action,
         "matched": summary.matched,
@@ -257,7 +262,7 @@ pub fn log_metrics(report: &Report) {
 }
 
 /// Logs a tick's metrics, without those that are zero: they are at nearly all of 288 ticks a day.
-fn log_tick(report: &Report) {
+fn log_tick(report: &Report, function: &str) {
     // A tick that came too late kept no hours: if all do, the alarm has to notice.
     if report.outcome == Verdict::Stale {
         return;
@@ -275,11 +280,12 @@ fn log_tick(report: &Report) {
     let mut line = json!({
         "_aws": {
             "Timestamp": Utc::now().timestamp_millis(),
-            "CloudWatchMetrics": [{ "Namespace": "Curfew", "Dimensions": [["name", "action"]], "Metrics": metrics }],
+            "CloudWatchMetrics": [{ "Namespace": "Curfew", "Dimensions": DIMENSIONS, "Metrics": metrics }],
         },
         "timestamp": now(),
         "level": "INFO",
         "message": format!("{}: metrics of a {}", report.name, report.action),
+        "function": function,
         "name": report.name,
         "action": report.action,
     });

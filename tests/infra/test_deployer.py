@@ -1,5 +1,5 @@
-"""policy/deployer.json allows what the deploying verbs call: each recorded call is evaluated against it, and each call that
-CloudFormation makes in the deployer's name, according to CloudFormation's registry.
+"""What the deploying verbs ask of AWS is what policy/deployer.json and deployer-rest.json allow: each call that they made, replayed
+against both, and each that CloudFormation makes in the deployer's name, as its registry has them.
 
 The verbs run against MiniStack, which allows everything; botocore records the calls, both those of `make` and those of SAM.
 """
@@ -75,7 +75,7 @@ def asked(service: str, operation: str, it: dict) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def allows(rendered):
-    policy = parse_policy_document((rendered / "policy/deployer.json").read_text())
+    both = [parse_policy_document((rendered / f"policy/{it}.json").read_text()) for it in ("deployer", "deployer-rest")]
 
     def allows(action: str, resource: str, **context: str) -> bool:
         it = EvalContext(
@@ -87,7 +87,7 @@ def allows(rendered):
             region="us-east-1",
             service_context={key.lower(): value for key, value in context.items()},
         )
-        return evaluate(it, [policy]).decision == "Allow"
+        return evaluate(it, both).decision == "Allow"
 
     return allows
 
@@ -232,6 +232,9 @@ def test_the_deployer_may_make_each_call_that_cloudformation_makes_in_its_name(r
                 on, context = ARNS[made], {}
                 if name.startswith("Snapshots"):
                     on = re.sub(r"(function:|/aws/lambda/)curfew\b", r"\1curfew-snapshots", on)
+                # Lambda asks by the qualified name, where there is one.
+                if "Qualifier" in given and action.startswith("lambda:"):
+                    on += f":{it['Properties']['Qualifier']}"
                 if action == "iam:PassRole":
                     on, context = ARNS["AWS::IAM::Role"], {"iam:PassedToService": "lambda.amazonaws.com"}
                 elif action.startswith("s3:"):

@@ -34,7 +34,7 @@ from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.responses import ActionResult
 from moto.stepfunctions.models import StepFunctionBackend
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
-from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import state_task_service_aws_sdk
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import state_task_service_aws_sdk, state_task_service_events
 from moto.stepfunctions.parser.asl.jsonata import jsonata as engine
 from moto.stepfunctions.parser.asl.utils.boto_client import boto_client_for
 from samcli.yamlhelper import yaml_parse
@@ -53,8 +53,8 @@ def template(rendered, name: str = "organization") -> dict:
 
 
 def filled(text: dict, **parameters: str) -> str:
-    """Returns what Fn::Sub makes of a text."""
-    values = {"AWS::Partition": "aws", "AWS::AccountId": ACCOUNT, "AWS::StackName": "curfew-organization", "Curfew": "curfew"}
+    """What Fn::Sub makes of a text."""
+    values = {"AWS::Partition": "aws", "AWS::Region": "us-east-1", "AWS::AccountId": ACCOUNT, "AWS::StackName": "curfew-organization", "Curfew": "curfew"}
     values |= {"OrganizationId": "o-0a1b2c3d4e", "RolePath": "/"} | parameters
     text = text["Fn::Sub"] if isinstance(text["Fn::Sub"], str) else text["Fn::Sub"][0]
     return re.sub(r"\$\{([^}]+)\}", lambda it: values[it[1]], text)
@@ -65,7 +65,7 @@ def machine(rendered, **parameters: str) -> dict:
     it = template(rendered)
     defaults = {key: str(one["Default"]) for key, one in it["Parameters"].items() if "Default" in one}
     text = it["Resources"]["StateMachine"]["Properties"]["DefinitionString"]
-    return json.loads(filled(text, **(defaults | {"Targets": CANARY} | parameters)))
+    return json.loads(filled(text, **(defaults | {"Targets": CANARY, "Bus": ""} | parameters)))
 
 
 @pytest.fixture
@@ -548,7 +548,7 @@ def test_a_stop_or_start_that_could_not_begin_rings_and_a_tick_only_where_six_di
     resources = template(rendered)["Resources"]
     queues = {name: it["Properties"]["Target"].get("DeadLetterConfig") for name, it in resources.items() if it["Type"] == "AWS::Scheduler::Schedule"}
     queue = {"Arn": {"Fn::GetAtt": ["DeadLetters", "Arn"]}}
-    assert queues == {"StopSchedule": queue, "StartSchedule": queue, "ReconcileSchedule": None}
+    assert queues == {"StopSchedule": queue, "StartSchedule": queue, "WarnSchedule": queue, "ReconcileSchedule": None}
     alarm = resources["DeadLetterArrived"]["Properties"]
     assert alarm["Dimensions"] == [{"Name": "QueueName", "Value": {"Fn::GetAtt": ["DeadLetters", "QueueName"]}}]
     assert (alarm["MetricName"], alarm["DatapointsToAlarm"], alarm["EvaluationPeriods"]) == ("NumberOfMessagesSent", 1, 3)
@@ -580,12 +580,107 @@ def test_ten_thousand_accounts_fit_into_a_payload(execute):
     assert len(json.dumps(event, separators=(",", ":"))) < PAYLOAD * 0.6
 
 
+# ---- What others hear of it -------------------------------------------------------------------------------------------
+
+BUS = f"arn:aws:events:us-east-1:{ACCOUNT}:event-bus/platform"
+WARNING = REQUEST | {"name": "office-warning", "dry_run": True, "max_delay_minutes": 20, "scheduled_time": DUE}
+
+
+@pytest.fixture
+def bus(monkeypatch):
+    """What a bus is told, and whether it takes it."""
+    it = SimpleNamespace(told=[], refuses=False)
+
+    def put_events(Entries):
+        it.told += Entries
+        return {"FailedEntryCount": len(Entries) if it.refuses else 0, "Entries": [{"EventId": "0a1b"}]}
+
+    monkeypatch.setattr(state_task_service_events, "boto_client_for", lambda **_: SimpleNamespace(put_events=put_events))
+    return it
+
+
+def test_the_bus_gets_the_report_of_each_wave_as_lambda_would_tell_it(rendered, execute, units, bus):
+    run = execute(REQUEST, "complete", "Unfinished", "Incomplete", machine=machine(rendered, Bus=BUS, **units))
+    assert (run.error, len(bus.told)) == ("Incomplete", 2), "a retry is not told"
+    assert {(it["EventBusName"], it["Source"], it["DetailType"]) for it in bus.told} == {(BUS, "curfew", "Curfew Report")}
+    first, second = (json.loads(it["Detail"]) for it in bus.told)
+    function = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew-organization:live"
+    assert first["requestContext"] | {"functionArn": function, "condition": "Success"} == first["requestContext"]
+    assert first["responsePayload"] == {"outcome": "complete", "message": "office: stopped 1 of 1"}
+    assert second["requestContext"]["condition"] == "RetriesExhausted"
+    assert second["requestContext"]["execution"] == first["requestContext"]["execution"]
+    assert second["responsePayload"] == {"errorType": "Incomplete", "errorMessage": "office: …"}
+
+
+def test_without_a_bus_nobody_is_told_and_no_state_more_is_visited(execute, bus):
+    run = execute(REQUEST, "complete")
+    assert (run.status, bus.told, "Tell" in run.visited, run.visited.count("AreThereMoreWaves")) == ("SUCCEEDED", [], False, 2)
+
+
+def test_a_bus_that_takes_nothing_holds_up_nobody_and_rings(rendered, execute, units, bus):
+    bus.refuses = True
+    run = execute(REQUEST, "complete", machine=machine(rendered, Bus=BUS, **units))
+    assert (run.status, run.error, len(run.events), run.told["left"]) == ("FAILED", "NotHeard", 2, 0)
+    assert run.told["unreachable"]["count"] == 0
+
+
+def test_the_real_functions_report_reaches_the_bus_whole(rendered, organization, execute, real, bus):
+    organization.instances = [instance(MEMBERS[0])]
+    real.fleet([ACCOUNT, MEMBERS[0]])
+    execute(WARNING | {"scheduled_time": datetime.now(timezone.utc).isoformat()}, function=real, machine=machine(rendered, Bus=BUS))
+    [told] = bus.told
+    report = json.loads(told["Detail"])["responsePayload"]
+    assert (report["name"], report["dry_run"], report["summary"]["would_change"]) == ("office-warning", True, 2)
+    assert sorted(it["account"] for it in report["targets"] if it["would_change"]) == sorted([ACCOUNT, MEMBERS[0]])
+    assert {it["state"] for it in real.instances()} == {"running"}
+
+
+def test_a_warning_is_none_any_more_after_its_own_minutes_and_any_other_request_has_time_for_its_retries(execute):
+    assert execute(WARNING, "complete").events[0]["max_delay_minutes"] == 20
+    for other in (WARNING | {"dry_run": False}, WARNING | {"name": "warning"}):
+        assert execute(other, "complete").events[0]["max_delay_minutes"] == 240
+
+
+def test_a_warning_tells_nobody_who_cannot_be_reached_so_that_the_stop_still_does(execute):
+    refused = [refusal(MEMBERS[0])]
+    for _ in range(2):
+        warning = execute(WARNING, "complete", refused=refused)
+        assert (warning.status, warning.told["unreachable"]) == ("SUCCEEDED", {"count": 0, "accounts": [], "changed": []})
+    assert MEMBERS[0] not in warning.events[0]["accounts"]
+    assert execute(REQUEST, "complete", refused=refused).error == "Unreachable"
+    # Nor does one between two stops make them forget.
+    assert execute(WARNING, "complete").told["unreachable"] == {"count": 1, "accounts": [MEMBERS[0]], "changed": []}
+    assert execute(REQUEST, "complete", refused=refused).status == "SUCCEEDED"
+
+
+def test_the_warning_is_the_stops_rehearsal_and_goes_to_whom_the_events_go(rendered):
+    it = template(rendered)
+    assert it["Parameters"]["WarnAt"]["Default"] == it["Parameters"]["Events"]["Default"] == "off"
+    single = template(rendered, "curfew")
+    assert it["Rules"]["SomebodyHearsTheWarning"] == single["Rules"]["SomebodyHearsTheWarning"]
+    resources = it["Resources"]
+    schedule, theirs = resources["WarnSchedule"]["Properties"], single["Resources"]["WarnSchedule"]["Properties"]
+    assert (schedule["State"], it["Conditions"]["WarnRuns"]) == (theirs["State"], single["Conditions"]["WarnRuns"])
+    assert schedule["GroupName"] != resources["StopSchedule"]["Properties"]["GroupName"], "its attempts would silence the alarm for the stop"
+    target = schedule["Target"]
+    assert (target["RetryPolicy"], target["DeadLetterConfig"]) == (theirs["Target"]["RetryPolicy"], theirs["Target"]["DeadLetterConfig"])
+    text, filled = target["Input"]["Fn::Sub"]
+    assert (text, filled) == (theirs["Target"]["Input"]["Fn::Sub"], {"Timezone": "UTC"})
+    assert json.loads(text)["dry_run"] is True and json.loads(text)["name"].endswith("-warning")
+    bus = single["Resources"]["ExecutionRole"]["Properties"]["Policies"]["Fn::If"][1][0]["PolicyDocument"]["Fn::Sub"]
+    condition, told, otherwise = resources["StateMachineRole"]["Properties"]["Policies"][1]["Fn::If"]
+    assert (condition, told["PolicyDocument"]["Fn::Sub"], otherwise) == ("HasEvents", bus, {"Ref": "AWS::NoValue"})
+    _, given = resources["StateMachine"]["Properties"]["DefinitionString"]["Fn::Sub"]
+    assert given["Bus"] == {"Fn::If": ["HasEvents", bus[1]["Bus"], ""]}
+
+
 # ---- The roles --------------------------------------------------------------------------------------------------------
 
 
 def test_the_state_machine_may_call_what_it_calls_and_nothing_else_but_its_log(definition):
     called = {re.sub(r"^arn:aws:states:::(aws-sdk:)?", "", it["Resource"]) for it in definition["States"].values() if "Resource" in it}
-    assert called == {"lambda:invoke", "cloudformation:listStackInstances", "sfn:listExecutions", "sfn:describeExecution"}
+    # The last only with a bus, and then by execution-role-events.json.
+    assert called == {"lambda:invoke", "cloudformation:listStackInstances", "sfn:listExecutions", "sfn:describeExecution", "events:putEvents"}
     statements = json.loads((ROOT / "policy/organization-role.json").read_text())["Statement"]
     allowed = {action for it in statements for action in ([it["Action"]] if isinstance(it["Action"], str) else it["Action"])}
     assert {it for it in allowed if not it.startswith("logs:")} == {
@@ -746,6 +841,9 @@ def deployed(tmp_path_factory):
             "OrganizationId": "o-0a1b2c3d4e",
             "Targets": "ou-0a1b-2c3d4e5f,ou-0a1b-6a7b8c9d",
             "StopAt": f"cron({at.minute} {at.hour} {at.day} {at.month} ? {at.year})",
+            "WarnAt": "cron(30 18 ? * * *)",
+            # If it didn't take the report, the execution would fail.
+            "Events": "yes",
             "Ec2Limits": {"StartInstances": {"calls": {"size": 5, "refill": 2}, "instances": {"size": 2000, "refill": 10}}},
         }
         ended = cloud.verb("deploy", parameters=parameters, **IT)
@@ -803,6 +901,11 @@ def test_deployed_its_schedule_starts_it_and_it_repeats_the_function_until_it_is
     # A rehearsal, since LIVE wasn't given. MiniStack fills in no scheduled time, so it is the execution's start.
     assert events[0] == shipped | given | {"dry_run": True, "scheduled_time": events[0]["scheduled_time"]}
     assert datetime.fromisoformat(events[0]["scheduled_time"]) == execution["startDate"]
+    history = sfn.get_execution_history(executionArn=execution["executionArn"])["events"]
+    assert "Tell" in {it["stateEnteredEventDetails"]["name"] for it in history if "stateEnteredEventDetails" in it}
+    # Nobody is warned of what a rehearsal stops.
+    warning = cloud.client("scheduler").get_schedule(Name="curfew-organization-warn", GroupName="curfew-organization-warn")
+    assert (warning["State"], json.loads(warning["Target"]["Input"])["name"]) == ("DISABLED", "office-warning")
 
 
 def test_deployed_what_runs_unattended_is_heard(deployed):

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,22 @@ def test_its_files_are_those_that_its_page_names_and_the_sums_are_right(package)
     assert not any(word in page for word in ("VERSION", "COMMIT", "COMPILER")) and "gh attestation verify ARCHIVE " in page
     checked = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=package, capture_output=True, text=True)
     assert checked.returncode == 0 and checked.stdout.count(": OK") == len(files) - 1
+
+
+def test_what_the_page_says_to_type_can_be_copied_as_it_stands(tmp_path):
+    """Out of the file itself, which has no copy buttons: a block is run here, with an `aws` that only says what it was given."""
+    page = (ROOT / "infra/INSTALL.md").read_text()
+    assert not [line for line in page.splitlines() if line.count("`") % 2], "code that goes on in the next line"
+    for tool in ("aws", "sha256sum"):
+        (tmp_path / tool).write_text('#!/bin/sh\nprintf "%s\\n" "$@" END >> "$CALLS"\n')
+        (tmp_path / tool).chmod(0o755)
+    blocks = re.findall(r"(?:^    .*\n)+", page, re.MULTILINE)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls")}
+    subprocess.run(["sh", "-euc", "\n".join(blocks)], env=env, check=True)
+    calls = [call.split("\n")[:-1] for call in (tmp_path / "calls").read_text().split("END\n")[:-1]]
+    assert [call[:2] for call in calls] == [["--check", "SHA256SUMS"], ["s3", "cp"], ["cloudformation", "deploy"], ["lambda", "invoke"]]
+    invoked = calls[-1]
+    assert json.loads(invoked[invoked.index("--payload") + 1])["dry_run"] is True and invoked[-1] == "/dev/stdout"
 
 
 def test_built_elsewhere_and_at_another_time_it_is_the_same(package, tmp_path):

@@ -13,7 +13,8 @@ import parliament
 import pytest
 from conftest import BIN, ROOT
 from ministack.core.iam_evaluator import EvalContext, evaluate, evaluate_resource_policy, parse_policy_document
-from test_parameters import render
+from samcli.yamlhelper import yaml_parse
+from test_parameters import LONGEST, render
 
 ACCOUNT = "111122223333"
 INSTANCE = f"arn:aws:ec2:eu-west-1:{ACCOUNT}:instance/i-0abc12345678def00"
@@ -38,6 +39,7 @@ DATA_KEY = "arn:aws:kms:us-east-1:111122223333:key/4e5f6a7b-4e5f-6a7b-8c9d-4e5f6
 OURS = {"aws:ResourceTag/curfew": "yes"}
 MARK = {"aws:TagKeys": ["curfew:stopped-at"]}
 ROLES = ["execution-role", "member-role"]
+DEPLOYERS = ["deployer", "deployer-rest"]
 
 SWITCHING = [
     # action, resource, context, allowed
@@ -300,7 +302,17 @@ CASES = [(role, *row) for role in ROLES for row in SWITCHING] + OTHERS
 @pytest.mark.parametrize(("role", "action", "resource", "context", "allowed"), CASES, ids=str)
 def test_a_role_may_do_what_it_must_and_no_more(rendered, role, action, resource, context, allowed):
     asked = asking(f"arn:aws:iam::{ACCOUNT}:role/{role}", action, resource, context)
-    assert evaluate(asked, [policy(rendered, role)]).decision == ("Allow" if allowed else "ImplicitDeny")
+    its = DEPLOYERS if role == "deployer" else [role]
+    assert evaluate(asked, [policy(rendered, it) for it in its]).decision == ("Allow" if allowed else "ImplicitDeny")
+
+
+@pytest.mark.parametrize("document", [*DEPLOYERS, "deployer-boundary"])
+def test_each_of_the_deployers_documents_can_be_a_managed_policy(tmp_path, document):
+    """IAM's quota: 6,144 characters without blanks. With the longest name of a stack, and of a partition."""
+    assert render(tmp_path, "RolePath: /platform/\n", STACK=LONGEST).returncode == 0
+    text = (tmp_path / "policy" / f"{document}.json").read_text().replace("arn:aws:", "arn:aws-us-gov:")
+    assert LONGEST in text or document == "deployer-boundary"
+    assert len(re.sub(r"\s", "", text)) <= 6144
 
 
 def asking(who: str, action: str, resource: str, context: dict) -> EvalContext:
@@ -328,6 +340,9 @@ DEPLOYER, TAGGER = f"arn:aws:iam::{ACCOUNT}:role/platform-deployer", "arn:aws:ia
 ORGANIZATION_DEPLOYER = f"arn:aws:iam::{ACCOUNT}:role/organization-deployer"
 STACKSETS = "arn:aws:iam::444455556666:role/stacksets-exec-0a1b2c"
 SOMEBODY = "arn:aws:iam::444455556666:role/admin"
+BACKUP = "arn:aws:iam::444455556666:role/service-role/AWSBackupDefaultServiceRole"
+SNAPSHOTS_ROLE = f"arn:aws:iam::{ACCOUNT}:role/curfew-SnapshotsRole-1"
+EXEMPT = {"aws:ResourceTag/curfew:exempt": "true"}
 FUNCTION = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew"
 GUARDED = [
     # who, action, resource, context, allowed
@@ -341,6 +356,11 @@ GUARDED = [
             (SOMEBODY, action, f"{FUNCTION}:live", {}, False),
             (CURFEW, action, FUNCTION, {}, False),
             (SOMEBODY, action, f"{FUNCTION}-of-another", {}, True),
+            *[
+                (who, action, f"{FUNCTION}-snapshots{qualifier}", {}, who == DEPLOYER)
+                for who in (DEPLOYER, SOMEBODY, CURFEW, ORGANIZATION_DEPLOYER)
+                for qualifier in ("", ":$LATEST")
+            ],
             (ORGANIZATION_DEPLOYER, action, f"{FUNCTION}-organization", {}, True),
             (ORGANIZATION_DEPLOYER, action, FUNCTION, {}, False),
             (DEPLOYER, action, f"{FUNCTION}-organization", {}, False),
@@ -361,6 +381,12 @@ GUARDED = [
             (SOMEBODY, action, MEMBER, {}, False),
             (SOMEBODY, action, CURFEW, {}, False),
             (SOMEBODY, action, "arn:aws:iam::444455556666:role/web", {}, True),
+            # Whom the policy excepts: else whoever may make roles makes himself one of them.
+            *[
+                (who, action, role.replace(ACCOUNT, "444455556666"), {}, who == ORGANIZATION_DEPLOYER)
+                for who in (ORGANIZATION_DEPLOYER, SOMEBODY, DEPLOYER, TAGGER)
+                for role in (DEPLOYER, TAGGER, ORGANIZATION_DEPLOYER, "arn:aws:iam::444455556666:role/stacksets-exec-mine")
+            ],
         ]
     ],
     (SOMEBODY, "iam:GetRole", MEMBER, {}, True),
@@ -384,12 +410,26 @@ GUARDED = [
                 ]
             ],
             (SOMEBODY, action, INSTANCE, {"aws:TagKeys": ["Name", "team"]}, True),
+            *[
+                (who, action, SNAPSHOT, DELETE_AFTER, who == SNAPSHOTS_ROLE)
+                for who in (SNAPSHOTS_ROLE, SOMEBODY, TAGGER, BACKUP)
+            ],
+            *[
+                (who, action, SNAPSHOT, EXEMPT | {"aws:TagKeys": ["curfew:exempt"]}, who == TAGGER)
+                for who in (TAGGER, SOMEBODY, SNAPSHOTS_ROLE)
+            ],
+            (SOMEBODY, action, SNAPSHOT, {"aws:TagKeys": ["Name", "team"]}, True),
             (SOMEBODY, action, f"arn:aws:ec2:eu-west-1:{ACCOUNT}:volume/vol-0abc", {"aws:TagKeys": ["curfew"]}, True),
         ]
     ],
     # Without a key, it would delete all tags.
     (SOMEBODY, "ec2:DeleteTags", INSTANCE, {}, False),
     (TAGGER, "ec2:DeleteTags", INSTANCE, {}, False),
+    (SOMEBODY, "ec2:DeleteTags", SNAPSHOT, {}, False),
+    (SOMEBODY, "ec2:DeleteTags", SNAPSHOT, {"aws:TagKeys": ["curfew"]}, False),
+    (TAGGER, "ec2:DeleteTags", SNAPSHOT, {"aws:TagKeys": ["curfew"]}, True),
+    # A backup copies the tags of what it backs up, and fails if it may not.
+    (BACKUP, "ec2:CreateTags", SNAPSHOT, {"aws:TagKeys": ["curfew", "curfew:exempt", "curfew:hours", "Name"]}, True),
     (SOMEBODY, "ec2:StopInstances", INSTANCE, {}, True),
 ]
 
@@ -403,15 +443,16 @@ def test_the_organizations_policy_keeps_others_off_and_leaves_open_what_curfew_i
     assert evaluate(asked, [everything], [everything, policy(rendered, "scp")]).decision == ("Allow" if left else "Deny")
 
 
-@pytest.mark.parametrize("role", [*ROLES, "execution-role-accounts"])
+@pytest.mark.parametrize("role", [*ROLES, "execution-role-accounts", "snapshots-role"])
 def test_the_organizations_policy_denies_nothing_that_curfews_roles_are_allowed(rendered, role):
-    """Tried with each action that the role's statements allow, on a resource that they allow."""
-    who = {"member-role": MEMBER}.get(role, CURFEW)
+    """With each action that the role's statements allow, on what they allow it on, as they allow it."""
+    who = {"member-role": MEMBER, "snapshots-role": SNAPSHOTS_ROLE}.get(role, CURFEW)
+    mark = DELETE_AFTER if role == "snapshots-role" else MARK
     for statement in json.loads((rendered / "policy" / f"{role}.json").read_text())["Statement"]:
         its_actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
         for action in its_actions:
             resource = statement["Resource"].replace("*", "0") if isinstance(statement["Resource"], str) else statement["Resource"][0]
-            asked = asking(who, action, resource, MARK if "Tags" in action else {})
+            asked = asking(who, action, resource, mark if "Tags" in action else {})
             assert evaluate(asked, [policy(rendered, "scp")]).decision == "ImplicitDeny", action
 
 
@@ -489,6 +530,7 @@ def test_where_the_roles_have_a_path_the_deployer_and_the_organizations_policy_m
         ("logs.us-east-1.amazonaws.com", "kms:GenerateDataKey", "/aws/lambda/curfew", True),
         ("logs.us-east-1.amazonaws.com", "kms:Decrypt", "/aws/vendedlogs/states/curfew-organization", True),
         ("logs.us-east-1.amazonaws.com", "kms:Decrypt", "/aws/lambda/curfew-organization", True),
+        ("logs.us-east-1.amazonaws.com", "kms:Decrypt", "/aws/lambda/curfew-snapshots", True),
         ("logs.us-east-1.amazonaws.com", "kms:Decrypt", "/aws/lambda/billing", False),
         ("logs.us-east-1.amazonaws.com", "kms:Decrypt", {}, False),
         ("logs.eu-west-1.amazonaws.com", "kms:Decrypt", "/aws/lambda/curfew", False),
@@ -501,6 +543,21 @@ def test_the_keys_policy_admits_log_alarms_and_rules_and_no_other_service(render
     asked = asking("arn:aws:iam::999999999999:root", action, DATA_KEY, context)
     answer = evaluate_resource_policy((rendered / "policy/data-key-policy.json").read_text(), asked, service)
     assert answer.decision == ("Allow" if allowed else "ImplicitDeny")
+
+
+@pytest.mark.parametrize("template", ["curfew", "organization"])
+def test_the_keys_policy_admits_every_log_group_that_has_the_key(rendered, template):
+    """CloudWatch Logs refuses a group whose key does not admit it, and the stack rolls back."""
+    groups = [it["Properties"] for it in yaml_parse((rendered / f"{template}.yaml").read_text())["Resources"].values() if "LogGroup" in it["Type"]]
+    assert len(groups) == 2
+    stack = {"curfew": "curfew", "organization": "curfew-organization"}[template]
+    for it in groups:
+        assert it["KmsKeyId"] == {"Fn::If": ["HasDataKey", {"Ref": "DataKeyArn"}, {"Ref": "AWS::NoValue"}]}
+        group = it["LogGroupName"]["Fn::Sub"].replace("${AWS::StackName}", stack)
+        context = {"kms:EncryptionContext:aws:logs:arn": f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:{group}"}
+        asked = asking("arn:aws:iam::999999999999:root", "kms:Encrypt", DATA_KEY, context)
+        answer = evaluate_resource_policy((rendered / "policy/data-key-policy.json").read_text(), asked, "logs.us-east-1.amazonaws.com")
+        assert answer.decision == "Allow", group
 
 
 def test_the_keys_policy_leaves_the_accounts_own_roles_to_the_accounts_policies(rendered):

@@ -4,6 +4,7 @@ Where MiniStack differs from AWS: a function's reserved concurrency doesn't appl
 """
 
 import json
+from collections.abc import Sequence
 
 import pytest
 from conftest import Cloud, without_stack_sets
@@ -25,8 +26,8 @@ class Both:
     def __init__(self, cloud: Cloud):
         self.cloud = cloud
 
-    def verb(self, verb: str, **env: str):
-        return self.cloud.verb(verb, parameters=NEVER, **env)
+    def verb(self, verb: str, without: Sequence[str] = (), **env: str):
+        return self.cloud.verb(verb, parameters={key: it for key, it in NEVER.items() if key not in without}, **env)
 
     def said(self, verb: str, **env: str) -> list[str]:
         ended = self.verb(verb, **env)
@@ -126,16 +127,53 @@ def test_halted_no_run_begins_in_either_and_resumed_each_has_the_reserve_that_it
         with pytest.raises(functions.exceptions.TooManyRequestsException):
             functions.invoke(FunctionName=name, Payload=b'{"action": "stop", "dry_run": true}')
     assert both.said("deploy")[-2].endswith("; HALTED: no run begins until `make resume`"), "and deploying lifts nothing"
-    # A function that is halted alone is named; deploying extends the halt to both.
-    functions.delete_function_concurrency(FunctionName="curfew")
-    assert both.said("pause", **ORGANIZATION)[-2].endswith("; HALTED: no run of curfew-snapshots begins until `make resume`")
-    both.said("resume", **ORGANIZATION)
+    # A function that is new is halted where all are.
+    assert both.verb("deploy", without=["SnapshotsAt"]).returncode == 0
+    with pytest.raises(functions.exceptions.ResourceNotFoundException):
+        both.reserved("curfew-snapshots")
     assert both.said("deploy")[-2].endswith("; HALTED: no run begins until `make resume`")
     assert [both.reserved(it) for it in FUNCTIONS[:2]] == [0, 0]
+    # Whoever halts one by hand is told of that one, and deploying halts no other.
+    functions.delete_function_concurrency(FunctionName="curfew")
+    one = "; HALTED: no run of curfew-snapshots begins until `make resume`"
+    assert both.said("pause", **ORGANIZATION)[-2].endswith(one)
+    both.said("resume", **ORGANIZATION)
+    assert both.said("deploy")[-2].endswith(one)
+    assert [both.reserved(it) for it in FUNCTIONS[:2]] == [None, 0]
+    both.said("halt")
     assert both.said("resume")[-2:] == ["curfew: a rehearsal, its schedules are on", "curfew-organization: armed, its schedules are on"]
     assert [both.reserved(it) for it in FUNCTIONS] == [3, None, None]
     assert "curfew:concurrency" not in functions.get_function(FunctionName="curfew").get("Tags", {})
     functions.delete_function_concurrency(FunctionName="curfew")
+
+
+def test_resumed_the_organization_does_not_make_up_for_what_was_due_during_the_halt(both):
+    """Its state machine repeats what Lambda refuses, for as long as twenty minutes."""
+    states = both.cloud.client("stepfunctions")
+    [machine] = [it["stateMachineArn"] for it in states.list_state_machines()["stateMachines"]]
+    definition = states.describe_state_machine(stateMachineArn=machine)["definition"]
+    waiting = {"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 600, "End": True}}}
+    states.update_state_machine(stateMachineArn=machine, definition=json.dumps(waiting))
+    try:
+        begun = states.start_execution(stateMachineArn=machine)["executionArn"]
+
+        def status() -> str:
+            return states.describe_execution(executionArn=begun)["status"]
+
+        both.said("halt")
+        assert status() == "RUNNING"
+        both.said("pause")
+        said = both.said("resume")
+        assert f"curfew-organization: ended what waited for the halt to end: {begun}" in said
+        assert status() == "ABORTED"
+        # Without a halt, nothing is ended.
+        begun = states.start_execution(stateMachineArn=machine)["executionArn"]
+        both.said("pause")
+        both.said("resume")
+        assert status() == "RUNNING"
+    finally:
+        states.stop_execution(executionArn=begun)
+        states.update_state_machine(stateMachineArn=machine, definition=definition)
 
 
 def test_what_cannot_be_paused_is_not_said_to_be(both):
@@ -152,6 +190,7 @@ def test_what_cannot_be_paused_is_not_said_to_be(both):
         assert both.refused("pause", STACK=stack).startswith("error: old-organization: NOT paused: deployed by a version that can't be; ")
     assert both.refused("pause", STACK="nothing") == "error: nothing: no such stack in us-east-1"
     assert both.refused("halt", STACK="nothing") == "error: nothing: no such function in us-east-1"
+    assert both.refused("promote", STACK="nothing") == "error: nothing-organization: no such function in us-east-1"
 
 
 # What AWS answers to somebody who may deploy only the one stack (policy/deployer.json, test_deployer.py).

@@ -109,7 +109,9 @@ async fn every_run_tells_its_metrics_in_cloudwatchs_format() {
     });
     assert_eq!(metrics(line), counts);
     assert_eq!((&line["name"], &line["action"]), (&json!("office"), &json!("stop")));
-    assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["name", "action"]]), "each more would cost");
+    let dimensions = &line["_aws"]["CloudWatchMetrics"][0]["Dimensions"];
+    assert_eq!(dimensions, &json!([["function", "name", "action"]]), "each more would cost");
+    assert_eq!(line["function"], "curfew");
     assert_eq!(line["skipped_by"], told.report["skipped_by"]);
 
     let late = world.invoke(with(event, json!({"scheduled_time": in_minutes(-90)}))).await;

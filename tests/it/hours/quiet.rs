@@ -85,7 +85,7 @@ async fn metrics_are_told_only_where_they_are_not_zero() {
     assert_eq!(names_of(&tick(&mut world, &reconcile(), "We 08:00").await), ["bad_tag", "duration", "left"]);
     let told = tick(&mut world, &reconcile(), "We 08:05").await;
     let line = told.logs.iter().find(|line| line.get("_aws").is_some()).unwrap();
-    assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["name", "action"]]));
+    assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["function", "name", "action"]]));
     assert_eq!((&line["name"], &line["action"], &line["left"]), (&json!("office"), &json!("reconcile"), &json!(1)));
 }
 
