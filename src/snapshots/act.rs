@@ -612,7 +612,7 @@ impl Hand<'_> {
             }
             if tries > 0 {
                 // If it is too late, the next look and deletion find out.
-                let _ = until.pause(Duration::from_secs(1 << tries.min(TRIES)) / 2).await;
+                let _ = until.pause(Duration::from_secs(1 << tries) / 2).await;
             }
             let mut group = Vec::new();
             while group.len() < at_once && waiting.front().is_some_and(|due| due.tries == tries) {

@@ -186,6 +186,12 @@ impl Storage {
         self.snapshots.entry(id.to_owned()).or_default().push((now, new));
     }
 
+    /// Forgets the images of a snapshot, and the volume that it was made of.
+    pub(crate) fn forsake(&mut self, snapshot: &Snapshot) {
+        self.images.retain(|it| it.snapshot != snapshot.id);
+        self.volumes.retain(|it| it.id != snapshot.volume);
+    }
+
     pub(crate) fn find(&self, name: &str) -> Option<&Snapshot> {
         self.all().find(|it| it.id == name || it.name() == name)
     }
