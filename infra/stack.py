@@ -22,6 +22,8 @@ import tomllib
 import uuid
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path
 from zoneinfo import available_timezones
 
@@ -353,20 +355,56 @@ def warn_without_bin(values: dict[str, str]) -> None:
     """Says so if what is deleted can't be brought back: the account's Recycle Bin keeps no snapshots."""
     if values["SnapshotsAt"] == "off" or STACK == ORGANIZATION:
         return
+    event = read_json(EVENTS["SnapshotsAt"])
+    session, regions = boto3.session.Session(), event.get("regions") or []
+    if regions == "all" and session.region_name:
+        regions = session.get_available_regions("rbin", session.get_partition_for_region(session.region_name))
+    regions = [regions] if isinstance(regions, str) else regions or [session.region_name]
     patience = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
     try:
-        bin = boto3.client("rbin", config=patience)
-        pages = bin.get_paginator("list_rules").paginate(ResourceType="EBS_SNAPSHOT")
-        has_rules = any(page["Rules"] for page in pages)
-    except (ClientError, BotoCoreError):
-        # Without an account at hand, or the right to look, there is nothing to say.
+        bins = [session.client("rbin", region_name=region, config=patience) for region in regions]
+    except BotoCoreError:
         return
-    if not has_rules:
-        print(
-            f"warning: no Recycle Bin rule keeps deleted snapshots in {bin.meta.region_name}, so what SnapshotsAt deletes is gone for good; "
-            "infra/README.md, \"Snapshots\", says how to make one",
-            file=sys.stderr,
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(zip(regions, pool.map(lambda bin: keeps_snapshots(bin, event.get("tags", {})), bins)))
+    for answer, warning in (
+        (False, "no Recycle Bin rule keeps deleted snapshots in {}, so what SnapshotsAt deletes is gone for good"),
+        ("refused", "whether a Recycle Bin rule keeps deleted snapshots in {} could not be asked: rbin:ListRules is denied"),
+    ):
+        if those := [region for region, it in answers if it == answer]:
+            how = 'infra/README.md, "Snapshots", says how to make one'
+            print(f"warning: {warning.format(', '.join(those))}; {how}", file=sys.stderr)
+
+
+def keeps_snapshots(bin, tags: dict[str, str | list[str]]) -> bool | str | None:
+    """Whether a Recycle Bin rule keeps snapshots with these tags; None without an account at hand, or where it has no such region."""
+    try:
+        pages = bin.get_paginator("list_rules").paginate(ResourceType="EBS_SNAPSHOT")
+        return any(keeps(bin, rule["Identifier"], tags) for page in pages for rule in page["Rules"])
+    except ClientError as error:
+        return "refused" if error.response["Error"]["Code"].startswith("AccessDenied") else None
+    except BotoCoreError:
+        return None
+
+
+def keeps(bin, rule: str, tags: dict[str, str | list[str]]) -> bool:
+    """Whether a rule is for all snapshots, or for some of these tags, and doesn't leave them out."""
+    try:
+        it = bin.get_rule(Identifier=rule)
+    except ClientError:
+        # Without the right to look closer, it counts.
+        return True
+
+    def is_about(named: list[dict[str, str]]) -> bool:
+        return any(
+            "ResourceTagValue" not in tag or fnmatchcase(tag["ResourceTagValue"], pattern)
+            for tag in named
+            for patterns in [tags.get(tag["ResourceTagKey"], [])]
+            for pattern in ([patterns] if isinstance(patterns, str) else patterns)
         )
+
+    named, spared = it.get("ResourceTags", []), it.get("ExcludeResourceTags", [])
+    return (not named or is_about(named)) and not is_about(spared)
 
 
 # ---- The verbs ----------------------------------------------------------------------------------------------------

@@ -358,7 +358,10 @@ impl Reader {
                 "start" => Action::Start,
                 "reconcile" => Action::Reconcile { hibernate: hibernate.unwrap_or(false) },
                 other => {
-                    self.problem(format!("action: {} is unknown, {EXPECTED}", quote_str(other)));
+                    let known = nearest(other, ["stop", "start", "reconcile", snapshots::ACTION].into_iter())
+                        .or_else(|| other.to_ascii_lowercase().contains("snapshot").then_some(snapshots::ACTION));
+                    let hint = known.map_or_else(|| EXPECTED.to_owned(), |known| format!("did you mean \"{known}\"?"));
+                    self.problem(format!("action: {} is unknown, {hint}", quote_str(other)));
                     return None;
                 }
             },

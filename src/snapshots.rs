@@ -209,12 +209,11 @@ pub async fn run(
         async move {
             if too_many_changes.is_some() {
                 let end = Outcome::Unfinished { reason: "too_many_changes".to_owned() };
-                target.worked.settled = std::mem::take(&mut target.plan).not_carried_out(&end);
+                target.plan = std::mem::take(&mut target.plan).held_back(&end);
             } else if halted {
-                target.worked.settled = std::mem::take(&mut target.plan).not_carried_out(&act::not_asked());
-            } else {
-                target.carried_out(request, work).await;
+                target.plan = std::mem::take(&mut target.plan).held_back(&act::not_asked());
             }
+            target.carried_out(request, work).await;
             tell(&target.worked);
         }
     }))

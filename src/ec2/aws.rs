@@ -492,7 +492,7 @@ impl AwsEc2 {
         }
     }
 
-    /// Writes the mark on snapshots, replacing any other.
+    /// Writes the mark on snapshots, over any other, unless the role's policy forbids that.
     ///
     /// # Errors
     /// EC2 refused, or did not answer in time.
@@ -510,14 +510,22 @@ impl AwsEc2 {
         checked(self.through(until, || call.send()).await?.map(drop).map_err(Error::from), &ids, mode)
     }
 
-    /// Deletes a mark if it has exactly this value.
+    /// Deletes the mark of snapshots where it has exactly this value.
     ///
     /// # Errors
     /// EC2 refused, or did not answer in time.
-    pub async fn unmark_snapshot(&self, id: &SnapshotId, value: &str, until: Deadline) -> Result<(), Error> {
+    pub async fn unmark_snapshots(
+        &self,
+        value: &str,
+        ids: &[SnapshotId],
+        mode: Mode,
+        until: Deadline,
+    ) -> Result<(), Error> {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
         let tag = Tag::builder().key(DELETE_AFTER_TAG).value(value).build();
-        let call = self.client.delete_tags().resources(id.as_str()).tags(tag);
-        self.through(until, || call.send()).await?.map(drop).map_err(Error::from)
+        let call = self.client.delete_tags().set_resources(Some(ids.clone())).tags(tag);
+        let call = call.dry_run(mode == Mode::DryRun);
+        checked(self.through(until, || call.send()).await?.map(drop).map_err(Error::from), &ids, mode)
     }
 
     /// Deletes a snapshot, in a single attempt: the pacer must see every throttled answer, so the caller retries.
@@ -579,6 +587,8 @@ fn snapshot(shown: types::Snapshot) -> Result<Snapshot, Error> {
         volume: shown.volume_id.unwrap_or_default().into(),
         description: shown.description.unwrap_or_default().into(),
         tier: shown.storage_tier.as_ref().map_or("", |tier| tier.as_str()).into(),
+        // EC2 gives it "only for archived snapshots that are temporarily restored" (API reference, Snapshot).
+        restored: shown.restore_expiry_time.is_some(),
         copied: shown.transfer_type.is_some(),
         bytes: bytes.filter(|bytes| *bytes > 0).unwrap_or_else(volume_size),
         id,

@@ -5,12 +5,13 @@
 //! limit is looked at once more.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
-use futures_util::future::{join, join_all};
+use futures_util::future::{join, join_all, join3};
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::info;
 
 use super::rule::{
     DELETE_AFTER_TAG, Keep, Snapshot, SnapshotId, Stage, Surroundings, kept_by_itself, kept_by_others, kept_by_sharing,
@@ -21,7 +22,7 @@ use crate::deadline::{Deadline, TooLate};
 use crate::ec2::{AwsEc2, Class, DELETE_SNAPSHOT_BUCKETS, DRY_RUN_IGNORED, Error, LOOK_BUCKETS, classify, may_pass};
 use crate::engine::LOOK_LASTS;
 use crate::engine::pace::Pace;
-use crate::instance::rfc3339;
+use crate::instance::{EXEMPT_TAG, rfc3339};
 use crate::outcome::{Kept, Reason, Skip, Trouble, cut};
 use crate::request::Mode;
 use crate::request::snapshots::Request;
@@ -37,10 +38,14 @@ const LOOKED_AT_ONCE: usize = 25;
 const AT_ONCE: usize = 5;
 /// Attempts to delete a snapshot that EC2 gives no clear answer about.
 const TRIES: u32 = 4;
-/// After this many refusals for lack of permission nothing more is tried, unless a call was accepted.
-const REFUSALS: usize = 6;
-/// The bound on twice the pause before a retry of what got no clear answer; within [`TRIES`] it isn't reached.
-const LONGEST_PAUSE: Duration = Duration::from_secs(16);
+/// After this many refusals for lack of permission nothing more is tried, unless a call was accepted: as many deletions
+/// as EC2 allows at once ([`DELETE_SNAPSHOT_BUCKETS`]). Fewer may all be due to single snapshots' own tags.
+const REFUSALS: usize = 100;
+/// Our code where EC2 wasn't asked, because it has refused so many others.
+const NOT_TRIED: &str = "NotTried";
+/// A value that no mark has, since it isn't a time: EC2 is asked with it, with DryRun, whether marks may be deleted. Even
+/// an EC2 that ignores DryRun has nothing to delete then.
+const NO_MARK: &str = "dry run";
 
 /// What this module has to know about a run.
 #[derive(Clone, Copy)]
@@ -53,14 +58,21 @@ pub(super) struct Work {
     pub(super) deadline: Deadline,
 }
 
+impl Work {
+    /// Returns when the days of grace are over that begin now.
+    fn grace_ends(&self, request: &Request) -> DateTime<Utc> {
+        self.now.checked_add_signed(request.grace).unwrap_or(DateTime::<Utc>::MAX_UTC).trunc_subsecs(0)
+    }
+}
+
 /// The plan for the selected snapshots: each is in it exactly once.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     kept: Vec<Settled>,
     mark: Vec<Snapshot>,
     delete: Vec<Snapshot>,
-    /// Marks to delete, with their values: once nothing keeps the snapshot any more, its days of grace begin anew.
-    unmark: Vec<(SnapshotId, Box<str>)>,
+    /// Those that are kept and lose their mark.
+    unmark: Vec<(Snapshot, Keep)>,
 }
 
 impl Plan {
@@ -69,19 +81,20 @@ impl Plan {
         self.mark.len() + self.delete.len()
     }
 
-    /// Settles a plan that is not carried out: what it would have changed gets this outcome.
-    pub(super) fn not_carried_out(self, end: &Outcome) -> Vec<Settled> {
-        let changes = self.mark.iter().chain(&self.delete).map(|snapshot| Settled::of(snapshot, end.clone()));
-        let changes: Vec<_> = changes.collect();
-        self.kept.into_iter().chain(changes).collect()
+    /// Returns the plan with nothing to mark or delete: what it would have changed gets this outcome. Marks still come
+    /// off what something keeps; otherwise the next run would delete it as soon as nothing does.
+    pub(super) fn held_back(mut self, end: &Outcome) -> Self {
+        let changes = self.mark.drain(..).chain(self.delete.drain(..));
+        self.kept.extend(changes.map(|snapshot| Settled::of(&snapshot, end.clone())));
+        self
     }
 
-    /// Keeps a snapshot; its mark, if it has one, is to be deleted.
-    fn keep(&mut self, snapshot: &Snapshot, keep: Keep) {
-        if let (Keep::Because(_), Some(mark)) = (&keep, snapshot.mark()) {
-            self.unmark.push((snapshot.id.clone(), mark.into()));
+    /// Keeps a snapshot.
+    fn keep(&mut self, snapshot: Snapshot, keep: Keep, grace: DateTime<Utc>) {
+        match (&keep, snapshot.void_mark(grace)) {
+            (Keep::Because(_), Some(_)) => self.unmark.push((snapshot, keep)),
+            _ => self.kept.push(Settled::of(&snapshot, ended(keep))),
         }
-        self.kept.push(Settled::of(snapshot, ended(keep)));
     }
 }
 
@@ -115,12 +128,19 @@ fn too_late() -> Error {
 }
 
 fn failed(error: &Error) -> Outcome {
+    Outcome::Failed { code: error.code.clone(), message: said(error) }
+}
+
+/// Returns EC2's sentence, and a hint where we have one.
+fn said(error: &Error) -> String {
     let hint = match classify(error) {
-        Class::Permission => "; this needs the role of the function for snapshots, policy/snapshots-role.json",
+        Class::Permission => {
+            "; this needs the role of the function for snapshots, policy/snapshots-role.json; if this is that role, a tag or \
+             another policy forbids it"
+        }
         _ => "",
     };
-    let said = cut(&error.message);
-    Outcome::Failed { code: error.code.clone(), message: format!("{}{hint}", said.trim_end_matches('.')) }
+    format!("{}{hint}", cut(&error.message).trim_end_matches('.'))
 }
 
 fn is_gone(code: &str) -> bool {
@@ -141,11 +161,20 @@ pub(super) async fn plan(
     let filters = Selection { tags: request.tags.clone(), ..Selection::default() }.tag_filters();
     let until = work.deadline;
     let found = patiently(until, || ec2.snapshots(&filters, until)).await?;
+    let grace = work.grace_ends(request);
     let (mut plan, mut rest) = (Plan::default(), Vec::new());
+    // Every run has its own order, so that it isn't always the same ones that have to wait for their turn.
+    let lot = |snapshot: &Snapshot| {
+        let mut hasher = DefaultHasher::new();
+        (&snapshot.id, work.now).hash(&mut hasher);
+        hasher.finish()
+    };
+    let mut found = found;
+    found.sort_by_cached_key(lot);
     // Only the account's own, whatever EC2 shows. Where the host gives the function no ARN, its account is unknown.
     for snapshot in found.into_iter().filter(|it| &*it.owner == account || account == "unknown") {
         match kept_by_itself(request, &snapshot, work.as_of) {
-            Some(skip) => plan.keep(&snapshot, Keep::Because(skip)),
+            Some(skip) => plan.keep(snapshot, Keep::Because(skip), grace),
             None => rest.push(snapshot),
         }
     }
@@ -156,7 +185,7 @@ pub(super) async fn plan(
     for group in around(ec2, rest, until).await {
         for (snapshot, around) in group {
             if let Some(keep) = around {
-                plan.keep(&snapshot, keep);
+                plan.keep(snapshot, keep, grace);
                 continue;
             }
             match stage(&snapshot, work.as_of) {
@@ -170,7 +199,7 @@ pub(super) async fn plan(
     let shared = asking.shared(ec2, &ids, until).await;
     for ((snapshot, stage), shared) in staged.into_iter().zip(shared) {
         match (kept_by_sharing(shared), stage) {
-            (Some(keep), _) => plan.keep(&snapshot, keep),
+            (Some(keep), _) => plan.keep(snapshot, keep, grace),
             (None, Stage::First) => plan.mark.push(snapshot),
             (None, Stage::Due) => plan.delete.push(snapshot),
         }
@@ -188,25 +217,30 @@ async fn around(ec2: &AwsEc2, snapshots: Vec<Snapshot>, until: Deadline) -> Vec<
     // it.
     let locked = patiently(until, || ec2.locked_snapshots(until));
     let fast = patiently(until, || ec2.fast_restores(until));
-    let (locked, fast) = join(locked, fast).await;
+    let by_group = async {
+        let mut answers = Vec::new();
+        for group in snapshots.chunks(MAX_FILTER_VALUES) {
+            let volumes: BTreeSet<&str> = group.iter().map(|snapshot| &*snapshot.volume).collect();
+            let volumes: Vec<String> = volumes.into_iter().map(str::to_owned).collect();
+            let ids: Vec<String> = group.iter().map(|snapshot| snapshot.id.to_string()).collect();
+            let volumes = patiently(until, || ec2.volumes(volumes.clone(), until));
+            let images = patiently(until, || ec2.images(ids.clone(), until));
+            answers.push(join(volumes, images).await);
+        }
+        answers
+    };
+    let (locked, fast, answers) = join3(locked, fast, by_group).await;
     let mut around = Surroundings {
         volumes: Ok(BTreeSet::new()),
         images: Ok(BTreeMap::new()),
         locked: or_trouble(locked),
         fast: or_trouble(fast),
     };
-    let mut groups = Vec::new();
-    for group in snapshots.chunks(MAX_FILTER_VALUES) {
-        let volumes: BTreeSet<&str> = group.iter().map(|snapshot| &*snapshot.volume).collect();
-        let volumes: Vec<String> = volumes.into_iter().map(str::to_owned).collect();
-        let ids: Vec<String> = group.iter().map(|snapshot| snapshot.id.to_string()).collect();
-        let volumes = patiently(until, || ec2.volumes(volumes.clone(), until));
-        let images = patiently(until, || ec2.images(ids.clone(), until));
-        let (volumes, images) = join(volumes, images).await;
+    let groups = snapshots.chunks(MAX_FILTER_VALUES).zip(answers).map(|(group, (volumes, images))| {
         (around.volumes, around.images) = (or_trouble(volumes), or_trouble(images));
-        groups.push(group.iter().map(|it| (it.clone(), kept_by_others(it, &around))).collect());
-    }
-    groups
+        group.iter().map(|it| (it.clone(), kept_by_others(it, &around))).collect()
+    });
+    groups.collect()
 }
 
 /// Asks about snapshots one by one, at EC2's pace.
@@ -215,29 +249,39 @@ pub(super) struct Asking {
     refusals: Refusals,
 }
 
-/// Counts refusals for lack of permission: after [`REFUSALS`] of them, the call isn't tried any more.
+/// Counts refusals for lack of permission. Each may be due to its snapshot's tags and costs no other its turn; but after
+/// [`REFUSALS`] of them, and no success, the call isn't tried any more.
 #[derive(Default)]
 struct Refusals {
     count: usize,
     accepted: bool,
-    last: Option<Error>,
+    last: Option<(SnapshotId, String)>,
 }
 
 impl Refusals {
-    fn count<T>(&mut self, answer: &Result<T, Error>) {
+    fn count<T>(&mut self, id: &SnapshotId, answer: &Result<T, Error>) {
         match answer {
             Err(error) if classify(error) == Class::Permission => {
                 self.count += 1;
-                self.last = Some(error.clone());
+                self.last = Some((id.clone(), error.code.clone()));
             }
             Err(_) => {}
             Ok(_) => self.accepted = true,
         }
     }
 
-    /// Returns the refusal that all further calls would get, too.
-    fn of_all(&self) -> Option<&Error> {
-        self.last.as_ref().filter(|_| self.count >= REFUSALS && !self.accepted)
+    /// Returns why the rest isn't tried.
+    fn of_all(&self) -> Option<Trouble> {
+        let (id, code) = self.last.as_ref().filter(|_| self.count >= REFUSALS && !self.accepted)?;
+        let count = self.count;
+        let message =
+            format!("not tried: EC2 has refused {count} others and accepted none; the last was {id}, with {code}");
+        Some(Trouble { code: NOT_TRIED.to_owned(), message, may_pass: false })
+    }
+
+    /// Returns the outcome of the rest that isn't tried.
+    fn end(&self) -> Option<Outcome> {
+        self.of_all().map(|Trouble { code, message, .. }| Outcome::Failed { code, message })
     }
 }
 
@@ -250,8 +294,8 @@ impl Asking {
     async fn shared(&mut self, ec2: &AwsEc2, ids: &[SnapshotId], until: Deadline) -> Vec<Result<bool, Trouble>> {
         let mut all = Vec::with_capacity(ids.len());
         for some in ids.chunks(AT_ONCE) {
-            if let Some(error) = self.refusals.of_all() {
-                all.extend(some.iter().map(|_| Err(trouble(error))));
+            if let Some(trouble) = self.refusals.of_all() {
+                all.extend(some.iter().map(|_| Err(trouble.clone())));
                 continue;
             }
             if wait_for_tokens(&mut self.pace, some.len(), until).await.is_err() {
@@ -259,8 +303,8 @@ impl Asking {
                 continue;
             }
             let asked = some.iter().map(|id| patiently(until, move || ec2.is_shared(id, until)));
-            for answer in join_all(asked).await {
-                self.refusals.count(&answer);
+            for (id, answer) in some.iter().zip(join_all(asked).await) {
+                self.refusals.count(id, &answer);
                 heard(&mut self.pace, &answer);
                 all.push(answer.map_err(|error| trouble(&error)));
             }
@@ -300,10 +344,14 @@ pub(super) async fn carry_out(
     work: Work,
     asking: &mut Asking,
 ) -> (Vec<Settled>, Option<Error>) {
-    let mut hand = Hand { ec2, request, work, asking, settled: plan.kept, fatal: None };
+    let unmarking = Refusals::default();
+    let mut hand = Hand { ec2, request, work, asking, unmarking, settled: plan.kept, fatal: None };
+    for (snapshot, keep) in plan.unmark {
+        hand.keep(&snapshot, keep).await;
+    }
     hand.mark(plan.mark).await;
-    hand.unmark(plan.unmark).await;
     hand.delete(plan.delete).await;
+    hand.settled.sort_by(|one, other| one.id.cmp(&other.id));
     (hand.settled, hand.fatal)
 }
 
@@ -313,6 +361,8 @@ struct Hand<'a> {
     request: &'a Request,
     work: Work,
     asking: &'a mut Asking,
+    /// Of DeleteTags.
+    unmarking: Refusals,
     settled: Vec<Settled>,
     /// The error that ended the run: EC2 has ignored DryRun, so no more calls are made.
     fatal: Option<Error>,
@@ -331,6 +381,8 @@ enum Looked {
     Go,
     /// It stays.
     Kept(Keep),
+    /// It stays because of its mark, or because that was deleted.
+    Spared(Skip),
     /// EC2 doesn't show it any more.
     Gone,
 }
@@ -355,25 +407,23 @@ impl Hand<'_> {
 
     /// Marks snapshots. A call that is refused because of some of them is retried in halves.
     async fn mark(&mut self, snapshots: Vec<Snapshot>) {
-        let after = self.work.now.checked_add_signed(self.request.grace).unwrap_or(DateTime::<Utc>::MAX_UTC);
-        let after = after.trunc_subsecs(0);
+        let after = self.work.grace_ends(self.request);
         let (value, until, mode) = (rfc3339(after), self.work.deadline, self.request.mode);
         let mut groups: Vec<Vec<Snapshot>> = snapshots.chunks(MARKED_AT_ONCE).rev().map(<[_]>::to_vec).collect();
         let mut refusals = Refusals::default();
-        while let Some(mut group) = groups.pop() {
-            if self.fatal.is_some() {
-                self.settle_all(&group, &not_asked());
+        while let Some(group) = groups.pop() {
+            let end = if self.fatal.is_some() { Some(not_asked()) } else { refusals.end() };
+            if let Some(end) = end {
+                self.settle_all(&group, &end);
                 continue;
             }
-            if let Some(error) = refusals.of_all() {
-                self.settle_all(&group, &failed(error));
-                continue;
-            }
+            let mut group = self.unmarked(group, &value).await;
             let ids: Vec<SnapshotId> = group.iter().map(|snapshot| snapshot.id.clone()).collect();
+            let Some(first) = ids.first() else { continue };
             let ec2 = self.ec2;
             let answer = patiently(until, || ec2.mark_snapshots(&value, &ids, mode, until)).await;
             let Err(error) = &answer else {
-                refusals.count(&answer);
+                refusals.count(first, &answer);
                 self.settle_all(&group, &self.done(Change::Mark { until: after }));
                 continue;
             };
@@ -388,47 +438,171 @@ impl Hand<'_> {
             } else if is_gone(&error.code) {
                 self.settle_all(&group, &Outcome::skipped(Reason::Gone));
             } else {
-                refusals.count(&answer);
+                // The role's policy refuses what carries a mark: a person's, or ours if the first answer was lost.
+                let group = self.unmarked(group, &value).await;
+                if !group.is_empty() {
+                    refusals.count(first, &answer);
+                }
                 self.settle_all(&group, &failed(error));
             }
         }
     }
 
-    /// Deletes marks. The next run retries what fails; until then the rule still keeps the snapshot.
-    async fn unmark(&mut self, marks: Vec<(SnapshotId, Box<str>)>) {
-        if self.request.mode == Mode::DryRun {
-            return;
-        }
-        let mut failures = 0;
-        for (id, value) in marks {
-            if failures == REFUSALS {
-                break;
+    /// Looks at snapshots again, right before they are marked, so that nothing is written over a person's mark. Returns
+    /// those that still have none, and settles the others.
+    async fn unmarked(&mut self, group: Vec<Snapshot>, value: &str) -> Vec<Snapshot> {
+        let (until, as_of) = (self.work.deadline, self.work.as_of);
+        let ids = group.iter().map(|snapshot| snapshot.id.to_string()).collect();
+        let filters = vec![("snapshot-id".to_owned(), ids)];
+        let answer = patiently(until, || self.ec2.snapshots(&filters, until)).await;
+        let mut shown: BTreeMap<SnapshotId, Snapshot> = match answer {
+            Ok(shown) => shown.into_iter().map(|snapshot| (snapshot.id.clone(), snapshot)).collect(),
+            Err(error) => {
+                self.settle_all(&group, &ended(unseen(&error)));
+                return Vec::new();
             }
-            if let Err(error) = self.ec2.unmark_snapshot(&id, &value, self.work.deadline).await {
-                failures += 1;
-                let said = cut(&error.message);
-                warn!(id = id.as_str(), code = error.code, error = said, "{id}: could not delete {DELETE_AFTER_TAG}");
+        };
+        let marked = self.done(Change::Mark { until: self.work.grace_ends(self.request) });
+        let mut free = Vec::new();
+        for snapshot in group {
+            let Some(snapshot) = shown.remove(&snapshot.id) else {
+                self.settle(&snapshot, Outcome::skipped(Reason::Gone));
+                continue;
+            };
+            if snapshot.mark() == Some(value) {
+                self.settle(&snapshot, marked.clone());
+                continue;
+            }
+            if let Some(skip) = kept_by_itself(self.request, &snapshot, as_of) {
+                self.keep(&snapshot, Keep::Because(skip)).await;
+                continue;
+            }
+            let overdue = match (stage(&snapshot, as_of), snapshot.mark()) {
+                (Ok(Stage::First), None) => {
+                    free.push(snapshot);
+                    continue;
+                }
+                (Ok(Stage::First), Some(mark)) => mark.to_owned(),
+                (Ok(Stage::Due), _) => {
+                    let message = format!("{DELETE_AFTER_TAG} was written meanwhile; the next run goes by it");
+                    self.settle(&snapshot, Outcome::Skipped(Skip::saying(Kept::Marked, message)));
+                    continue;
+                }
+                (Err(skip), _) => {
+                    self.settle(&snapshot, Outcome::Skipped(skip));
+                    continue;
+                }
+            };
+            match (self.take_off(&snapshot, &overdue, "not marked anew").await, self.request.mode) {
+                (Ok(()), Mode::Live) => free.push(snapshot),
+                // EC2 would refuse even to rehearse another mark where there is one.
+                (Ok(()), Mode::DryRun) => self.settle(&snapshot, marked.clone()),
+                (Err(end), _) => self.settle(&snapshot, end),
             }
         }
+        free
+    }
+
+    /// Deletes a snapshot's mark where it still has this value; a dry run only asks whether EC2 would let it.
+    ///
+    /// # Errors
+    /// What becomes of the snapshot instead; `what` says what else is known of it.
+    async fn take_off(&mut self, snapshot: &Snapshot, mark: &str, what: &str) -> Result<(), Outcome> {
+        let but = |why: &str| format!("{what}, and its {DELETE_AFTER_TAG} could not be deleted: {why}");
+        if let Some(Trouble { code, message, .. }) = self.unmarking.of_all() {
+            return Err(Outcome::Failed { code, message: but(&message) });
+        }
+        let (ec2, id, mode, until) = (self.ec2, &snapshot.id, self.request.mode, self.work.deadline);
+        let value = if mode == Mode::DryRun { NO_MARK } else { mark };
+        let ids = std::slice::from_ref(id);
+        let answer = patiently(until, || ec2.unmark_snapshots(value, ids, mode, until)).await;
+        self.unmarking.count(id, &answer);
+        let Err(error) = answer else {
+            if mode == Mode::Live {
+                info!(id = id.as_str(), mark, "{id}: deleted {DELETE_AFTER_TAG} {mark}, {what}");
+            }
+            return Ok(());
+        };
+        if classify(&error) == Class::Fatal {
+            self.fatal = Some(error.clone());
+        }
+        Err(match error {
+            error if may_pass(&error) => left(&error.code),
+            error if is_gone(&error.code) => Outcome::skipped(Reason::Gone),
+            error => Outcome::Failed { message: but(&said(&error)), code: error.code },
+        })
+    }
+
+    /// Keeps a snapshot. If something other than its mark keeps it, the mark is void and is deleted.
+    async fn keep(&mut self, snapshot: &Snapshot, keep: Keep) {
+        let mut outcome = ended(keep.clone());
+        let void = snapshot.void_mark(self.work.grace_ends(self.request));
+        if let (Keep::Because(skip), Some(mark), Mode::Live) = (&keep, void, self.request.mode) {
+            // The role may not untag what has lost the managed tag.
+            let is_ours = self.request.tags.all_match(&snapshot.tags);
+            match self.take_off(snapshot, mark, &format!("kept, {}", skip.reason.as_str())).await {
+                Err(end) if is_ours => outcome = end,
+                Err(_) | Ok(()) => {}
+            }
+        }
+        self.settle(snapshot, outcome);
+    }
+
+    /// Asks EC2, with DryRun, whether the marks of these could be deleted, and returns its refusals. If a mark can't be
+    /// deleted, a snapshot that something has kept since it was marked still carries it, and nobody can tell.
+    async fn stuck(&mut self, group: &[Due]) -> BTreeMap<SnapshotId, Outcome> {
+        let (ec2, until) = (self.ec2, self.work.deadline);
+        let mut stuck = BTreeMap::new();
+        let mut groups = vec![group];
+        while let Some(group) = groups.pop() {
+            let ids: Vec<SnapshotId> = group.iter().map(|due| due.snapshot.id.clone()).collect();
+            let Some(first) = ids.first() else { continue };
+            if let Some(end) = self.unmarking.end() {
+                stuck.extend(ids.into_iter().map(|id| (id, end.clone())));
+                continue;
+            }
+            let answer = patiently(until, || ec2.unmark_snapshots(NO_MARK, &ids, Mode::DryRun, until)).await;
+            let Err(error) = &answer else {
+                self.unmarking.count(first, &answer);
+                continue;
+            };
+            match classify(error) {
+                // Without a rehearsal to break, it was as good as allowed: no mark has this value.
+                Class::Fatal if self.request.mode == Mode::Live => {}
+                Class::Fatal => self.fatal = Some(error.clone()),
+                _ if may_pass(error) => {
+                    stuck.extend(ids.into_iter().map(|id| (id, left(&error.code))));
+                }
+                _ if group.len() > 1 => {
+                    let (one, other) = group.split_at(group.len() / 2);
+                    groups.extend([other, one]);
+                }
+                // The look tells.
+                _ if is_gone(&error.code) => {}
+                _ => {
+                    self.unmarking.count(first, &answer);
+                    let message = format!(
+                        "kept, because its {DELETE_AFTER_TAG} could not be deleted if something came to keep it: {}",
+                        said(error)
+                    );
+                    stuck.insert(first.clone(), Outcome::Failed { code: error.code.clone(), message });
+                }
+            }
+        }
+        stuck
     }
 
     /// Deletes what is due. Snapshots not tried yet come before those that got no clear answer.
     async fn delete(&mut self, snapshots: Vec<Snapshot>) {
         let until = self.work.deadline;
-        if let (Mode::DryRun, Some(first)) = (self.request.mode, snapshots.first().filter(|_| self.fatal.is_none())) {
-            // Whether EC2 ignores DryRun is tried where it does no harm: by writing a mark that is already there.
-            let mark = first.mark().unwrap_or_default().to_owned();
-            let answer = self.ec2.mark_snapshots(&mark, std::slice::from_ref(&first.id), Mode::DryRun, until).await;
-            self.fatal = answer.err().filter(|error| classify(error) == Class::Fatal);
-        }
         let mut waiting: VecDeque<Due> = snapshots.into_iter().map(|snapshot| Due { snapshot, tries: 0 }).collect();
         let mut refusals = Refusals::default();
         let mut pace = Pace::new(DELETE_SNAPSHOT_BUCKETS, Instant::now());
         let mut at_once = LOOKED_AT_ONCE;
         while let Some(tries) = waiting.front().map(|due| due.tries) {
-            let end = match (&self.fatal, refusals.of_all()) {
+            let end = match (&self.fatal, refusals.end()) {
                 (Some(_), _) => Some(not_asked()),
-                (None, Some(error)) => Some(failed(error)),
+                (None, Some(end)) => Some(end),
                 (None, None) if !until.allows_a_call() => Some(left(&too_late().code)),
                 (None, None) => None,
             };
@@ -438,18 +612,27 @@ impl Hand<'_> {
             }
             if tries > 0 {
                 // If it is too late, the next look and deletion find out.
-                let _ = until.pause(Duration::from_secs(1 << tries.min(10)).min(LONGEST_PAUSE) / 2).await;
+                let _ = until.pause(Duration::from_secs(1 << tries) / 2).await;
             }
             let mut group = Vec::new();
             while group.len() < at_once && waiting.front().is_some_and(|due| due.tries == tries) {
                 group.extend(waiting.pop_front());
             }
+            let mut stuck = self.stuck(&group).await;
+            if self.fatal.is_some() {
+                waiting.extend(group);
+                continue;
+            }
             let seen = Instant::now();
-            let looked = self.look(&group).await;
+            let looked = self.look(&mut group).await;
             let mut going = VecDeque::new();
             for (due, looked) in group.into_iter().zip(looked) {
                 match looked {
-                    Looked::Go => going.push_back(due),
+                    Looked::Go => match stuck.remove(&due.snapshot.id) {
+                        Some(end) => self.settle(&due.snapshot, end),
+                        None => going.push_back(due),
+                    },
+                    Looked::Spared(skip) => self.settle(&due.snapshot, Outcome::Skipped(skip)),
                     Looked::Kept(keep) => self.keep(&due.snapshot, keep).await,
                     // We have tried to delete it, and it is gone.
                     Looked::Gone if due.tries > 0 => self.settle(&due.snapshot, self.done(Change::Delete)),
@@ -462,21 +645,21 @@ impl Hand<'_> {
                 let in_time = wait_for_tokens(&mut pace, some.len(), until).await;
                 let is_old = seen.elapsed() > LOOK_LASTS;
                 if in_time.is_err() || is_old || self.fatal.is_some() || refusals.of_all().is_some() {
-                    // If a look has become too old before its turn, the next one is at a single snapshot.
+                    // If a look has become too old before its turn, the next one is at a single snapshot, and at
+                    // another.
                     at_once = if is_old { 1 } else { LOOKED_AT_ONCE };
-                    for due in some.into_iter().chain(going.drain(..)).rev() {
-                        waiting.push_front(due);
+                    for due in some.into_iter().chain(going.drain(..)) {
+                        wait_again(&mut waiting, due);
                     }
                     break;
                 }
                 let (ec2, mode) = (self.ec2, self.request.mode);
                 let answers = join_all(some.iter().map(|due| ec2.delete_snapshot(&due.snapshot.id, mode, until))).await;
                 for (due, answer) in some.into_iter().zip(answers) {
-                    refusals.count(&answer);
+                    refusals.count(&due.snapshot.id, &answer);
                     heard(&mut pace, &answer);
                     if let Some(again) = self.answered(due, answer).await {
-                        let at = waiting.iter().position(|due| due.tries > again.tries).unwrap_or(waiting.len());
-                        waiting.insert(at, again);
+                        wait_again(&mut waiting, again);
                     }
                 }
             }
@@ -508,8 +691,16 @@ impl Hand<'_> {
                 self.keep(&snapshot, Keep::Because(Skip::saying(Kept::Image, words()))).await;
                 return None;
             }
-            _ if error.code.contains("Lock") => {
+            class if class != Class::Permission && is_about_a_lock(&error) => {
                 self.keep(&snapshot, Keep::Because(Skip::saying(Kept::Locked, words()))).await;
+                return None;
+            }
+            // The role's policy can't tell the time: it spares what carries an exemption, even one that is over.
+            Class::Permission if snapshot.has_exemption() => {
+                let message =
+                    format!("{EXEMPT_TAG} is over, but EC2 refuses to delete what carries it; delete the tag");
+                let skip = Skip { wants_attention: true, ..Skip::saying(Reason::Exempt, message) };
+                self.keep(&snapshot, Keep::Because(skip)).await;
                 return None;
             }
             _ => failed(&error),
@@ -518,63 +709,54 @@ impl Hand<'_> {
         None
     }
 
-    /// Keeps one that was due. Its mark is deleted, unless the mark is what keeps it or EC2 couldn't be asked.
-    async fn keep(&mut self, snapshot: &Snapshot, keep: Keep) {
-        let stays = match &keep {
-            Keep::Because(skip) => {
-                matches!(skip.reason, Reason::Kept(Kept::Marked | Kept::Unknown) | Reason::NotMarked)
-            }
-            Keep::Unasked { .. } => true,
-        };
-        if let (false, Some(mark)) = (stays, snapshot.mark()) {
-            self.unmark(vec![(snapshot.id.clone(), mark.into())]).await;
-        }
-        self.settle(snapshot, ended(keep));
-    }
-
-    /// Looks at what is due, and at everything that may keep it.
-    async fn look(&mut self, group: &[Due]) -> Vec<Looked> {
+    /// Looks at what is due, and at everything that may keep it; each is then known as the look has shown it.
+    async fn look(&mut self, group: &mut [Due]) -> Vec<Looked> {
         let until = self.work.deadline;
-        let ids = || group.iter().map(|due| due.snapshot.id.to_string()).collect::<Vec<_>>();
+        let ids: Vec<String> = group.iter().map(|due| due.snapshot.id.to_string()).collect();
+        let by_id = ("snapshot-id".to_owned(), ids);
         // The filter by tag leaves out those without a mark, and makes EC2 show all tags.
-        let filters =
-            vec![("snapshot-id".to_owned(), ids()), ("tag-key".to_owned(), vec![DELETE_AFTER_TAG.to_owned()])];
+        let filters = vec![by_id.clone(), ("tag-key".to_owned(), vec![DELETE_AFTER_TAG.to_owned()])];
         let shown = patiently(until, || self.ec2.snapshots(&filters, until)).await;
         let mut shown: BTreeMap<SnapshotId, Snapshot> = match shown {
             Ok(shown) => shown.into_iter().map(|snapshot| (snapshot.id.clone(), snapshot)).collect(),
-            Err(error) => return group.iter().map(|_| unseen(&error)).collect(),
+            Err(error) => return group.iter().map(|_| Looked::Kept(unseen(&error))).collect(),
         };
         // Those not shown are gone, or somebody has deleted their mark.
         let mut others = Ok(BTreeSet::new());
         if group.iter().any(|due| !shown.contains_key(&due.snapshot.id)) {
-            let filters = vec![("snapshot-id".to_owned(), ids())];
+            let filters = vec![by_id];
             let all = patiently(until, || self.ec2.snapshots(&filters, until)).await;
             others = all.map(|all| all.into_iter().map(|snapshot| snapshot.id).collect());
         }
         let mut looked: BTreeMap<SnapshotId, Looked> = BTreeMap::new();
         let mut rest = Vec::new();
-        for due in group {
-            let id = &due.snapshot.id;
-            let found = match (shown.remove(id), &others) {
+        for due in &mut *group {
+            let id = due.snapshot.id.clone();
+            let found = match (shown.remove(&id), &others) {
                 (Some(snapshot), _) => {
-                    match kept_by_itself(self.request, &snapshot, self.work.as_of)
-                        .or_else(|| stage(&snapshot, self.work.as_of).err())
+                    due.snapshot = snapshot.clone();
+                    match (kept_by_itself(self.request, &snapshot, self.work.as_of), stage(&snapshot, self.work.as_of))
                     {
-                        Some(skip) => Looked::Kept(Keep::Because(skip)),
-                        None => {
+                        (Some(skip), _) => Looked::Kept(Keep::Because(skip)),
+                        (None, Err(skip)) => Looked::Spared(skip),
+                        (None, Ok(Stage::First)) => Looked::Spared(Skip::saying(
+                            Kept::Marked,
+                            format!("{DELETE_AFTER_TAG} was written meanwhile; the next run goes by it"),
+                        )),
+                        (None, Ok(Stage::Due)) => {
                             rest.push(snapshot);
                             continue;
                         }
                     }
                 }
-                (None, Err(error)) => unseen(error),
-                (None, Ok(others)) if others.contains(id) => {
+                (None, Err(error)) => Looked::Kept(unseen(error)),
+                (None, Ok(others)) if others.contains(&id) => {
                     let message = format!("its {DELETE_AFTER_TAG} was deleted");
-                    Looked::Kept(Keep::Because(Skip::saying(Reason::NotMarked, message)))
+                    Looked::Spared(Skip::saying(Reason::NotMarked, message))
                 }
                 (None, Ok(_)) => Looked::Gone,
             };
-            looked.insert(id.clone(), found);
+            looked.insert(id, found);
         }
         if !rest.is_empty() {
             let found: Vec<_> = around(self.ec2, rest, until).await.into_iter().flatten().collect();
@@ -590,7 +772,20 @@ impl Hand<'_> {
     }
 }
 
-/// Returns the result for one that could not be looked at: it is kept.
-fn unseen(error: &Error) -> Looked {
-    Looked::Kept(Keep::Unasked { what: "what state it is in", trouble: trouble(error) })
+/// Returns why one that could not be looked at is kept.
+fn unseen(error: &Error) -> Keep {
+    Keep::Unasked { what: "what state it is in", trouble: trouble(error) }
+}
+
+/// Puts a snapshot behind those that have been tried no more often.
+fn wait_again(waiting: &mut VecDeque<Due>, again: Due) {
+    let at = waiting.iter().position(|due| due.tries > again.tries).unwrap_or(waiting.len());
+    waiting.insert(at, again);
+}
+
+/// Whether a refusal says that the snapshot is locked; EC2's code for that is undocumented.
+fn is_about_a_lock(error: &Error) -> bool {
+    let words = error.message.split(|c: char| !c.is_ascii_alphabetic());
+    error.code.contains("Lock")
+        || words.into_iter().any(|word| ["lock", "locked"].contains(&word.to_ascii_lowercase().as_str()))
 }

@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Serialize, Serializer};
 
-use crate::instance::{NAME_TAG, Tags, rfc3339};
+use crate::instance::{EXEMPT_TAG, NAME_TAG, Tags, rfc3339};
 use crate::outcome::{Kept, Reason, Skip, Trouble};
 use crate::plan::exempted;
 use crate::request::snapshots::Request;
@@ -17,18 +17,28 @@ use crate::request::snapshots::Request;
 /// The key of the mark. Its value is the moment, in RFC 3339, after which a run may delete the snapshot that carries
 /// it.
 pub const DELETE_AFTER_TAG: &str = "curfew:delete-after";
+/// How long a mark is good for once it is due. A schedule that runs once a month still finds one in time; after that,
+/// nobody knows what has kept the snapshot meanwhile, and its days of grace begin anew.
+pub const GOOD_FOR: TimeDelta = TimeDelta::days(35);
 /// The name of the rule by which snapshots are deleted, in reports and the log.
 pub const VOLUME_GONE: &str = "volume_gone";
 /// The volume that EC2 names for a copied snapshot (API reference, Snapshot: "an arbitrary volume ID that you should
 /// not use for any purpose"). That it doesn't exist means nothing.
 const VOLUME_OF_A_COPY: &str = "vol-ffffffff";
-/// Tags of services that manage their snapshots themselves: what the key begins with, and the service's name. Keys that
-/// begin with `aws:`, which only AWS can write (AWS Backup, Data Lifecycle Manager, DataSync), count as well.
-const BACKUP_TAGS: [(&str, &str); 4] = [
+/// Tags of services and programs that manage their snapshots themselves: what the key begins with, in lower case and in
+/// whatever case it is written, and their names. Keys that begin with `aws:`, which only AWS can write (AWS Backup, Data
+/// Lifecycle Manager, DataSync), count as well.
+const BACKUP_TAGS: [(&str, &str); 7] = [
     ("dlm:", "Data Lifecycle Manager"),
-    ("AWSElasticDisasterRecovery", "Elastic Disaster Recovery"),
-    ("AWSApplicationMigrationService", "Application Migration Service"),
-    ("CPM", "N2WS"),
+    ("awselasticdisasterrecovery", "Elastic Disaster Recovery"),
+    ("awsapplicationmigrationservice", "Application Migration Service"),
+    // "cpm backup" and "cpm_backup" (N2WS's user guide, "Tag-based Backup Management").
+    ("cpm", "N2WS"),
+    // "velero.io/backup" and others; velero-plugin-for-aws also copies all tags of the volume, the managed tag included.
+    ("velero.io/", "Velero"),
+    // Both are the EBS CSI driver's, which makes Kubernetes's VolumeSnapshots ("docs/tagging.md").
+    ("csivolumesnapshot", "Kubernetes"),
+    ("ebs.csi.aws.com/", "Kubernetes"),
 ];
 /// What services write into descriptions, in lower case, and the service's name.
 const BACKUP_DESCRIPTIONS: [(&str, &str); 6] = [
@@ -103,6 +113,8 @@ pub struct Snapshot {
     pub description: Box<str>,
     /// EC2's name of its storage tier, like `standard`; empty if EC2 gives none.
     pub tier: Box<str>,
+    /// Whether it is archived, and restored for some days only.
+    pub restored: bool,
     /// Whether EC2 gives a transfer type, as it does only for copies.
     pub copied: bool,
     /// The most bytes that it can occupy: its full size, or its volume's where EC2 doesn't give it. It may share blocks
@@ -129,6 +141,32 @@ impl Snapshot {
         self.tags.get(DELETE_AFTER_TAG)
     }
 
+    /// Returns the moment after which it may be deleted; none if its mark isn't a time, or it has none.
+    fn delete_after(&self) -> Option<DateTime<Utc>> {
+        DateTime::parse_from_rfc3339(self.mark()?.trim()).ok().map(|after| after.to_utc())
+    }
+
+    /// Returns its mark, if it must be deleted because something keeps the snapshot: once nothing does any more, its
+    /// days of grace begin anew. `until` is when these would be over if they began now. A later mark stays, as does one
+    /// that is not a time: a person wrote it, and the snapshot is kept at least as long as that person wants.
+    #[must_use]
+    pub fn void_mark(&self, until: DateTime<Utc>) -> Option<&str> {
+        self.mark().filter(|_| self.delete_after().is_some_and(|after| after <= until))
+    }
+
+    /// Returns its tags with the key of an exemption as Curfew writes it: IAM compares keys without regard to case, so
+    /// EC2 would refuse to delete a snapshot that carries `Curfew:Exempt`, too.
+    fn tags_with_exemption(&self) -> Tags {
+        let key = |key| if is_exemption(key) { EXEMPT_TAG } else { key };
+        self.tags.iter().map(|(it, value)| (key(it), value)).collect()
+    }
+
+    /// Whether it carries an exemption, even one that is over.
+    #[must_use]
+    pub fn has_exemption(&self) -> bool {
+        self.tags.iter().any(|(key, _)| is_exemption(key))
+    }
+
     fn is_copy(&self) -> bool {
         self.copied || &*self.volume == VOLUME_OF_A_COPY || self.description.starts_with("[Copied ")
     }
@@ -136,8 +174,9 @@ impl Snapshot {
     /// Returns how it is known that a service manages it, and which service.
     fn service(&self) -> Option<(String, &'static str)> {
         let by_tag = self.tags.iter().find_map(|(key, _)| {
-            let known = BACKUP_TAGS.iter().find(|(prefix, _)| key.starts_with(prefix)).map(|(_, who)| *who);
-            let who = known.or_else(|| key.starts_with("aws:").then_some("an AWS service"));
+            let lower = key.to_ascii_lowercase();
+            let known = BACKUP_TAGS.iter().find(|(prefix, _)| lower.starts_with(prefix)).map(|(_, who)| *who);
+            let who = known.or_else(|| lower.starts_with("aws:").then_some("an AWS service"));
             who.map(|who| (format!("its tag {key}"), who))
         });
         let description = self.description.to_ascii_lowercase();
@@ -147,6 +186,10 @@ impl Snapshot {
         };
         by_tag.or_else(by_description)
     }
+}
+
+fn is_exemption(key: &str) -> bool {
+    key.eq_ignore_ascii_case(EXEMPT_TAG)
 }
 
 /// What else EC2 showed that may need some snapshots; an error where EC2 could not be asked.
@@ -189,7 +232,7 @@ impl Keep {
 /// What to do with a snapshot that nothing keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It has no mark: mark it.
+    /// It has no mark, or one that is long overdue: mark it.
     First,
     /// Its mark's moment has passed: delete it.
     Due,
@@ -199,7 +242,7 @@ pub enum Stage {
 #[must_use]
 pub fn kept_by_itself(request: &Request, snapshot: &Snapshot, as_of: DateTime<Utc>) -> Option<Skip> {
     let saying = |reason: Kept, message: String| Some(Skip::saying(reason, message));
-    if let Some(skip) = exempted(&snapshot.tags, &request.except_tags, request.timezone, as_of) {
+    if let Some(skip) = exempted(&snapshot.tags_with_exemption(), &request.except_tags, request.timezone, as_of) {
         return Some(skip);
     }
     if !request.tags.all_match(&snapshot.tags) {
@@ -212,13 +255,16 @@ pub fn kept_by_itself(request: &Request, snapshot: &Snapshot, as_of: DateTime<Ut
         return saying(Kept::Backup, format!("{who} created it, going by {by}"));
     }
     if snapshot.is_copy() {
-        return saying(Kept::Copied, "it is a copy, and EC2 doesn't say which volume it came from".to_owned());
+        return saying(Kept::Copied, "EC2 doesn't say which volume it came from, as with copies".to_owned());
     }
     if !is_id(&snapshot.volume, "vol-") {
         let message = format!("{:?} is not a volume id that this version knows", snapshot.volume);
         return saying(Kept::Unknown, message);
     }
     match &*snapshot.tier {
+        "standard" if snapshot.restored && !request.archived => {
+            return saying(Kept::Archived, "it is restored from the archive for some days only".to_owned());
+        }
         "standard" => {}
         "archive" if request.archived => {}
         "archive" => return Some(Skip::because(Kept::Archived)),
@@ -271,17 +317,23 @@ pub fn kept_by_sharing(shared: Result<bool, Trouble>) -> Option<Keep> {
 /// # Errors
 /// Why it is kept for now: its mark's moment hasn't passed, or can't be read.
 pub fn stage(snapshot: &Snapshot, as_of: DateTime<Utc>) -> Result<Stage, Skip> {
+    let unclear = |message| Err(Skip { wants_attention: true, ..Skip::saying(Kept::Unknown, message) });
+    // IAM takes such a key for the mark, but a person wrote it.
+    let alike = |key: &str| key != DELETE_AFTER_TAG && key.eq_ignore_ascii_case(DELETE_AFTER_TAG);
+    if let Some((key, _)) = snapshot.tags.iter().find(|(key, _)| alike(key)) {
+        return unclear(format!(
+            "its tag {key} may be meant as {DELETE_AFTER_TAG}: kept to be safe; correct the key, or delete the tag"
+        ));
+    }
     let Some(mark) = snapshot.mark() else { return Ok(Stage::First) };
-    match DateTime::parse_from_rfc3339(mark.trim()) {
-        Ok(after) if after.to_utc() < as_of => Ok(Stage::Due),
-        Ok(after) => Err(Skip { until: Some(after.to_utc()), ..Skip::because(Kept::Marked) }),
-        Err(_) => {
-            let message = format!(
-                "{DELETE_AFTER_TAG} is {mark:?}, which is not a time like {:?}: kept to be safe; correct it, or delete the tag",
-                rfc3339(as_of)
-            );
-            Err(Skip { wants_attention: true, ..Skip::saying(Kept::Unknown, message) })
-        }
+    match snapshot.delete_after() {
+        Some(after) if after < as_of && as_of - after > GOOD_FOR => Ok(Stage::First),
+        Some(after) if after < as_of => Ok(Stage::Due),
+        Some(after) => Err(Skip { until: Some(after), ..Skip::because(Kept::Marked) }),
+        None => unclear(format!(
+            "{DELETE_AFTER_TAG} is {mark:?}, which is not a time like {:?}: kept to be safe; correct it, or delete the tag",
+            rfc3339(as_of)
+        )),
     }
 }
 
@@ -312,6 +364,7 @@ mod tests {
             volume: "vol-0abc12345678def00".into(),
             description: "".into(),
             tier: "standard".into(),
+            restored: false,
             copied: false,
             bytes: GIB,
         }
@@ -328,9 +381,20 @@ mod tests {
     #[test]
     fn a_services_snapshots_are_recognized_by_tag_or_description() {
         assert_eq!(reason(&orphan()), None);
-        for key in
-            ["aws:backup:source-resource", "aws:dlm:lifecycle-policy-id", "aws:datasync:x", "dlm:managed", "aws:new"]
-        {
+        for key in [
+            "aws:backup:source-resource",
+            "aws:dlm:lifecycle-policy-id",
+            "aws:datasync:x",
+            "dlm:managed",
+            "aws:new",
+            "AWSElasticDisasterRecoveryManaged",
+            "cpm backup",
+            "cpm_backup",
+            "CPM",
+            "velero.io/backup",
+            "CSIVolumeSnapshotName",
+            "ebs.csi.aws.com/cluster",
+        ] {
             assert_eq!(reason(&tagged(key, "x")), Some(Kept::Backup.into()), "{key}");
         }
         for description in [
@@ -369,6 +433,21 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_restored_from_the_archive_for_some_days_is_archived() {
+        let restored = Snapshot { restored: true, ..orphan() };
+        assert_eq!(reason(&restored), Some(Kept::Archived.into()));
+        assert_eq!(kept_by_itself(&request(json!({"archived": true})), &restored, now()), None);
+    }
+
+    #[test]
+    fn an_exemption_counts_in_whatever_case_its_key_is_written() {
+        for key in ["curfew:exempt", "Curfew:Exempt", "CURFEW:EXEMPT"] {
+            assert_eq!(reason(&tagged(key, "")), Some(Reason::Exempt), "{key}");
+        }
+        assert_eq!(reason(&tagged("Curfew:Exempt", "2026-11-01")), None, "it is over");
+    }
+
+    #[test]
     fn it_is_old_enough_one_moment_after_min_age_days() {
         let aged = |age| Snapshot { started: now() - age, ..orphan() };
         assert_eq!(reason(&aged(TimeDelta::days(180))), Some(Kept::TooYoung.into()));
@@ -387,6 +466,29 @@ mod tests {
         for odd in ["", "yes", "never", "2026-11-20", "2026-11-20 03:00"] {
             assert_eq!(marked(odd), Err(Kept::Unknown.into()), "{odd:?}");
         }
+        for key in ["Curfew:Delete-After", "curfew:delete-After"] {
+            let kept = stage(&tagged(key, "2026-11-01T00:00:00Z"), now()).map_err(|skip| skip.reason);
+            assert_eq!(kept, Err(Kept::Unknown.into()), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_mark_that_is_long_overdue_is_written_anew() {
+        let overdue = |by: TimeDelta| stage(&tagged(DELETE_AFTER_TAG, &rfc3339(now() - by)), now());
+        assert_eq!(overdue(TimeDelta::days(31)), Ok(Stage::Due), "a schedule may run once a month");
+        assert_eq!(overdue(TimeDelta::days(35)), Ok(Stage::Due));
+        assert_eq!(overdue(TimeDelta::days(35) + TimeDelta::seconds(1)), Ok(Stage::First));
+        assert_eq!(overdue(TimeDelta::days(36_500)), Ok(Stage::First));
+    }
+
+    #[test]
+    fn a_reason_to_keep_it_voids_a_mark_that_the_days_of_grace_from_now_on_outlast_and_no_other() {
+        let voided = |mark: &str| tagged(DELETE_AFTER_TAG, mark).void_mark(now()).is_some();
+        assert!(voided("2020-01-01T00:00:00Z") && voided("2026-11-20T03:00:00Z"));
+        for stays in ["2026-11-20T03:00:01Z", "2035-01-01T00:00:00Z", "never", ""] {
+            assert!(!voided(stays), "{stays}");
+        }
+        assert_eq!(orphan().void_mark(now()), None);
     }
 
     proptest! {

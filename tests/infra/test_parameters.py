@@ -552,13 +552,22 @@ def test_a_run_for_snapshots_that_is_late_dropped_or_missing_is_heard(tmp_path, 
 
 @pytest.fixture
 def recycle_bin():
-    """A double of the Recycle Bin that answers with these pages of rules."""
+    """A double of the Recycle Bin that answers with these pages of rules; or that refuses, where there is an error instead."""
     pages: list[dict] = []
+    rules: dict[str, dict] = {}
 
     class Bin(BaseHTTPRequestHandler):
         def do_POST(self):
-            body = json.dumps(pages.pop(0)).encode()
-            self.send_response(200)
+            page = pages.pop(0)
+            rules.update({rule["Identifier"]: rule for rule in page.get("Rules", [])})
+            self.answer(page)
+
+        def do_GET(self):
+            self.answer(rules[self.path.removeprefix("/rules/")])
+
+        def answer(self, it):
+            body = json.dumps(it).encode()
+            self.send_response(403 if "__type" in it else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -588,6 +597,10 @@ NIGHTLY = "SnapshotsAt: cron(0 3 ? * * *)\n"
         (NIGHTLY, [{"Rules": []}], True),
         (NIGHTLY, [{"Rules": [], "NextToken": "more"}, {"Rules": [{"Identifier": "a"}]}], False),
         (NIGHTLY, [{"Rules": [{"Identifier": "a"}]}], False),
+        (NIGHTLY, [{"Rules": [{"Identifier": "a", "ResourceTags": [{"ResourceTagKey": "curfew", "ResourceTagValue": "yes"}]}]}], False),
+        (NIGHTLY, [{"Rules": [{"Identifier": "a", "ResourceTags": [{"ResourceTagKey": "team", "ResourceTagValue": "yes"}]}]}], True),
+        (NIGHTLY, [{"Rules": [{"Identifier": "a", "ExcludeResourceTags": [{"ResourceTagKey": "curfew", "ResourceTagValue": "yes"}]}]}], True),
+        (NIGHTLY, [{"Rules": [{"Identifier": "a", "ExcludeResourceTags": [{"ResourceTagKey": "team"}]}]}], False),
         ("", [], False),
     ],
     ids=str,
@@ -598,6 +611,31 @@ def test_who_deletes_snapshots_without_a_recycle_bin_is_warned(tmp_path, recycle
     ended = render(tmp_path, parameters, **env)
     assert ended.returncode == 0 and not pages
     assert ended.stderr.startswith("warning: no Recycle Bin rule keeps deleted snapshots in eu-west-1") == warned
+
+
+def test_who_may_not_ask_for_the_recycle_bin_is_told(tmp_path, recycle_bin):
+    pages, env = recycle_bin
+    pages.append({"__type": "AccessDeniedException", "message": "no"})
+    ended = render(tmp_path, NIGHTLY, **env)
+    assert ended.returncode == 0
+    assert ended.stderr.startswith("warning: whether a Recycle Bin rule keeps deleted snapshots in eu-west-1 could not be asked: rbin:ListRules is denied")
+
+
+@pytest.mark.parametrize(
+    ("regions", "pages", "warned"),
+    [
+        ("us-east-1", [{"Rules": []}], "in us-east-1, so"),
+        (["us-east-1", "eu-north-1"], [{"Rules": []}] * 2, "in us-east-1, eu-north-1, so"),
+        ("all", [{"Rules": []}] * 99, "us-west-2, so"),
+    ],
+)
+def test_a_recycle_bin_is_asked_for_in_every_region_of_the_event(rendering, recycle_bin, monkeypatch, regions, pages, warned):
+    answers, env = recycle_bin
+    answers += pages
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    ended = rendering({"snapshots.json": shipped("snapshots.json") | {"regions": regions}}, NIGHTLY)
+    assert ended.returncode == 0 and ended.stderr.startswith("warning: no Recycle Bin rule") and warned in ended.stderr
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", None])

@@ -263,6 +263,8 @@ SNAPSHOTS = [
             (verb, SNAPSHOT, OURS, False),
             (verb, SNAPSHOT, OURS | {"aws:TagKeys": ["curfew"]}, False),
             (verb, SNAPSHOT, OURS | {"aws:TagKeys": ["curfew:delete-after", "curfew:exempt"]}, False),
+            # A mark is deleted, and not written over: it may be a person's.
+            (verb, SNAPSHOT, DUE | DELETE_AFTER, verb == "ec2:DeleteTags"),
             (verb, INSTANCE, OURS | DELETE_AFTER, False),
             (verb, f"arn:aws:ec2:eu-west-1:{ACCOUNT}:volume/vol-0abc", OURS | DELETE_AFTER, False),
         ]

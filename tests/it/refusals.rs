@@ -52,6 +52,8 @@ const MALFORMED: &[&str] = &[
     r#"{"tags": {"curfew": "yes"}}"#,
     r#"{"action": "terminate", "tags": {"curfew": "yes"}}"#,
     r#"{"action": "Stop", "tags": {"curfew": "yes"}}"#,
+    r#"{"action": "delete_snapshots", "tags": {"curfew": "yes"}}"#,
+    r#"{"action": "Snapshots", "tags": {"curfew": "yes"}, "min_age_days": 30}"#,
     r#"{"action": null, "tags": {"curfew": "yes"}}"#,
     r#"{"action": "start", "tags": {"curfew": "yes"}, "hibernate": true}"#,
     // Running hours

@@ -1,5 +1,5 @@
-//! Random snapshots and faults, night after night: nothing outside the rule is ever deleted, and once the faults are
-//! over, everything inside it is.
+//! Random snapshots and faults, night after night: nothing outside the rule is ever deleted, nothing is deleted in the
+//! night after a reason to keep it has ended, and once the faults are over, everything inside the rule is.
 //!
 //! The model knows nothing about how Curfew works: it says which snapshots may be deleted. A failure prints its seed;
 //! `CURFEW_SEED=… CURFEW_CASES=1` repeats it.
@@ -8,7 +8,7 @@ use std::env;
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use ec2_sim::{Fault, Snapshot};
+use ec2_sim::{Fault, Sim, Snapshot};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -34,7 +34,11 @@ enum Mark {
     None,
     Due,
     Later,
+    /// Later than the days of grace: a person's.
+    Far,
     Odd,
+    /// Overdue by a year.
+    Stale,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,7 +56,12 @@ enum Kind {
     Locked,
     Fast,
     Archived,
+    /// Archived, and restored for some days.
+    Restored,
     Exempt,
+    /// Exempt, with its key written in another case.
+    ExemptInCapitals,
+    Velero,
     Pending,
     Strange,
     /// A person exempts it during the run, at one of its calls.
@@ -95,6 +104,10 @@ struct Case {
     /// The action at whose first call people act.
     at: &'static str,
     death: Option<usize>,
+    /// So many snapshots, the first in EC2's lists, are refused whatever is to be done to them, for good.
+    refused: usize,
+    /// Marks can't be deleted, for good.
+    stuck: bool,
 }
 
 fn pieces() -> impl Strategy<Value = Piece> {
@@ -118,7 +131,11 @@ fn pieces() -> impl Strategy<Value = Piece> {
         Locked,
         Fast,
         Archived,
+        Restored,
+        Restored,
         Exempt,
+        ExemptInCapitals,
+        Velero,
         Pending,
         Strange,
         ExemptedMeanwhile,
@@ -127,7 +144,8 @@ fn pieces() -> impl Strategy<Value = Piece> {
         SharedMeanwhile,
         SharedMeanwhile,
     ];
-    let marks = vec![Mark::Due, Mark::Due, Mark::Due, Mark::Due, Mark::None, Mark::Later, Mark::Odd];
+    let marks =
+        vec![Mark::Due, Mark::Due, Mark::Due, Mark::Due, Mark::None, Mark::Later, Mark::Far, Mark::Odd, Mark::Stale];
     (prop::bool::weighted(0.9), prop::sample::select(marks), prop::sample::select(kinds))
         .prop_map(|(selected, marked, kind)| Piece { selected, marked, kind })
 }
@@ -157,8 +175,9 @@ fn cases() -> impl Strategy<Value = Case> {
     at.extend(["DeleteSnapshot", "DeleteSnapshot", "CreateTags"]);
     let flags = (prop::bool::weighted(0.2), any::<bool>(), prop::bool::weighted(0.1));
     let death = prop::option::weighted(0.3, 1..25_usize);
-    (vec(pieces(), 1..14), troubles(), flags, prop::sample::select(at), death).prop_map(
-        |(fleet, troubles, (lag, small_pages, dry_run), at, death)| Case {
+    let for_good = (prop::option::weighted(0.3, 1..9_usize), prop::bool::weighted(0.15));
+    (vec(pieces(), 1..14), troubles(), flags, prop::sample::select(at), death, for_good).prop_map(
+        |(fleet, troubles, (lag, small_pages, dry_run), at, death, (refused, stuck))| Case {
             fleet,
             troubles,
             lag,
@@ -166,6 +185,8 @@ fn cases() -> impl Strategy<Value = Case> {
             dry_run,
             at,
             death,
+            refused: refused.unwrap_or(0),
+            stuck,
         },
     )
 }
@@ -184,7 +205,9 @@ impl Piece {
             Mark::None => it,
             Mark::Due => it.tag(DELETE_AFTER, &in_minutes(-1)),
             Mark::Later => it.tag(DELETE_AFTER, &in_minutes(600)),
+            Mark::Far => it.tag(DELETE_AFTER, "2035-01-01T00:00:00Z"),
             Mark::Odd => it.tag(DELETE_AFTER, "when I say so"),
+            Mark::Stale => it.tag(DELETE_AFTER, &in_minutes(-60 * 24 * 365)),
         };
         match self.kind {
             Kind::Young => it.started = Utc::now() - TimeDelta::days(179),
@@ -195,6 +218,9 @@ impl Piece {
             Kind::Locked => it.lock = Some("governance".into()),
             Kind::Fast => it.fast = Some("enabled".into()),
             Kind::Archived => it.tier = "archive".into(),
+            Kind::Restored => it.restored = Some(Utc::now() + TimeDelta::days(1)),
+            Kind::ExemptInCapitals => it = it.tag("Curfew:Exempt", ""),
+            Kind::Velero => it = it.tag("velero.io/backup", "nightly"),
             Kind::Exempt => it = it.tag("curfew:exempt", ""),
             Kind::Pending => it.state = "pending".into(),
             Kind::Strange => it.volume = "vol-X".into(),
@@ -206,6 +232,16 @@ impl Piece {
     /// Whether it may be deleted, as far as is known before the run.
     fn may_go(&self) -> bool {
         self.selected && self.marked == Mark::Due && self.kind == Kind::Orphan
+    }
+
+    /// Ends whatever keeps it.
+    fn set_free(&self, sim: &Sim, id: &str) {
+        sim.forsake(id);
+        sim.edit_snapshot(id, |it| {
+            let free = Snapshot { id: it.id.clone(), tags: it.tags.clone(), ..Snapshot::named("") };
+            *it = Snapshot { volume: "vol-0123456789abcdef0".into(), ..free };
+            it.tags.retain(|key, _| [DELETE_AFTER, "curfew", "Name"].contains(&key.as_str()));
+        });
     }
 
     /// Whether a person acts on it during the run. That may come too late, but then nothing kept it before.
@@ -261,6 +297,18 @@ async fn check(case: Case) {
         }
         ids.push(id);
     }
+    let for_good = |sim: &Sim| {
+        let refuse = |action: &str| Fault::refuse(action, "UnauthorizedOperation", "{id} is not for you.").status(403);
+        if case.refused > 0 {
+            let first: Vec<String> = ids.iter().take(case.refused).cloned().collect();
+            sim.fault(refuse("DeleteSnapshot").on(first.clone()));
+            sim.fault(refuse("CreateTags").on(first));
+        }
+        if case.stuck {
+            sim.fault(refuse("DeleteTags").on(ids.clone()));
+        }
+    };
+    for_good(&world.sim);
     let event = with(event(), json!({"dry_run": case.dry_run}));
     world.others_act_on.extend(case.fleet.iter().enumerate().filter(|(_, it)| it.is_a_persons()).map(|(n, _)| name(n)));
     for trouble in &case.troubles {
@@ -313,6 +361,10 @@ async fn check(case: Case) {
             let is_due = piece.selected && piece.marked == Mark::Due && (piece.may_go() || piece.is_a_persons());
             let must_stay = case.dry_run || in_time || !is_due;
             assert!(is_there || !must_stay, "{when} {} is gone: {piece:?}", name(n));
+            if matches!(piece.marked, Mark::Far | Mark::Odd) && !piece.is_a_persons() {
+                let mark = &world.sim.snapshot(&ids[n]).unwrap().tags[DELETE_AFTER];
+                assert_eq!(*mark, as_made[n][DELETE_AFTER], "{when} the mark of {} is another", name(n));
+            }
             if !piece.selected && !piece.is_a_persons() {
                 assert_eq!(world.sim.snapshot(&ids[n]).unwrap().tags, as_made[n], "{} is none of ours", name(n));
             }
@@ -322,6 +374,7 @@ async fn check(case: Case) {
 
     // Then the faults are over, and two retries come: what still lags at the first is deleted by the second.
     world.sim.clear_faults();
+    for_good(&world.sim);
     world.sim.forget_calls();
     drop(world.sim.hold("NoCall"));
     let told = world.within(Duration::from_secs(20), event.clone()).await;
@@ -330,16 +383,38 @@ async fn check(case: Case) {
     stands(&world, "after the retry");
     for (n, piece) in case.fleet.iter().enumerate() {
         let it = world.sim.snapshot(&ids[n]);
-        if piece.may_go() && !case.dry_run {
+        let is_refused = n < case.refused;
+        if piece.may_go() && !case.dry_run && !is_refused && !case.stuck {
             // If a fault said that it is in use, it was unmarked, and its days of grace have begun anew.
             let anew =
                 it.as_ref().is_some_and(|it| it.tags.get(DELETE_AFTER).is_some_and(|mark| *mark > in_minutes(60)));
             assert!(it.is_none() || anew, "{} is left: {piece:?}, told {:#}", name(n), told.report);
         }
-        if piece.selected && piece.marked == Mark::None && piece.kind == Kind::Orphan && !case.dry_run {
-            assert!(it.is_some_and(|it| it.tags.contains_key(DELETE_AFTER)), "{} is not marked", name(n));
+        if piece.selected && piece.kind == Kind::Orphan && !case.dry_run && !is_refused {
+            let mark = it.and_then(|it| it.tags.get(DELETE_AFTER).cloned());
+            match piece.marked {
+                Mark::None => assert!(mark.is_some(), "{} is not marked", name(n)),
+                Mark::Stale if !case.stuck => {
+                    assert!(mark.is_some_and(|mark| mark > in_minutes(60)), "{} is not marked anew", name(n));
+                }
+                _ => {}
+            }
         }
     }
+    for entry in told.entries("failed").iter().filter(|entry| entry["code"] == "UnauthorizedOperation") {
+        let (id, message) = (entry["id"].as_str().unwrap(), entry["message"].as_str().unwrap());
+        assert!(message.contains(id), "another's refusal: {entry}");
+    }
+
+    // Then nothing keeps them any more: the days of grace of what was kept begin anew.
+    let was_kept = |piece: &Piece| piece.selected && piece.kind != Kind::Orphan && !piece.is_a_persons();
+    for (n, piece) in case.fleet.iter().enumerate().filter(|(_, piece)| was_kept(piece)) {
+        piece.set_free(&world.sim, &ids[n]);
+    }
+    tokio::time::sleep(Duration::from_millis(130)).await;
+    let told = world.within(Duration::from_secs(20), event.clone()).await;
+    assert!(["complete", "Incomplete"].contains(&told.verdict().as_str()), "{:#}", told.report);
+    stands(&world, "once nothing keeps them");
 }
 
 fn case_of(seed: u64) -> Case {

@@ -158,6 +158,14 @@ impl Sim {
         Some(cloud.add_image_of(&snapshot, deprecated, disabled))
     }
 
+    /// Deletes the images of a snapshot, and the volume that it was made of.
+    pub fn forsake(&self, name: &str) {
+        let mut cloud = self.shared.lock();
+        if let Some(snapshot) = cloud.storage.find(name).cloned() {
+            cloud.storage.forsake(&snapshot);
+        }
+    }
+
     /// Adds a fault.
     pub fn fault(&self, fault: Fault) {
         self.shared.lock().faults.push(fault);

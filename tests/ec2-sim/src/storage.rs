@@ -12,7 +12,8 @@ use crate::fault::Refusal;
 use crate::filter::matches;
 use crate::place::{OWN_ACCOUNT, Place};
 
-/// With `guards_snapshots`, the caller may delete only snapshots with the mark and without the exemption.
+/// With `guards_snapshots`, the caller may delete only snapshots with the mark and without the exemption, and mark only
+/// those without a mark.
 const MARK: &str = "curfew:delete-after";
 const EXEMPT: &str = "curfew:exempt";
 /// EC2's limit of filter values in one call.
@@ -35,6 +36,8 @@ pub struct Snapshot {
     pub volume: String,
     pub description: String,
     pub tier: String,
+    /// Until when it is restored from the archive.
+    pub restored: Option<DateTime<Utc>>,
     /// The transfer type, which only copies have.
     pub transfer: Option<String>,
     /// The volume's size.
@@ -63,6 +66,7 @@ impl Snapshot {
             volume: String::new(),
             description: String::new(),
             tier: "standard".into(),
+            restored: None,
             transfer: None,
             gib: 8,
             bytes: None,
@@ -180,6 +184,12 @@ impl Storage {
 
     pub(crate) fn change(&mut self, id: &str, now: DateTime<Utc>, new: Option<Snapshot>) {
         self.snapshots.entry(id.to_owned()).or_default().push((now, new));
+    }
+
+    /// Forgets the images of a snapshot, and the volume that it was made of.
+    pub(crate) fn forsake(&mut self, snapshot: &Snapshot) {
+        self.images.retain(|it| it.snapshot != snapshot.id);
+        self.volumes.retain(|it| it.id != snapshot.volume);
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&Snapshot> {
@@ -333,11 +343,17 @@ impl Cloud {
 
     /// Refuses what the caller's policy doesn't allow, going by the tags that the snapshot has at this moment.
     fn authorize_on(&self, request: &Request, action: &str, snapshot: &Snapshot) -> Result<(), Refusal> {
-        let has = |key: &str| snapshot.tags.contains_key(key);
+        // IAM compares keys without regard to case.
+        let has = |key: &str| snapshot.tags.keys().any(|it| it.eq_ignore_ascii_case(key));
         let tagged =
             self.settings.only_tagged.as_ref().is_none_or(|(key, value)| snapshot.tags.get(key) == Some(value));
-        let guarded = self.settings.guards_snapshots && action == "ec2:DeleteSnapshot";
-        if tagged && (!guarded || (has(MARK) && !has(EXEMPT))) {
+        let guarded = match action {
+            _ if !self.settings.guards_snapshots => true,
+            "ec2:DeleteSnapshot" => has(MARK) && !has(EXEMPT),
+            "ec2:CreateTags" => !has(MARK),
+            _ => true,
+        };
+        if tagged && guarded {
             return Ok(());
         }
         let message = format!(

@@ -154,10 +154,11 @@ async fn two_nights_delete_just_the_orphan_in_a_cloud_that_we_did_not_write() {
     assert_eq!(left(&moto).await.len(), 7);
 
     // Two weeks later: all marks but one are due.
+    let due = in_minutes(-60);
     for name in ["orphan", "attached", "shared", "archived", "exempt"] {
-        tag(&moto, &ids[name], MARK, "2026-01-01T00:00:00Z").await;
+        tag(&moto, &ids[name], MARK, &due).await;
     }
-    tag(&moto, &of_image, MARK, "2026-01-01T00:00:00Z").await;
+    tag(&moto, &of_image, MARK, &due).await;
     let told = Told::of(host.invoke(event.to_string(), AMPLE).await);
     assert_eq!((told.verdict().as_str(), told.names("changed")), ("complete", names(["orphan"])), "{:#}", told.report);
     assert_eq!(told.reason("saved"), "marked");
@@ -172,7 +173,7 @@ async fn a_cloud_that_knows_no_locks_is_one_in_which_nothing_is_deleted() {
     let moto = Moto::start().await;
     let (volume, id) = snapshot(&moto, "orphan").await;
     moto.set("DeleteVolume", &[("VolumeId", &volume)]).await;
-    tag(&moto, &id, MARK, "2026-01-01T00:00:00Z").await;
+    tag(&moto, &id, MARK, &in_minutes(-60)).await;
     // Against moto itself, only its age keeps it.
     let mut host = Host::start(binary(), &[("AWS_ENDPOINT_URL_EC2", &moto.ec2.url)]).await;
     let event = json!({"action": "snapshots", "tags": {"curfew": "yes"}, "min_age_days": 7});

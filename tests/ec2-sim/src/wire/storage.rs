@@ -54,6 +54,9 @@ fn snapshot(xml: &mut Xml, snapshot: &Snapshot) {
     xml.leaf("volumeSize", &snapshot.gib.to_string());
     xml.leaf("description", &snapshot.description);
     xml.leaf("storageTier", &snapshot.tier);
+    if let Some(until) = snapshot.restored {
+        xml.leaf("restoreExpiryTime", &until.format("%Y-%m-%dT%H:%M:%SZ").to_string());
+    }
     if let Some(transfer) = &snapshot.transfer {
         xml.leaf("transferType", transfer);
     }
