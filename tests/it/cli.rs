@@ -397,6 +397,30 @@ async fn an_instance_with_hours_hears_its_next_edge_and_one_with_a_bad_tag_what_
 }
 
 #[tokio::test]
+async fn an_instance_that_only_people_start_is_told_so_and_one_without_tags_what_it_takes() {
+    let desk = Desk::new().await.env("COLUMNS", "100");
+    desk.sim.add(ours("by-hand").tag("curfew:hours", "by hand").state("stopped"));
+    desk.sim.add(Machine::named("bare"));
+    let event = json!({
+        "action": "reconcile", "tags": {"curfew": "yes"}, "remember": true,
+        "hours": {"always": "24/7", "by hand": {"open": "Mo-Su 00:00-23:59", "start": false}},
+    });
+    let of = async |name| desk.plan(&event, &["--instance", &id_of(&desk.sim, name)]).await.out;
+    let said = of("by-hand").await;
+    let why =
+        "by-hand: left alone, as_scheduled: its hours are open, but only people start it\n";
+    assert!(said.contains(why), "{said}");
+    assert!(said.contains("\"start\": false, only people start it"), "{said}");
+    assert!(said.contains("\nWhoever may start it can do so now; whoever writes the event's hours can"), "{said}");
+    // Once, with both commands; and not with hours in which nothing is ever stopped.
+    let said = of("bare").await;
+    let (_, fix) = said.split_once("To have it selected:\n").unwrap();
+    assert!(!fix.contains("To have it selected"), "{said}");
+    let tags: Vec<&str> = fix.lines().filter_map(|line| line.split_once("--tags ")).map(|(_, tags)| tags).collect();
+    assert_eq!(tags, ["Key=curfew,Value=yes", "'Key=curfew:hours,Value=by hand'"]);
+}
+
+#[tokio::test]
 async fn an_instance_elsewhere_is_found_there() {
     let desk = Desk::new().await;
     let id = desk.sim.add(ours("far").region("eu-west-1"));

@@ -433,6 +433,22 @@ async fn what_stands_in_the_way_is_said_with_what_to_do() {
         "a file that can't be read",
         &desk.run(&sim, &unpriced.url, &[&OCTOBER[..], &["--prices", "bad.json"]].concat(), &[]).await,
     );
+    std::fs::write(
+        desk.0.join("misspelt.json"),
+        r#"{"prices": [{"region": "us-east-1", "type": "m5.large", "price": "0.1", "curency": "EUR"}]}"#,
+    )
+    .unwrap();
+    tell(
+        "a file with a misspelt field",
+        &desk.run(&sim, &unpriced.url, &[&OCTOBER[..], &["--prices", "misspelt.json"]].concat(), &[]).await,
+    );
+    let lines = Arc::new(october()[..2].to_vec());
+    let broken = Services::start(move |operation, input| match operation {
+        "FilterLogEvents" => Ok(log_events(&lines, input)),
+        _ => Err((400, "InvalidParameterException", "The filter is not one.")),
+    })
+    .await;
+    tell("what no permission cures", &desk.run(&sim, &broken.url, &[&OCTOBER[..], &["--billed"]].concat(), &[]).await);
     tell("a day to come", &desk.run(&sim, &unpriced.url, &["saved", "--until", "2999-01-01"], &[]).await);
     sim.fault(
         Fault::refuse(

@@ -2,6 +2,14 @@
 
 use anstyle::{AnsiColor, Style};
 
+/// What looking takes.
+pub(crate) const PERMISSIONS: &str = "looking takes the permissions in policy/read-only.json";
+
+/// Whether a code of AWS's says that a permission is missing, and not that something else is wrong.
+pub(crate) fn is_denied(code: &str) -> bool {
+    matches!(code, "AccessDenied" | "AccessDeniedException" | "NotAuthorized" | "UnauthorizedOperation")
+}
+
 /// Something went wrong: told on standard error, and the command ends.
 #[derive(Debug)]
 pub(crate) struct Problem {
@@ -31,6 +39,11 @@ impl Problem {
     /// Adds what to do about it.
     pub(crate) fn help(self, fix: impl AsRef<str>) -> Self {
         self.line("help", AnsiColor::BrightCyan, fix.as_ref())
+    }
+
+    /// Adds which permissions it takes, if a code of AWS's says that one is missing.
+    pub(crate) fn help_if_denied(self, code: &str, fix: impl AsRef<str>) -> Self {
+        if is_denied(code) { self.help(fix) } else { self }
     }
 
     /// Tells it, and returns how the command ends: 1, or 2 where an event was refused.

@@ -23,7 +23,7 @@ use crate::account::{Access, Account};
 use crate::aws_json::{Client, LOGS};
 use crate::money::{Amounts, Money, Price, sum, written};
 use crate::prices::{Key, Prices};
-use crate::problem::Problem;
+use crate::problem::{Problem, is_denied};
 use crate::takeover::refused;
 use crate::terminal::{self, Cell, FAINT, HEADING, Row, table};
 use crate::week::words::{clean, in_hours, natural, number};
@@ -182,8 +182,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let keys = counted.keys().filter_map(|who| key(who, &shown)).collect();
     if let Err(error) = prices.ask(&access.aws, &keys).await {
         notes.trouble(format!(
-            "AWS's Price List doesn't tell prices: {} These credentials need pricing:GetProducts; or name a file: --prices.",
-            said(&error)
+            "AWS's Price List doesn't tell prices: {}{} A file can tell them: --prices.",
+            said(&error),
+            needs(&error, "pricing:GetProducts")
         ));
     }
     let billed = match args.billed {
@@ -197,10 +198,13 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
             match billed::ask(&access.aws, now.date_naive(), |id| known.contains(id)).await {
                 Ok(billed) => Some(billed),
                 Err(error) => {
-                    notes.trouble(format!(
-                        "Cost Explorer doesn't tell what was billed: {} These credentials need ce:GetCostAndUsageWithResources and ce:GetSavingsPlansUtilization, and the account resource-level data, which the Cost Management preferences switch on.",
-                        said(&error)
-                    ));
+                    let needs = needs(&error, "ce:GetCostAndUsageWithResources and ce:GetSavingsPlansUtilization");
+                    // Which code it has where that is off, AWS doesn't document.
+                    let data = match is_denied(&error.code) || error.code == "DataUnavailableException" {
+                        true => " The account needs resource-level data, which the Cost Management preferences switch on.",
+                        false => "",
+                    };
+                    notes.trouble(format!("Cost Explorer doesn't tell what was billed: {}{needs}{data}", said(&error)));
                     None
                 }
             }
@@ -321,7 +325,7 @@ async fn find(aws: &Aws, region: &str, ids: &[&str]) -> Result<Vec<Billing>, Str
         // As a filter: an id that EC2 doesn't know is no error then.
         let filters = vec![("instance-id".to_owned(), ids.iter().map(|id| (*id).to_owned()).collect())];
         let page = ec2.billing(&filters, Deadline::within(LOOKING)).await;
-        found.extend(page.map_err(|error| format!("{} These credentials need ec2:DescribeInstances.", said(&error)))?);
+        found.extend(page.map_err(|error| format!("{}{}", said(&error), needs(&error, "ec2:DescribeInstances")))?);
     }
     Ok(found)
 }
@@ -335,6 +339,11 @@ fn key(who: &Who, shown: &BTreeMap<Who, Billing>) -> Option<Key> {
 /// Writes AWS's words as a sentence, into a longer text.
 pub(crate) fn said(error: &Error) -> String {
     format!("{}.", error.to_string().trim_end_matches('.'))
+}
+
+/// Says, after AWS's words, which permissions are missing, if they are.
+pub(crate) fn needs(error: &Error, permissions: &str) -> String {
+    if is_denied(&error.code) { format!(" These credentials need {permissions}.") } else { String::new() }
 }
 
 fn date(moment: DateTime<Utc>) -> String {

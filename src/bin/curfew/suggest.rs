@@ -21,7 +21,7 @@ use crate::aws_json::{CLOUDWATCH, Client};
 use crate::money::{Amounts, Money, Price, sum, written};
 use crate::prices::{Key, Prices};
 use crate::problem::Problem;
-use crate::saved::said;
+use crate::saved::{needs, said};
 use crate::takeover::refused;
 use crate::terminal::{self, Cell, FAINT, HEADING, Row, table};
 use crate::week::words::{clean, natural, number};
@@ -125,11 +125,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
 
     let (n, metrics) = (instances.len(), instances.len() * METRICS.len());
     anstream::eprintln!(
-        "CloudWatch takes $0.01 for each 1,000 metrics: {} for {} of {}",
+        "CloudWatch takes $0.01 for each 1,000 metrics; {} of {}: {}",
+        count(metrics, "metric"),
+        count(n, "instance"),
         Price::parse(&format!("{:.2}", metrics.div_ceil(METRICS_A_CENT) as f64 / 100.0), "USD")
             .map_or_else(String::new, |price| price.written()),
-        number(metrics as f64),
-        count(n, "instance"),
     );
     let waiting = terminal::spinner("Asking CloudWatch");
     let to = Utc::now().duration_trunc(TimeDelta::hours(1)).unwrap_or_else(|_| Utc::now());
@@ -147,8 +147,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let keys: BTreeSet<Key> = instances.iter().filter_map(|it| Some(Key::of(&region, of(&it.id)?))).collect();
     if let Err(error) = prices.ask(&access.aws, &keys).await {
         notes.push(format!(
-            "AWS's Price List doesn't tell prices: {} These credentials need pricing:GetProducts; or name a file: --prices.",
-            said(&error)
+            "AWS's Price List doesn't tell prices: {}{} A file can tell them: --prices.",
+            said(&error),
+            needs(&error, "pricing:GetProducts")
         ));
     }
     waiting.finish_and_clear();

@@ -16,7 +16,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use chrono_tz::Tz;
 use ec2_curfew::deadline::Deadline;
-use ec2_curfew::ec2::{Class, Ec2, Error, classify};
+use ec2_curfew::ec2::{Ec2, Error};
 use ec2_curfew::instance::State;
 use serde_json::{Value, json};
 
@@ -329,20 +329,16 @@ fn region(access: &Access) -> Result<String, Problem> {
 /// Says why AWS didn't answer, and what to do about it.
 pub(crate) fn refused(what: &str, error: &Error, permission: &str) -> Problem {
     let problem = Problem::new(format!("{what}: {error}"));
-    match (error.code.as_str(), classify(error)) {
-        (code, _)
-            if code.contains("Expired")
-                || code.contains("UnrecognizedClient")
-                || code.contains("InvalidClientToken") =>
+    match error.code.as_str() {
+        code if code.contains("Expired")
+            || code.contains("UnrecognizedClient")
+            || code.contains("InvalidClientToken") =>
         {
             problem.help("sign in again, or choose other credentials with --profile")
         }
-        ("NotSent", _) => {
+        "NotSent" => {
             problem.help("give credentials and a region as to the AWS CLI: --profile, --region, or the environment")
         }
-        ("AccessDeniedException" | "AccessDenied", _) | (_, Class::Permission) => {
-            problem.help(format!("these credentials need {permission}"))
-        }
-        _ => problem,
+        code => problem.help_if_denied(code, format!("these credentials need {permission}")),
     }
 }

@@ -3,8 +3,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use ec2_curfew::outcome::Reason;
 
-use super::forecast::{Kind, Line, Segment};
-use super::{Day, Figures, Row, Week, hours};
+use super::forecast::{Kind, Line, Segment, Why};
+use super::{Day, Figures, Row, Schedule, Week, hours};
 
 /// What each kind is called, in a legend's order.
 pub(crate) const KINDS: [(Kind, &str); 6] = [
@@ -74,18 +74,51 @@ pub(crate) fn number(number: f64) -> String {
     grouped + rest
 }
 
-/// Writes why a line is left alone, as far as it is.
+/// Writes why a line is left as it is, as far as it is.
 pub(crate) fn why(week: &Week, line: &Line) -> Option<String> {
-    let why = line.why.as_ref()?;
+    let skip = match line.why.as_ref()? {
+        Why::Skip(skip) => skip,
+        Why::StartedByPeople => return Some("only people start it: its hours say \"start\": false".to_owned()),
+        Why::NotYetAgain(said) => return Some(said.clone()),
+        Why::NoStart => return Some("no start here selects it: it stays off until people start it".to_owned()),
+        Why::NoStop => return Some("no stop here selects it: it runs until people stop it".to_owned()),
+    };
     let until =
-        || why.until.map(|until| format!("exempt until {}", until.with_timezone(&week.zone).format("%a %-d %b %R")));
-    let said = match why.reason {
-        Reason::Exempt => until().or_else(|| why.message.clone())?,
+        || skip.until.map(|until| format!("exempt until {}", until.with_timezone(&week.zone).format("%a %-d %b %R")));
+    let said = match skip.reason {
+        Reason::Exempt => until().or_else(|| skip.message.clone())?,
         Reason::HasHours => "it has hours of its own, which no event here is about".to_owned(),
         Reason::InstanceStoreRoot => "its root disk would be lost".to_owned(),
-        reason => why.message.clone().unwrap_or_else(|| reason.as_str().replace('_', " ")),
+        Reason::StartedSince => "its hours have not closed since it was started: it runs until they do".to_owned(),
+        Reason::NotMarked => "not stopped by Curfew: it stays off until people start it".to_owned(),
+        Reason::StoppedSince => {
+            // What people do has EC2 say no more than that they did.
+            let by_people = |said: &&String| said.starts_with("Client.") && said.contains("InitiatedShutdown");
+            let said = skip.message.as_ref().filter(|said| !by_people(said));
+            let said = said.map_or_else(String::new, |said| format!(" ({said})"));
+            format!("not stopped by Curfew{said}: it stays off until people start it")
+        }
+        reason => skip.message.clone().unwrap_or_else(|| reason.as_str().replace('_', " ")),
     };
     Some(said)
+}
+
+/// Says what a forecast doesn't know; nothing, where there is no instance.
+pub(crate) fn unforeseen(week: &Week) -> Option<&'static str> {
+    let is_over = week.period().1 <= week.asked;
+    (week.figures().instances > 0).then_some(match is_over {
+        true => "That week is over: so it would have been, had people switched nothing by hand.",
+        false => "By what EC2 shows now; what people will switch by hand is not foreseen.",
+    })
+}
+
+/// Writes a schedule's name, and whose it is where others have it, too.
+pub(crate) fn heading(schedule: &Schedule) -> String {
+    let name = if schedule.name.trim().is_empty() { "(empty)".to_owned() } else { clean(&schedule.name) };
+    match &schedule.whose {
+        Some(whose) => format!("{name} ({})", clean(whose)),
+        None => name,
+    }
 }
 
 /// Writes the instances of a row, as many as go into so many characters: `web-1, web-2 and 4,988 more`.
