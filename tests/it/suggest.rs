@@ -233,6 +233,8 @@ async fn what_stands_in_the_way_is_said_with_what_to_do() {
         Err((400, "AccessDenied", "User: me is not authorized to perform: cloudwatch:GetMetricData"))
     })
     .await;
+    tell("a slip in a zone", &desk.run(&sim, &denied.url, &["suggest", "--timezone", "Europe/Berln"], &[]).await);
+    tell("no zone", &desk.run(&sim, &denied.url, &["suggest", "--timezone", "Mars"], &[]).await);
     tell("no instance", &desk.run(&sim, &denied.url, &["suggest"], &[]).await);
     fleet(&sim);
     tell("no permission for metrics", &desk.run(&sim, &denied.url, &["suggest"], &[]).await);

@@ -412,6 +412,43 @@ async fn hours_that_open_next_year_are_off_until_then_and_what_runs_is_not_stopp
 }
 
 #[tokio::test]
+async fn a_week_in_words_is_short_whatever_day_it_begins_on() {
+    let (sim, folder) = (Sim::start().await, Folder::new());
+    let event = json!({
+        "action": "reconcile", "tags": {"curfew": "yes"},
+        "hours": {
+            "days": "Mo-Fr 08:00-19:00", "every day": "08:00-19:00", "every night": "22:00-06:00",
+            "week's nights": "Mo-Fr 22:00-06:00", "sunday's night": "Su 22:00-06:00", "always": "24/7",
+        },
+    });
+    let event = folder.write("hours.json", &event);
+    let mut said = String::new();
+    for from in ["2026-11-23", "2026-11-26", "2026-11-29"] {
+        let file = folder.file("week.html");
+        shown(&sim, &[&event, "--from", from, "--html", &file], &[]).await;
+        let page = std::fs::read_to_string(&file).unwrap();
+        let texts = |from: &str, to: &str| -> Vec<String> {
+            page.split(from).skip(1).map(|rest| rest.split(to).next().unwrap().to_owned()).collect()
+        };
+        for (name, line) in texts("<h2>", "</h2>").iter().zip(texts("<p class=\"says\">", "</p>")) {
+            said += &format!("{from} {name}: {line}\n");
+        }
+    }
+    insta::assert_snapshot!("in_words", said);
+}
+
+#[tokio::test]
+async fn a_cron_that_is_off_never_fires_and_says_so() {
+    let (sim, folder) = (Sim::start().await, Folder::new());
+    let event = |action: &str| json!({"action": action, "name": "p", "tags": {"curfew": "yes"}});
+    let files = ["stop", "start"].map(|action| folder.write(&format!("{action}.json"), &event(action)));
+    let args = [&*files[0], &files[1], FROM, "--cron", "off", "--cron", "cron(0 8 ? * MON-FRI *)"];
+    let week = json_of(&sim, &args).await;
+    assert_eq!(week["schedules"][0]["says"], "never stops, start cron(0 8 ? * MON-FRI *)");
+    assert_eq!(week["schedules"][0]["hours_on"], 168.0);
+}
+
+#[tokio::test]
 async fn schedules_of_one_name_say_whose_they_are() {
     let (sim, folder) = (Sim::start().await, Folder::new());
     sim.add(ours("web").tag("curfew:hours", ""));
@@ -434,11 +471,18 @@ async fn what_is_wrong_is_said_with_what_to_do() {
         &[stop, "--cron", "cron(0 19 * * MON-FRI *)"],
         &[stop, "--cron", "cron(0 19 ? * ? *)"],
         &[stop, "--cron", "cron(0 25 ? * MON-FRI *)"],
+        &[stop, "--cron", "cron(60 19 ? * MON-FRI *)"],
+        &[stop, "--cron", "cron(0 19 32 * ? *)"],
+        &[stop, "--cron", "cron(0 19 ? 13 MON-FRI *)"],
+        &[stop, "--cron", "cron(0 19 ? * MO-FR *)"],
+        &[stop, "--cron", "cron(0 19 ? * MON-FRI 26)"],
         &[stop, "--cron", "rate(5 minutes)"],
         &[stop, "--cron", "off", "--cron", "off"],
         &[stop, "--parameters", "no-such-file.yaml"],
         &[stop, "--parameters", "Cargo.toml"],
         &[stop, "--from", "tomorrow"],
+        &[stop, "--from", "26-11-23"],
+        &[stop, "--from", "2026-02-29"],
         &[stop, "--html", "no-such-folder/week.html"],
     ] {
         let output = run(&sim, args, &[]).await;

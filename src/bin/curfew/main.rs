@@ -4,6 +4,7 @@
 //! its arguments, and how its answer reads.
 
 mod account;
+mod arguments;
 mod aws_json;
 mod check;
 mod events;

@@ -227,7 +227,7 @@ fn cells(
     let state = instance.map_or("", |instance| instance.state.as_str());
     [
         Cell::new(settled.id.as_str()),
-        Cell::new(settled.name.as_deref().unwrap_or_default()),
+        Cell::name(settled.name.as_deref().unwrap_or_default()),
         Cell::new(account),
         Cell::new(zone),
         Cell::new(state),

@@ -20,6 +20,7 @@ use ec2_curfew::ec2::{Aws, Billing, Error};
 use serde_json::{Value, json};
 
 use crate::account::{Access, Account};
+use crate::arguments;
 use crate::aws_json::{Client, LOGS};
 use crate::money::{Amounts, Money, Price, sum, written};
 use crate::prices::{Key, Prices};
@@ -59,7 +60,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=i64::from(KEPT)))]
     days: u16,
     /// The last day, like 2026-10-31 [default: up to now]
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = arguments::date)]
     until: Option<NaiveDate>,
     /// The function's log group
     #[arg(long, value_name = "NAME", default_value = "/aws/lambda/curfew")]
@@ -161,7 +162,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
         Some(day) => day.succ_opt().map_or(now, |next| next.and_time(NaiveTime::MIN).and_utc()).min(now),
         None => now,
     };
-    let from = to - Days::new(args.days.into());
+    // Whole days, but for today.
+    let last = (to - TimeDelta::seconds(1)).date_naive();
+    let from = (last - Days::new(u64::from(args.days) - 1)).and_time(NaiveTime::MIN).and_utc();
     if args.until.is_some_and(|day| day > now.date_naive()) {
         return Err(Problem::new(format!("--until: {} has not come yet", args.until.unwrap_or_default())));
     }
@@ -201,7 +204,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
                     let needs = needs(&error, "ce:GetCostAndUsageWithResources and ce:GetSavingsPlansUtilization");
                     // Which code it has where that is off, AWS doesn't document.
                     let data = match is_denied(&error.code) || error.code == "DataUnavailableException" {
-                        true => " The account needs resource-level data, which the Cost Management preferences switch on.",
+                        true => {
+                            " The account needs resource-level data, which the Cost Management preferences switch on."
+                        }
                         false => "",
                     };
                     notes.trouble(format!("Cost Explorer doesn't tell what was billed: {}{needs}{data}", said(&error)));
@@ -613,7 +618,7 @@ impl Line {
         };
         let id_beside = if self.name.is_some() { Cell::new(id).styled(FAINT) } else { Cell::default() };
         let time = Cell::new(in_hours(self.time));
-        [Cell::new(self.label()), id_beside, Cell::new(region), time, money, Cell::new(price).styled(FAINT)]
+        [Cell::name(self.label()), id_beside, Cell::new(region), time, money, Cell::new(price).styled(FAINT)]
     }
 }
 

@@ -17,6 +17,7 @@ use ec2_curfew::instance::{HOURS_TAG, Instance, InstanceId, RootDevice, State};
 use serde_json::{Value, json};
 
 use crate::account::Account;
+use crate::arguments;
 use crate::aws_json::{CLOUDWATCH, Client};
 use crate::money::{Amounts, Money, Price, sum, written};
 use crate::prices::{Key, Prices};
@@ -53,7 +54,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 14, value_parser = clap::value_parser!(u16).range(7..=90))]
     days: u16,
     /// The time zone of the hours
-    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = arguments::zone)]
     timezone: Tz,
     /// Prices, in place of asking AWS for them
     #[arg(long, value_name = "FILE")]
@@ -455,7 +456,7 @@ fn row((seen, gain, money): &(Seen, Gain, Option<Amounts>)) -> [Cell; 6] {
         _ => format!("looks idle {share}% outside of them"),
     };
     let money = money.as_ref().map_or_else(|| Cell::new("no price").styled(FAINT), |money| Cell::new(written(money)));
-    [Cell::new(seen.label()), id, Cell::new(&seen.kind), Cell::new(idle), Cell::new(confidence), money]
+    [Cell::name(seen.label()), id, Cell::new(&seen.kind), Cell::new(idle), Cell::new(confidence), money]
 }
 
 fn names(seen: &[Seen]) -> String {

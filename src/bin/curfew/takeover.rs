@@ -24,6 +24,7 @@ use self::custodian::{Policies, Tagged};
 use self::event::{Event, Notes};
 use self::scheduler::Table;
 use crate::account::{Access, Account};
+use crate::arguments;
 use crate::aws_json::{Client, DYNAMODB};
 use crate::problem::Problem;
 use crate::terminal;
@@ -77,7 +78,7 @@ struct SchedulerArgs {
     #[arg(long, value_name = "KEY")]
     tag: Option<String>,
     /// Of schedules that say none [default: the configuration's, else UTC]
-    #[arg(long, value_name = "ZONE")]
+    #[arg(long, value_name = "ZONE", value_parser = arguments::zone)]
     timezone: Option<Tz>,
     #[command(flatten)]
     out: Out,

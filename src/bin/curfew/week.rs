@@ -26,6 +26,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::account::Account;
+use crate::arguments;
 use crate::events::{self, EventFile};
 use crate::problem::{PERMISSIONS, Problem, is_denied};
 use crate::terminal;
@@ -44,7 +45,7 @@ pub(crate) struct Args {
     #[arg(required = true, value_name = "EVENT.json")]
     events: Vec<PathBuf>,
     /// The week's first day, like 2026-11-23 [default: today]
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = arguments::date)]
     from: Option<NaiveDate>,
     /// When a stop or start comes, in the event's time zone: once for each of them, in their order
     #[arg(long, value_name = "CRON")]

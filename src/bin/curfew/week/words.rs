@@ -1,6 +1,6 @@
 //! A week in words: what grid, page, picture and calendar say alike.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, TimeDelta, Utc, Weekday};
 use ec2_curfew::outcome::Reason;
 
 use super::forecast::{Kind, Line, Segment, Why};
@@ -185,20 +185,54 @@ pub(crate) fn line(week: &Week, line: &Line) -> String {
     if let [Segment { state, .. }] = &line.segments[..] {
         return format!("{} all week", kind(*state));
     }
-    let days: Vec<(&Day, String)> = week.days.iter().map(|day| (day, of_day(week, day, line))).collect();
-    let mut parts: Vec<String> = Vec::new();
-    for alike in days.chunk_by(|(_, one), (_, other)| one == other) {
-        let (Some((first, said)), Some((last, _))) = (alike.first(), alike.last()) else { continue };
-        let weekday = |day: &Day| day.date.format("%a").to_string();
-        let span = match alike.len() {
-            1 => weekday(first),
-            _ => format!("{}–{}", weekday(first), weekday(last)),
-        };
-        if !said.is_empty() {
-            parts.push(format!("{span} {said}"));
+    let nights = as_nights(week, line);
+    let days = week.days.iter().map(|day| (day.date.weekday(), of_day(week, day, &nights)));
+    let days: Vec<(Weekday, String)> = days.collect();
+    let mut spans: Vec<(Weekday, Weekday, &str)> = Vec::new();
+    for (day, said) in &days {
+        match spans.last_mut() {
+            Some((_, last, before)) if before == said => *last = *day,
+            _ => spans.push((*day, *day, said)),
         }
     }
-    parts.join("; ")
+    // A week has no end: what goes on where it begins is one.
+    if let [(_, end, first), .., (begin, _, last)] = spans[..]
+        && first == last
+    {
+        spans.pop();
+        spans[0] = (begin, end, first);
+    }
+    let parts = spans.into_iter().filter(|(.., said)| !said.is_empty()).map(|(first, last, said)| {
+        let is_night = nights.segments.iter().any(|it| it.state == Kind::On && crosses_midnight(week, it));
+        match first == last {
+            _ if last.succ() == first => format!("every {} {said}", if is_night { "night" } else { "day" }),
+            true => format!("{first} {said}"),
+            false => format!("{first}–{last} {said}"),
+        }
+    });
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+/// Returns a line in which the night that the week's beginning cuts is whole at its end, if it is as another night is.
+fn as_nights(week: &Week, line: &Line) -> Line {
+    let mut segments = line.segments.clone();
+    let ((from, to), local) = (week.period(), |moment: DateTime<Utc>| moment.with_timezone(&week.zone).time());
+    if let [first, middle @ .., last] = &mut segments[..]
+        && first.state == Kind::On
+        && last.state == Kind::On
+        && middle.iter().any(|it| {
+            let alike = local(it.from) == local(last.from) && local(it.to) == local(first.to);
+            it.state == Kind::On && alike && crosses_midnight(week, it)
+        })
+    {
+        last.to = to + (first.to - from);
+        segments.remove(0);
+    }
+    Line { segments, why: None }
+}
+
+fn crosses_midnight(week: &Week, it: &Segment) -> bool {
+    week.days.iter().any(|day| it.from < day.to && day.to < it.to)
 }
 
 /// Writes what a day has besides being off.
