@@ -97,12 +97,15 @@ pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&
     if word.len() > LONGEST {
         return None;
     }
-    let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let plain = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
     let wanted = plain(word);
+    if wanted.is_empty() {
+        return None;
+    }
     known
         .filter(|name| name.len() <= LONGEST)
         .map(|name| (strsim::damerau_levenshtein(&wanted, &plain(name)), name))
-        .filter(|(distance, name)| *distance * 3 <= name.len().min(9))
+        .filter(|(distance, name)| *distance * 3 <= name.chars().count().min(9))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }
@@ -121,6 +124,16 @@ mod tests {
         assert_eq!(said(86_400 + 3_600), "1 day 1 hour");
         assert_eq!(said(100 * 86_400 + 3_600), "100 days");
         assert_eq!(said(0), "0 minutes");
+    }
+
+    #[test]
+    fn words_without_letters_are_not_near_to_any() {
+        let near = |word| nearest(word, ["日本", "office"].into_iter());
+        assert_eq!(near(""), None);
+        assert_eq!(near(" - "), None);
+        assert_eq!(near("東京"), None);
+        assert_eq!(near("offcie"), Some("office"));
+        assert_eq!(near("日本 "), Some("日本"));
     }
 
     #[test]

@@ -308,6 +308,24 @@ async fn where_nothing_matches_it_says_what_is_there_instead() {
 }
 
 #[tokio::test]
+async fn a_long_name_is_cut_in_a_terminal_and_whole_in_a_pipe() {
+    let desk = Desk::new().await;
+    let long = "a-name-of-200-characters".repeat(10)[..200].to_owned();
+    let ids = [&*long, "web", &long[..49]].map(|name| desk.sim.add(ours(name)));
+    desk.sim.add(ours("spared").tag("curfew:exempt", "true"));
+    let said = desk.plan(&stop(), &[]).await;
+    assert!(said.out.contains(&long), "{}", said.out);
+    let desk = desk.env("COLUMNS", "80");
+    let said = desk.plan(&stop(), &[]).await;
+    assert!(said.out.lines().all(|line| line.chars().count() <= 80), "{}", said.out);
+    assert!(
+        ids.iter().all(|id| said.out.contains(id.as_str())) && said.out.contains("a-name-of-200-character"),
+        "{}",
+        said.out
+    );
+}
+
+#[tokio::test]
 async fn a_name_cannot_write_on_the_terminal() {
     let desk = Desk::new().await.env("CLICOLOR_FORCE", "1");
     desk.sim.add(ours("web\u{7}\u{1b}[2J\nall is well"));
@@ -397,6 +415,29 @@ async fn an_instance_with_hours_hears_its_next_edge_and_one_with_a_bad_tag_what_
 }
 
 #[tokio::test]
+async fn an_instance_that_only_people_start_is_told_so_and_one_without_tags_what_it_takes() {
+    let desk = Desk::new().await.env("COLUMNS", "100");
+    desk.sim.add(ours("by-hand").tag("curfew:hours", "by hand").state("stopped"));
+    desk.sim.add(Machine::named("bare"));
+    let event = json!({
+        "action": "reconcile", "tags": {"curfew": "yes"}, "remember": true,
+        "hours": {"always": "24/7", "by hand": {"open": "Mo-Su 00:00-23:59", "start": false}},
+    });
+    let of = async |name| desk.plan(&event, &["--instance", &id_of(&desk.sim, name)]).await.out;
+    let said = of("by-hand").await;
+    let why = "by-hand: left alone, as_scheduled: its hours are open, but only people start it\n";
+    assert!(said.contains(why), "{said}");
+    assert!(said.contains("\"start\": false, only people start it"), "{said}");
+    assert!(said.contains("\nWhoever may start it can do so now; whoever writes the event's hours can"), "{said}");
+    // Once, with both commands; and not with hours in which nothing is ever stopped.
+    let said = of("bare").await;
+    let (_, fix) = said.split_once("To have it selected:\n").unwrap();
+    assert!(!fix.contains("To have it selected"), "{said}");
+    let tags: Vec<&str> = fix.lines().filter_map(|line| line.split_once("--tags ")).map(|(_, tags)| tags).collect();
+    assert_eq!(tags, ["Key=curfew,Value=yes", "'Key=curfew:hours,Value=by hand'"]);
+}
+
+#[tokio::test]
 async fn an_instance_elsewhere_is_found_there() {
     let desk = Desk::new().await;
     let id = desk.sim.add(ours("far").region("eu-west-1"));
@@ -418,7 +459,12 @@ async fn what_stands_in_the_way_of_aws_is_said_with_what_to_do() {
         all.push_str(&format!("{what}\n{}\n", said.err.replace(&desk.sim.url(), "[url]")));
     };
     let desk = Desk::new().await;
-    book("# no such profile", &desk, desk.plan(&stop(), &["--profile", "dev"]).await);
+    book("# no profile at all", &desk, desk.plan(&stop(), &["--profile", "dev"]).await);
+    std::fs::create_dir_all(desk.folder.join(".aws")).unwrap();
+    desk.file(".aws/config", "[default]\nregion = eu-west-1\n[profile develop]\nsso_session = x\n");
+    book("# no such profile", &desk, desk.plan(&stop(), &["--profile", "nope"]).await);
+    book("# a slip", &desk, desk.plan(&stop(), &["--profile", "develpo"]).await);
+    book("# one without a login", &desk, desk.plan(&stop(), &["--profile", "develop"]).await);
     desk.sim.fault(
         Fault::refuse("GetCallerIdentity", "ExpiredToken", "The security token included in the request is expired")
             .status(403),
@@ -436,6 +482,8 @@ async fn what_stands_in_the_way_of_aws_is_said_with_what_to_do() {
     book("# unknown credentials", &desk, desk.plan(&stop(), &[]).await);
     let desk = Desk::new().await.without("AWS_ACCESS_KEY_ID");
     book("# no credentials", &desk, desk.plan(&stop(), &[]).await);
+    let desk = desk.env("AWS_PROFILE", "nope");
+    book("# no such profile in the environment", &desk, desk.plan(&stop(), &[]).await);
     let desk = Desk::new().await.without("AWS_REGION");
     book("# no region", &desk, desk.plan(&stop(), &[]).await);
     let desk = Desk::new().await.env("AWS_REGION", "");

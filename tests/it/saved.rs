@@ -389,6 +389,26 @@ async fn other_accounts_and_china() {
 }
 
 #[tokio::test]
+async fn so_many_days_are_so_many_dates_today_among_them() {
+    let (sim, desk) = (Sim::start().await, Desk::new("days"));
+    fleet(&sim);
+    let time = |hours| (Utc::now() - chrono::TimeDelta::hours(hours)).format("%Y-%m-%dT%H:%M:%S").to_string();
+    let lines = Arc::new(vec![off(&time(3), 1, "web-1"), on(&time(1), 1, "web-1")]);
+    let aws = Services::start(move |operation, input| match operation {
+        "FilterLogEvents" => Ok(log_events(&lines, input)),
+        _ => Ok(price_list(&PRICES, input)),
+    })
+    .await;
+    for (args, days) in [(&["saved", "--json", "--days", "2"][..], 2), (&["saved", "--json"], 30)] {
+        let told: Value = serde_json::from_str(&desk.run(&sim, &aws.url, args, &[]).await.out).unwrap();
+        let dates: Vec<&str> =
+            told["days"].as_array().unwrap().iter().map(|day| day["date"].as_str().unwrap()).collect();
+        assert_eq!(dates.len(), days, "{dates:?}");
+        assert!(told["to"].as_str().unwrap().starts_with(dates[days - 1]), "{told:#}");
+    }
+}
+
+#[tokio::test]
 async fn what_stands_in_the_way_is_said_with_what_to_do() {
     let (sim, desk) = (Sim::start().await, Desk::new("trouble"));
     fleet(&sim);
@@ -437,6 +457,23 @@ async fn what_stands_in_the_way_is_said_with_what_to_do() {
         "a file that can't be read",
         &desk.run(&sim, &unpriced.url, &[&OCTOBER[..], &["--prices", "bad.json"]].concat(), &[]).await,
     );
+    std::fs::write(
+        desk.0.join("misspelt.json"),
+        r#"{"prices": [{"region": "us-east-1", "type": "m5.large", "price": "0.1", "curency": "EUR"}]}"#,
+    )
+    .unwrap();
+    tell(
+        "a file with a misspelt field",
+        &desk.run(&sim, &unpriced.url, &[&OCTOBER[..], &["--prices", "misspelt.json"]].concat(), &[]).await,
+    );
+    let lines = Arc::new(october()[..2].to_vec());
+    let broken = Services::start(move |operation, input| match operation {
+        "FilterLogEvents" => Ok(log_events(&lines, input)),
+        _ => Err((400, "InvalidParameterException", "The filter is not one.")),
+    })
+    .await;
+    tell("what no permission cures", &desk.run(&sim, &broken.url, &[&OCTOBER[..], &["--billed"]].concat(), &[]).await);
+    tell("no date", &desk.run(&sim, &unpriced.url, &["saved", "--until", "26-11-23"], &[]).await);
     tell("a day to come", &desk.run(&sim, &unpriced.url, &["saved", "--until", "2999-01-01"], &[]).await);
     sim.fault(
         Fault::refuse(

@@ -139,7 +139,7 @@ async fn what_looks_idle_is_told_with_hours_confidence_and_money() {
     let said = desk.run(&sim, &aws.url, &args, &[("COLUMNS", "110")]).await;
     assert_eq!(
         (said.code, said.err.as_str()),
-        (0, "CloudWatch takes $0.01 for each 1,000 metrics: $0.01 for 24 of 8 instances\n")
+        (0, "CloudWatch takes $0.01 for each 1,000 metrics; 24 metrics of 8 instances: $0.01\n")
     );
     insta::assert_snapshot!("suggested", without_money(&said.out));
     let said = desk.run(&sim, &aws.url, &[&args[..], &["--json"]].concat(), &[]).await;
@@ -182,6 +182,29 @@ async fn what_looks_idle_is_told_with_hours_confidence_and_money() {
     }
 }
 
+/// In four hours of two weeks.
+fn seldom(at: DateTime<Tz>) -> Option<(f64, f64)> {
+    let days = (Utc::now() - at.to_utc()).num_days();
+    ([1, 12].contains(&days) && (11..13).contains(&at.hour())).then_some((40.0, 9e6))
+}
+
+/// At noon of its first and its last day, and idle.
+fn seldom_idle(at: DateTime<Tz>) -> Option<(f64, f64)> {
+    seldom(at).filter(|_| at.hour() == 11).map(|_| (0.8, 2e5))
+}
+
+#[tokio::test]
+async fn a_few_hours_are_no_week_however_far_apart() {
+    let (sim, desk) = (Sim::start().await, Desk::new("seldom"));
+    for (n, name) in ["seldom", "seldom-idle"].into_iter().enumerate() {
+        sim.add(numbered(n, name).kind("m5.large"));
+    }
+    let aws = aws(BTreeMap::from([(id(0), seldom as Habit), (id(1), seldom_idle)])).await;
+    let said = desk.run(&sim, &aws.url, &["suggest", "--timezone", "America/New_York"], &[]).await;
+    assert!(said.out.contains("seldom, seldom-idle have run for less than a week of that time"), "{}", said.out);
+    assert!(!said.out.contains("confidence") && !said.out.contains("\"hours\""), "{}", said.out);
+}
+
 #[tokio::test]
 async fn five_hundred_queries_go_into_a_call() {
     let (sim, desk) = (Sim::start().await, Desk::new("many"));
@@ -195,7 +218,7 @@ async fn five_hundred_queries_go_into_a_call() {
         desk.run(&sim, &aws.url, &["suggest", "--days", "7", "--json", "--timezone", "America/New_York"], &[]).await;
     let told: Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(told["looks_idle"][0]["instances"].as_array().unwrap().len(), 400, "{}", said.err);
-    assert!(said.err.contains("$0.02 for 1,200 of 400 instances"), "{}", said.err);
+    assert!(said.err.contains("1,200 metrics of 400 instances: $0.02"), "{}", said.err);
     // 166 instances, 498 queries a call: three calls, of seven pages.
     assert_eq!(aws.asked("GetMetricData").len(), 3 * 7);
 }
@@ -211,6 +234,8 @@ async fn what_stands_in_the_way_is_said_with_what_to_do() {
         Err((400, "AccessDenied", "User: me is not authorized to perform: cloudwatch:GetMetricData"))
     })
     .await;
+    tell("a slip in a zone", &desk.run(&sim, &denied.url, &["suggest", "--timezone", "Europe/Berln"], &[]).await);
+    tell("no zone", &desk.run(&sim, &denied.url, &["suggest", "--timezone", "Mars"], &[]).await);
     tell("no instance", &desk.run(&sim, &denied.url, &["suggest"], &[]).await);
     fleet(&sim);
     tell("no permission for metrics", &desk.run(&sim, &denied.url, &["suggest"], &[]).await);
@@ -220,6 +245,12 @@ async fn what_stands_in_the_way_is_said_with_what_to_do() {
     })
     .await;
     tell("no data, no prices", &desk.run(&sim, &empty.url, &["suggest"], &[]).await);
+    let broken = Services::start(|operation, _| match operation {
+        "GetMetricData" => Ok(json!({ "MetricDataResults": [] })),
+        _ => Err((400, "InvalidParameterException", "The filter is not one.")),
+    })
+    .await;
+    tell("what no permission cures", &desk.run(&sim, &broken.url, &["suggest"], &[]).await);
     sim.fault(
         Fault::refuse(
             "DescribeInstances",

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use crate::cli::{Desk, Said};
 use crate::moto::Moto;
-use crate::world::AMPLE;
+use crate::world::{AMPLE, with};
 
 fn file(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/takeover/files").join(name).display().to_string()
@@ -55,6 +55,41 @@ async fn what_its_own_command_line_prints_will_do() {
         said.err.contains("there is no such period") && said.err.contains("nothing is left to carry over"),
         "{said:?}"
     );
+}
+
+#[tokio::test]
+async fn accounts_and_services_of_its_configuration_are_named_where_they_are_lost() {
+    let desk = Desk::new().await;
+    let config = |fields: Value| {
+        let config = with(json!({"type": {"S": "config"}, "name": {"S": "scheduler"}}), fields);
+        let period = json!({"type": {"S": "period"}, "name": {"S": "oh"}, "begintime": {"S": "09:00"}, "endtime": {"S": "17:00"}});
+        let schedule = json!({"type": {"S": "schedule"}, "name": {"S": "office"}, "timezone": {"S": "UTC"}, "periods": {"SS": ["oh"]}, "stop_new_instances": {"BOOL": false}});
+        json!({"Items": [config, period, schedule]}).to_string()
+    };
+    let mut answers = Vec::new();
+    for (what, fields) in [
+        (
+            "version 3",
+            json!({"organization_id": {"S": "o-abc1234567"}, "remote_account_ids": {"SS": ["444455556666", "111122223333"]}}),
+        ),
+        (
+            "version 1",
+            json!({
+                "cross_account_roles": {"SS": ["arn:aws:iam::111122223333:role/scheduler"]}, "schedule_lambda_account": {"BOOL": false},
+                "scheduled_services": {"SS": ["ec2", "rds"]}, "started_tags": {"S": "by=scheduler"}, "stopped_tags": {"S": "by=nobody"},
+            }),
+        ),
+        (
+            "one account",
+            json!({"remote_account_ids": {"L": []}, "organization_id": {"S": ""}, "scheduled_services": {"SS": ["ec2"]}}),
+        ),
+    ] {
+        desk.file("config.json", &config(fields));
+        let said = desk.run(&["takeover", "instance-scheduler", "config.json"]).await;
+        assert_eq!(said.code, 0, "{what}: {said:?}");
+        answers.push(format!("{what}:\n{}", said.err));
+    }
+    assert_snapshot!("configuration", answers.join("\n"));
 }
 
 #[tokio::test]
@@ -261,6 +296,18 @@ async fn other_filters_select_the_same_or_the_policy_is_left_out() {
             .replace("'tag:Env': dev", "{ 'tag:Env': dev }")
             .replace("'State.Name': running", "{ 'State.Name': running }");
         desk.file("policy.yml", &policies(filter, &others, action));
+        let said = desk.run(&["takeover", "custodian", "policy.yml", "--instances", "instances.json"]).await;
+        answers.push(format!("{what}: {}", read(&said)));
+    }
+    for (what, filters) in [
+        ("an or", "[{ or: [{ type: onhour, default_tz: pt }, 'tag:a': b] }]"),
+        ("a not in an or", "[{ or: [{ not: [{ type: offhour, default_tz: pt }] }] }]"),
+    ] {
+        let filters = filters.replace("'tag:a': b", "{ 'tag:a': b }");
+        desk.file(
+            "policy.yml",
+            &format!("policies:\n  - name: p\n    resource: ec2\n    filters: {filters}\n    actions: [start]\n"),
+        );
         let said = desk.run(&["takeover", "custodian", "policy.yml", "--instances", "instances.json"]).await;
         answers.push(format!("{what}: {}", read(&said)));
     }

@@ -234,6 +234,7 @@ async fn weeks_of_clock_changes_have_days_of_23_and_25_hours() {
 async fn a_pair_is_shown_by_its_crons_as_eventbridge_reads_them() {
     let (sim, folder) = (Sim::start().await, Folder::new());
     sim.add(ours("web"));
+    // Weeks of long ago: in one to come it matters what runs now.
     let event = |action: &str, zone: &str| json!({"action": action, "name": "pair", "tags": {"curfew": "yes"}, "remember": true, "timezone": zone});
     let of = async |zone: &str, from: &str, stop: &str, start: &str| {
         let (one, other) =
@@ -250,38 +251,225 @@ async fn a_pair_is_shown_by_its_crons_as_eventbridge_reads_them() {
     // Sunday is 1: by numbers and by names.
     for days in ["MON-FRI", "2-6", "2,3,4,5,6", "mon-fri"] {
         let stop = format!("cron(0 19 ? * {days} *)");
-        let found = of("UTC", "2026-11-23", &stop, &format!("cron(0 8 ? * {days} *)")).await;
+        let found = of("UTC", "2020-11-23", &stop, &format!("cron(0 8 ? * {days} *)")).await;
         assert_eq!(found, workdays, "{days}");
     }
     // An instance keeps the state in which the crons left it the week before.
     assert_eq!(
-        of("UTC", "2026-11-23", "cron(0 19 ? * 4 *)", "cron(0 8 ? * 1 *)").await,
+        of("UTC", "2020-11-23", "cron(0 19 ? * 4 *)", "cron(0 8 ? * 1 *)").await,
         ["Mon 00:00-Wed 19:00", "Sun 08:00-Mon 00:00"]
     );
     let starts = async |from: &str, start: &str| of("UTC", from, "cron(0 23 * * ? *)", start).await;
     // November's last Friday, its last day, its second Tuesday, the workday nearest to Sunday the 15th.
-    assert_eq!(starts("2026-11-23", "cron(0 8 ? * 6L *)").await, ["Fri 08:00-Fri 23:00"]);
-    assert_eq!(starts("2026-11-30", "cron(0 8 L * ? *)").await, ["Mon 08:00-Mon 23:00"]);
-    assert_eq!(starts("2026-11-09", "cron(0 8 ? * 3#2 *)").await, ["Tue 08:00-Tue 23:00"]);
-    assert_eq!(starts("2026-11-16", "cron(0 8 15W * ? *)").await, ["Mon 08:00-Mon 23:00"]);
-    assert_eq!(starts("2026-11-23", "cron(0 8 ? * L *)").await, ["Sat 08:00-Sat 23:00"]);
-    assert_eq!(starts("2026-11-23", "cron(0 8 * * ? 2027)").await, Vec::<String>::new());
-    assert_eq!(starts("2026-11-23", "off").await, Vec::<String>::new());
-    // When clocks change, a time that doesn't exist is skipped, and one that exists twice counts once, the first time.
-    let found = of("Europe/Berlin", "2027-03-27", "cron(0 23 * * ? *)", "cron(30 2 * * ? *)").await;
+    assert_eq!(starts("2020-11-23", "cron(0 8 ? * 6L *)").await, ["Fri 08:00-Fri 23:00"]);
+    assert_eq!(starts("2020-11-30", "cron(0 8 L * ? *)").await, ["Mon 08:00-Mon 23:00"]);
+    assert_eq!(starts("2020-11-09", "cron(0 8 ? * 3#2 *)").await, ["Tue 08:00-Tue 23:00"]);
+    assert_eq!(starts("2020-11-16", "cron(0 8 15W * ? *)").await, ["Mon 08:00-Mon 23:00"]);
+    assert_eq!(starts("2020-11-23", "cron(0 8 ? * L *)").await, ["Sat 08:00-Sat 23:00"]);
+    assert_eq!(starts("2020-11-23", "cron(0 8 * * ? 2027)").await, Vec::<String>::new());
+    assert_eq!(starts("2020-11-23", "off").await, Vec::<String>::new());
+    // A time that the clock change skips is skipped; one that it repeats counts once, the first time.
+    let found = of("Europe/Berlin", "2021-03-27", "cron(0 23 * * ? *)", "cron(30 2 * * ? *)").await;
     assert_eq!(found[..2], ["Sat 02:30-Sat 23:00", "Mon 02:30-Mon 23:00"]);
     let (one, other) = (
         folder.write("stop.json", &event("stop", "Europe/Berlin")),
         folder.write("start.json", &event("start", "Europe/Berlin")),
     );
-    let args = [&*one, &other, "--cron", "cron(0 23 * * ? *)", "--cron", "cron(30 2 * * ? *)", "--from", "2026-10-25"];
+    let args = [&*one, &other, "--cron", "cron(0 23 * * ? *)", "--cron", "cron(30 2 * * ? *)", "--from", "2020-10-25"];
     let week = json_of(&sim, &args).await;
-    assert_eq!(row_of(&week, "web")["segments"][1]["from"], "2026-10-25T02:30:00+02:00");
+    assert_eq!(row_of(&week, "web")["segments"][1]["from"], "2020-10-25T02:30:00+02:00");
     // The shipped pair, by the shipped parameters.
     let shipped =
-        json_of(&sim, &["infra/events/stop-7pm.json", "infra/events/start-8am.json", "--from", "2026-11-23"]).await;
+        json_of(&sim, &["infra/events/stop-7pm.json", "infra/events/start-8am.json", "--from", "2020-11-23"]).await;
     assert_eq!(runs(row_of(&shipped, "web")), workdays);
     assert_eq!(shipped["schedules"][0]["says"], "stop cron(0 19 ? * * *), start cron(0 8 ? * MON-FRI *)");
+}
+
+/// A Monday that no clock has reached: what runs now begins it.
+const TO_COME: &str = "--from=2099-11-23";
+
+/// Of each machine: how long it runs in that week, the reason, and why.
+fn told_of(week: &Value, name: &str) -> (f64, Value, String) {
+    let row = row_of(week, name);
+    (row["hours_on"].as_f64().unwrap(), row["reason"].clone(), row["why"].as_str().unwrap_or_default().to_owned())
+}
+
+/// A machine that has been off for a day, with a mark or without.
+fn off(name: &str, marked: bool) -> Machine {
+    let day = chrono::TimeDelta::days(1);
+    let machine = ours(name).launched(chrono::Utc::now() - day * 2).state("stopped");
+    if !marked {
+        return machine;
+    }
+    machine.tag("curfew:stopped-at", &(chrono::Utc::now() - day).to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
+}
+
+#[tokio::test]
+async fn a_request_switches_only_what_it_selects() {
+    let (sim, folder) = (Sim::start().await, Folder::new());
+    sim.add(ours("both").tag("auto", "yes"));
+    sim.add(ours("stop-only"));
+    sim.add(Machine::named("start-only").tag("auto", "yes"));
+    sim.add(Machine::named("start-only-off").tag("auto", "yes").state("stopped"));
+    let event = |action: &str, tags: Value| json!({"action": action, "name": "p", "tags": tags});
+    let stop = folder.write("stop.json", &event("stop", json!({"curfew": "yes"})));
+    let start = folder.write("start.json", &event("start", json!({"auto": "yes"})));
+    let crons = ["--cron", "cron(0 19 ? * * *)", "--cron", "cron(0 8 ? * MON-FRI *)"];
+    let week = json_of(&sim, &[&[&*stop, &start, TO_COME], &crons[..]].concat()).await;
+    assert_eq!(told_of(&week, "both"), (55.0, Value::Null, String::new()));
+    let never_started = "no start here selects it: it stays off until people start it";
+    assert_eq!(told_of(&week, "stop-only"), (0.0, Value::Null, never_started.to_owned()));
+    let never_stopped = "no stop here selects it: it runs until people stop it";
+    for name in ["start-only", "start-only-off"] {
+        assert_eq!(told_of(&week, name), (168.0, Value::Null, never_stopped.to_owned()), "{name}");
+    }
+    // Today it still runs, until the stop.
+    let hour = (chrono::Utc::now() + chrono::TimeDelta::hours(2)).format("%-H").to_string();
+    let soon = format!("cron(0 {hour} ? * * *)");
+    let week = json_of(&sim, &[&stop, "--cron", &soon]).await;
+    let (on, _, why) = told_of(&week, "stop-only");
+    assert!((1.0..=2.0).contains(&on), "{week:#}");
+    assert_eq!(why, never_started);
+}
+
+#[tokio::test]
+async fn what_people_have_switched_is_foreseen_as_the_plan_has_it() {
+    let (sim, folder) = (Sim::start().await, Folder::new());
+    sim.add(off("by-hand", false).tag("curfew:hours", "office"));
+    sim.add(off("ours", true).tag("curfew:hours", "office"));
+    sim.add(off("people", true).tag("curfew:hours", "people"));
+    sim.add(ours("people-on").tag("curfew:hours", "people"));
+    sim.add(off("plain-by-hand", false));
+    sim.add(off("plain", true));
+    let event = |remember: bool| {
+        json!({
+            "action": "reconcile", "tags": {"curfew": "yes"}, "remember": remember,
+            "hours": {"office": "Mo-Fr 08:00-19:00", "people": {"open": "Mo-Fr 08:00-19:00", "start": false}},
+        })
+    };
+    let hours = folder.write("hours.json", &event(true));
+    let week = json_of(&sim, &[&hours, "infra/events/stop-7pm.json", "infra/events/start-8am.json", TO_COME]).await;
+    let stays_off = "not stopped by Curfew: it stays off until people start it".to_owned();
+    assert_eq!(told_of(&week, "by-hand"), (0.0, json!("stopped_since"), stays_off.clone()));
+    assert_eq!(told_of(&week, "plain-by-hand"), (0.0, json!("not_marked"), stays_off));
+    for name in ["ours", "plain"] {
+        assert_eq!(told_of(&week, name), (55.0, Value::Null, String::new()), "{name}");
+    }
+    let by_people = "only people start it: its hours say \"start\": false".to_owned();
+    for name in ["people", "people-on"] {
+        assert_eq!(told_of(&week, name), (0.0, json!("as_scheduled"), by_people.clone()), "{name}");
+    }
+    // What a schedule says itself has nothing to do with what became of its instances.
+    let on = |name: &str| {
+        let of = |it: &&Value| it["name"] == name && it["by"] == "hours";
+        week["schedules"].as_array().unwrap().iter().find(of).unwrap()["hours_on"].as_f64().unwrap()
+    };
+    assert_eq!([on("office"), on("people")], [55.0, 55.0]);
+    // Without remember, an opening starts whatever is off.
+    let week = json_of(&sim, &[&folder.write("all.json", &event(false)), TO_COME]).await;
+    assert_eq!(told_of(&week, "by-hand"), (55.0, Value::Null, String::new()));
+    let text = shown(&sim, &[&hours, TO_COME], &[("COLUMNS", "80")]).await;
+    insta::assert_snapshot!("by_hand", text);
+}
+
+#[tokio::test]
+async fn what_was_started_in_closed_hours_runs_until_they_close_next() {
+    let (sim, folder) = (Sim::start().await, Folder::new());
+    let now = chrono::Utc::now();
+    let time = |hours: i64| (now + chrono::TimeDelta::hours(hours)).format("%H:00").to_string();
+    // Closed for two hours or three, and open again in the same.
+    let text = format!("{}-{}", time(4), time(-1));
+    sim.add(ours("worked").launched(now).tag("curfew:hours", &text));
+    sim.add(ours("forgotten").launched(now - chrono::TimeDelta::days(9)).tag("curfew:hours", &text));
+    let event = json!({"action": "reconcile", "tags": {"curfew": "yes"}, "remember": true, "holidays": "DE"});
+    let week = json_of(&sim, &[&folder.write("hours.json", &event)]).await;
+    let soon = (now + chrono::TimeDelta::minutes(30)).to_rfc3339();
+    assert_eq!(at(row_of(&week, "worked"), &soon), ("on".to_owned(), true));
+    assert_eq!(told_of(&week, "worked").1, "started_since");
+    assert_eq!(at(row_of(&week, "forgotten"), &soon), ("off".to_owned(), false));
+    // What a mark tells of what is over: it was off, though its hours were open.
+    let since = now - chrono::TimeDelta::minutes(30);
+    let mark = format!("{} 7f3a9c12", since.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+    let launched = now - chrono::TimeDelta::days(2);
+    let off = ours("off").launched(launched).state("stopped").tag("curfew:stopped-at", &mark);
+    sim.add(off.tag("curfew:hours", &format!("{}-{}", time(-3), time(3))));
+    let from = (since - chrono::TimeDelta::days(1)).format("%Y-%m-%d").to_string();
+    let week = json_of(&sim, &[&folder.write("hours.json", &event), "--from", &from]).await;
+    for (minutes, runs) in [(-40, true), (-20, false), (10, true)] {
+        let moment = (now + chrono::TimeDelta::minutes(minutes)).to_rfc3339();
+        assert_eq!(at(row_of(&week, "off"), &moment).1, runs, "{minutes}: {week:#}");
+    }
+}
+
+#[tokio::test]
+async fn hours_that_open_next_year_are_off_until_then_and_what_runs_is_not_stopped_before() {
+    let (sim, folder) = (Sim::start().await, Folder::new());
+    let event = json!({
+        "action": "reconcile", "name": "yearly", "tags": {"curfew": "yes"},
+        "hours": {"next year": "2027 Jan 04 08:00-10:00"},
+    });
+    let hours = folder.write("hours.json", &event);
+    let ics = folder.file("week.ics");
+    let args = [&*hours, "--from=2026-11-23"];
+    let week = json_of(&sim, &args).await;
+    assert_eq!(
+        (&week["schedules"][0]["hours_on"], &week["schedules"][0]["segments"][0]["state"]),
+        (&json!(0.0), &json!("off"))
+    );
+    shown(&sim, &[&args[..], &["--ics", &ics]].concat(), &[]).await;
+    assert!(!std::fs::read_to_string(&ics).unwrap().contains("VEVENT"));
+    sim.add(ours("web").tag("curfew:hours", "next year"));
+    let (on, reason, _) = told_of(&json_of(&sim, &args).await, "web");
+    assert_eq!((on, reason), (168.0, json!("started_since")));
+}
+
+#[tokio::test]
+async fn a_week_in_words_is_short_whatever_day_it_begins_on() {
+    let (sim, folder) = (Sim::start().await, Folder::new());
+    let event = json!({
+        "action": "reconcile", "tags": {"curfew": "yes"},
+        "hours": {
+            "days": "Mo-Fr 08:00-19:00", "every day": "08:00-19:00", "every night": "22:00-06:00",
+            "week's nights": "Mo-Fr 22:00-06:00", "sunday's night": "Su 22:00-06:00", "always": "24/7",
+        },
+    });
+    let event = folder.write("hours.json", &event);
+    let mut said = String::new();
+    for from in ["2026-11-23", "2026-11-26", "2026-11-29"] {
+        let file = folder.file("week.html");
+        shown(&sim, &[&event, "--from", from, "--html", &file], &[]).await;
+        let page = std::fs::read_to_string(&file).unwrap();
+        let texts = |from: &str, to: &str| -> Vec<String> {
+            page.split(from).skip(1).map(|rest| rest.split(to).next().unwrap().to_owned()).collect()
+        };
+        for (name, line) in texts("<h2>", "</h2>").iter().zip(texts("<p class=\"says\">", "</p>")) {
+            said += &format!("{from} {name}: {line}\n");
+        }
+    }
+    insta::assert_snapshot!("in_words", said);
+}
+
+#[tokio::test]
+async fn a_cron_that_is_off_never_fires_and_says_so() {
+    let (sim, folder) = (Sim::start().await, Folder::new());
+    let event = |action: &str| json!({"action": action, "name": "p", "tags": {"curfew": "yes"}});
+    let files = ["stop", "start"].map(|action| folder.write(&format!("{action}.json"), &event(action)));
+    let args = [&*files[0], &files[1], FROM, "--cron", "off", "--cron", "cron(0 8 ? * MON-FRI *)"];
+    let week = json_of(&sim, &args).await;
+    assert_eq!(week["schedules"][0]["says"], "never stops, start cron(0 8 ? * MON-FRI *)");
+    assert_eq!(week["schedules"][0]["hours_on"], 168.0);
+}
+
+#[tokio::test]
+async fn schedules_of_one_name_say_whose_they_are() {
+    let (sim, folder) = (Sim::start().await, Folder::new());
+    sim.add(ours("web").tag("curfew:hours", ""));
+    let event = |name: &str| json!({"action": "reconcile", "name": name, "tags": {"curfew": "yes"}, "hours": {"office": "Mo-Fr 08:00-19:00"}});
+    let files = ["one", "other"].map(|name| folder.write(&format!("{name}.json"), &event(name)));
+    let text = shown(&sim, &[&files[0], &files[1], FROM], &[]).await;
+    for heading in ["\noffice (one)  Mo-Fr", "\noffice (other)  Mo-Fr", "\n(empty) (one)\n"] {
+        assert!(text.contains(heading), "{heading:?} in {text}");
+    }
 }
 
 #[tokio::test]
@@ -295,11 +483,18 @@ async fn what_is_wrong_is_said_with_what_to_do() {
         &[stop, "--cron", "cron(0 19 * * MON-FRI *)"],
         &[stop, "--cron", "cron(0 19 ? * ? *)"],
         &[stop, "--cron", "cron(0 25 ? * MON-FRI *)"],
+        &[stop, "--cron", "cron(60 19 ? * MON-FRI *)"],
+        &[stop, "--cron", "cron(0 19 32 * ? *)"],
+        &[stop, "--cron", "cron(0 19 ? 13 MON-FRI *)"],
+        &[stop, "--cron", "cron(0 19 ? * MO-FR *)"],
+        &[stop, "--cron", "cron(0 19 ? * MON-FRI 26)"],
         &[stop, "--cron", "rate(5 minutes)"],
         &[stop, "--cron", "off", "--cron", "off"],
         &[stop, "--parameters", "no-such-file.yaml"],
         &[stop, "--parameters", "Cargo.toml"],
         &[stop, "--from", "tomorrow"],
+        &[stop, "--from", "26-11-23"],
+        &[stop, "--from", "2026-02-29"],
         &[stop, "--html", "no-such-folder/week.html"],
     ] {
         let output = run(&sim, args, &[]).await;
@@ -323,6 +518,18 @@ async fn a_region_that_does_not_answer_is_missing_and_said_to_be() {
     assert!(errors.contains("us-east-1") && errors.contains("UnauthorizedOperation"), "{errors}");
     let page = std::fs::read_to_string(folder.file("week.html")).unwrap();
     assert!(page.contains("Not shown: account 123456789012 in us-east-1. UnauthorizedOperation"), "{page}");
+    let hint = "help: looking takes the permissions in policy/read-only.json\n";
+    assert!(errors.contains(hint), "{errors}");
+    // That none is selected is not known.
+    let output = run(&sim, &[&folder.write("hours.json", &hours_event()), FROM], &[]).await;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.ends_with("No instance could be seen: these are the schedules alone.\n"), "{text}");
+    // Permissions are no cure for what breaks.
+    sim.clear_faults();
+    sim.fault(ec2_sim::Fault::refuse("DescribeInstances", "InvalidParameterValue", "No."));
+    let output = run(&sim, &[&folder.write("hours.json", &hours_event()), FROM], &[]).await;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("InvalidParameterValue") && !errors.contains(hint), "{errors}");
 }
 
 #[tokio::test]

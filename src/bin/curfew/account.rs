@@ -3,9 +3,12 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use aws_runtime::env_config::file::EnvConfigFiles;
+use aws_types::os_shim_internal::{Env, Fs};
 use ec2_curfew::deadline::Deadline;
 use ec2_curfew::ec2::Aws;
 use ec2_curfew::targets::Home;
+use ec2_curfew::wording::nearest;
 use serde::Deserialize;
 use tokio::process::Command;
 
@@ -44,6 +47,9 @@ impl Account {
     /// # Errors
     /// There are no credentials or no region, or AWS doesn't accept the credentials; with what to do about it.
     pub(crate) async fn open(&self, instead: Option<&str>) -> Result<Access, Problem> {
+        if let Some(name) = &self.profile {
+            there_is(name).await?;
+        }
         let mut aws = Aws::from_profile(self.profile.as_deref(), self.region.as_deref()).await;
         aws = match (aws.own_region().filter(|region| !region.is_empty()), instead) {
             (Some(_), _) => aws,
@@ -54,6 +60,9 @@ impl Account {
             }
         };
         if let Err(none) = aws.find_credentials().await {
+            if let Some(name) = std::env::var("AWS_PROFILE").ok().filter(|name| !name.is_empty()) {
+                there_is(&name).await?;
+            }
             let keys = self.ask_the_cli().await.map_err(|why| self.no_credentials(&none, &why))?;
             aws = aws.with_keys(&keys.access_key_id, &keys.secret_access_key, keys.session_token.as_deref());
         }
@@ -119,7 +128,29 @@ impl Account {
     }
 }
 
-/// What `aws configure export-credentials --format process` prints.
+/// Looks whether the AWS CLI's files have a profile.
+///
+/// # Errors
+/// They haven't; with those that they have.
+async fn there_is(profile: &str) -> Result<(), Problem> {
+    // What can't be read, the SDK tells of.
+    let Ok(all) = aws_config::profile::load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), None).await else {
+        return Ok(());
+    };
+    if all.get_profile(profile).is_some() {
+        return Ok(());
+    }
+    let mut names: Vec<&str> = all.profiles().collect();
+    names.sort_unstable();
+    let problem = Problem::new(format!("there is no profile {profile}"));
+    Err(match nearest(profile, names.iter().copied()) {
+        Some(name) => problem.help(format!("did you mean {name}?")),
+        None if names.is_empty() => problem.help("there is none at all; `aws configure sso` makes one"),
+        None => problem.help(format!("these are there: {}", names.join(", "))),
+    })
+}
+
+/// What `aws configure export-credentials --format process` answers.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Keys {

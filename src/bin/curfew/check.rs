@@ -99,7 +99,7 @@ fn edges(schedule: &Schedule, now: DateTime<Utc>) -> Vec<Row<3>> {
     let state = hours.state_at(now);
     let (word, style) = if state.open { ("open", open) } else { ("closed", closed) };
     let since = state.edge.map(|edge| format!("since {}", words::moment(edge, zone)));
-    let since = since.unwrap_or_else(|| "since over 400 days".to_owned());
+    let since = since.unwrap_or_else(|| "for more than 400 days".to_owned());
     let row = |word: &str, style, when: String, note: &str| {
         Row::from([Cell::new(word).styled(style), Cell::new(when), Cell::new(note)])
     };

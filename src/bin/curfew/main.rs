@@ -4,6 +4,7 @@
 //! module, with its arguments and its output.
 
 mod account;
+mod arguments;
 mod aws_json;
 mod check;
 mod events;

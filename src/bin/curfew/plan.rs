@@ -19,7 +19,7 @@ use ec2_curfew::targets::{self, Preview};
 
 use crate::account::{Access, Account};
 use crate::events::EventFile;
-use crate::problem::Problem;
+use crate::problem::{PERMISSIONS, Problem, is_denied};
 use crate::terminal::{self, Cell, FAINT, HEADING, Row};
 use crate::{events, words};
 
@@ -227,7 +227,7 @@ fn cells(
     let state = instance.map_or("", |instance| instance.state.as_str());
     [
         Cell::new(settled.id.as_str()),
-        Cell::new(settled.name.as_deref().unwrap_or_default()),
+        Cell::name(settled.name.as_deref().unwrap_or_default()),
         Cell::new(account),
         Cell::new(zone),
         Cell::new(state),
@@ -277,10 +277,9 @@ fn troubles(report: &Report, width: Option<usize>) -> String {
         return String::new();
     }
     let mut text = format!("\n{red}NOT LOOKED AT{red:#}\n{}", terminal::table(&rows, 2, width));
-    let denied = |code: &str| matches!(code, "UnauthorizedOperation" | "AccessDenied");
-    if report.targets.iter().filter_map(|target| target.error.as_ref()).any(|error| denied(&error.code)) {
+    if report.targets.iter().filter_map(|target| target.error.as_ref()).any(|error| is_denied(&error.code)) {
         let help = AnsiColor::BrightCyan.on_default().bold();
-        text.push_str(&format!("{help}help{help:#}: looking takes the permissions in policy/read-only.json\n"));
+        text.push_str(&format!("{help}help{help:#}: {PERMISSIONS}\n"));
     }
     text
 }

@@ -16,18 +16,15 @@ use crate::problem::Problem;
 const BELIEVED: Days = Days::new(7);
 
 /// What a price depends on.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     /// The region.
     pub(crate) region: String,
     /// The instance type.
-    #[serde(rename = "type")]
     pub(crate) kind: String,
-    /// The usage operation, which stands for the software, like `RunInstances:0002` for Windows.
-    #[serde(default = "linux")]
+    /// The software's usage operation.
     pub(crate) operation: String,
-    /// `default` or `dedicated`; instances on a `host` have no price of their own.
-    #[serde(default = "shared")]
+    /// `default` or `dedicated`.
     pub(crate) tenancy: String,
 }
 
@@ -55,11 +52,17 @@ fn dollars() -> String {
     "USD".to_owned()
 }
 
-/// A price in a file.
+/// A price in a file: a misspelt field would be another price's.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Entry {
-    #[serde(flatten)]
-    key: Key,
+    region: String,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default = "linux")]
+    operation: String,
+    #[serde(default = "shared")]
+    tenancy: String,
     price: String,
     #[serde(default = "dollars")]
     currency: String,
@@ -69,6 +72,7 @@ struct Entry {
 
 /// A file of prices.
 #[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct File {
     prices: Vec<Entry>,
 }
@@ -148,7 +152,10 @@ impl Prices {
     fn keep(&self) {
         let Some(path) = &self.cache else { return };
         let entry = |(key, (price, asked)): (&Key, &(Price, Option<NaiveDate>))| Entry {
-            key: key.clone(),
+            region: key.region.clone(),
+            kind: key.kind.clone(),
+            operation: key.operation.clone(),
+            tenancy: key.tenancy.clone(),
             price: price.decimals(),
             currency: price.currency.clone(),
             asked: *asked,
@@ -169,7 +176,8 @@ impl Prices {
 fn read(file: File) -> Result<BTreeMap<Key, (Price, Option<NaiveDate>)>, String> {
     let one = |it: Entry| {
         let price = Price::parse(&it.price, &it.currency).ok_or(it.price)?;
-        Ok((it.key, (price, it.asked)))
+        let Entry { region, kind, operation, tenancy, .. } = it;
+        Ok((Key { region, kind, operation, tenancy }, (price, it.asked)))
     };
     file.prices.into_iter().map(one).collect()
 }

@@ -2,7 +2,15 @@
 
 use anstyle::{AnsiColor, Style};
 
-/// An error that ends a command, with notes and help, to be printed on standard error.
+/// What looking takes.
+pub(crate) const PERMISSIONS: &str = "looking takes the permissions in policy/read-only.json";
+
+/// Whether a code of AWS's says that a permission is missing, and not that something else is wrong.
+pub(crate) fn is_denied(code: &str) -> bool {
+    matches!(code, "AccessDenied" | "AccessDeniedException" | "NotAuthorized" | "UnauthorizedOperation")
+}
+
+/// Something went wrong: told on standard error, and the command ends.
 #[derive(Debug)]
 pub(crate) struct Problem {
     /// Styled; one or more whole lines.
@@ -34,7 +42,12 @@ impl Problem {
         self.line("help", AnsiColor::BrightCyan, fix.as_ref())
     }
 
-    /// Prints it on standard error, and returns the exit status.
+    /// Adds which permissions it takes, if a code of AWS's says that one is missing.
+    pub(crate) fn help_if_denied(self, code: &str, fix: impl AsRef<str>) -> Self {
+        if is_denied(code) { self.help(fix) } else { self }
+    }
+
+    /// Tells it, and returns how the command ends: 1, or 2 where an event was refused.
     pub(crate) fn tell(&self) -> u8 {
         anstream::eprint!("{}", self.text);
         self.code

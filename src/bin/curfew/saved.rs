@@ -20,10 +20,11 @@ use ec2_curfew::ec2::{Aws, Billing, Error};
 use serde_json::{Value, json};
 
 use crate::account::{Access, Account};
+use crate::arguments;
 use crate::aws_json::{Client, LOGS};
 use crate::money::{Amounts, Money, Price, sum, written};
 use crate::prices::{Key, Prices};
-use crate::problem::Problem;
+use crate::problem::{Problem, is_denied};
 use crate::takeover::refused;
 use crate::terminal::{self, Cell, FAINT, HEADING, Row, table};
 use crate::week::words::{clean, in_hours, natural, number};
@@ -59,7 +60,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=i64::from(KEPT)))]
     days: u16,
     /// The last day, like 2026-10-31 [default: up to now]
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = arguments::date)]
     until: Option<NaiveDate>,
     /// The function's log group
     #[arg(long, value_name = "NAME", default_value = "/aws/lambda/curfew")]
@@ -161,7 +162,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
         Some(day) => day.succ_opt().map_or(now, |next| next.and_time(NaiveTime::MIN).and_utc()).min(now),
         None => now,
     };
-    let from = to - Days::new(args.days.into());
+    // Whole days, but for today.
+    let last = (to - TimeDelta::seconds(1)).date_naive();
+    let from = (last - Days::new(u64::from(args.days) - 1)).and_time(NaiveTime::MIN).and_utc();
     if args.until.is_some_and(|day| day > now.date_naive()) {
         return Err(Problem::new(format!("--until: {} has not come yet", args.until.unwrap_or_default())));
     }
@@ -182,8 +185,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let keys = counted.keys().filter_map(|who| key(who, &shown)).collect();
     if let Err(error) = prices.ask(&access.aws, &keys).await {
         notes.trouble(format!(
-            "AWS's Price List doesn't tell prices: {} These credentials need pricing:GetProducts; or name a file: --prices.",
-            said(&error)
+            "AWS's Price List doesn't tell prices: {}{} A file can tell them: --prices.",
+            said(&error),
+            needs(&error, "pricing:GetProducts")
         ));
     }
     let billed = match args.billed {
@@ -197,10 +201,15 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
             match billed::ask(&access.aws, now.date_naive(), |id| known.contains(id)).await {
                 Ok(billed) => Some(billed),
                 Err(error) => {
-                    notes.trouble(format!(
-                        "Cost Explorer doesn't tell what was billed: {} These credentials need ce:GetCostAndUsageWithResources and ce:GetSavingsPlansUtilization, and the account resource-level data, which the Cost Management preferences switch on.",
-                        said(&error)
-                    ));
+                    let needs = needs(&error, "ce:GetCostAndUsageWithResources and ce:GetSavingsPlansUtilization");
+                    // Which code it has where that is off, AWS doesn't document.
+                    let data = match is_denied(&error.code) || error.code == "DataUnavailableException" {
+                        true => {
+                            " The account needs resource-level data, which the Cost Management preferences switch on."
+                        }
+                        false => "",
+                    };
+                    notes.trouble(format!("Cost Explorer doesn't tell what was billed: {}{needs}{data}", said(&error)));
                     None
                 }
             }
@@ -324,7 +333,7 @@ async fn find(aws: &Aws, region: &str, ids: &[&str]) -> Result<Vec<Billing>, Str
         // As a filter, with which an id that EC2 doesn't know is no error.
         let filters = vec![("instance-id".to_owned(), ids.iter().map(|id| (*id).to_owned()).collect())];
         let page = ec2.billing(&filters, Deadline::within(LOOKING)).await;
-        found.extend(page.map_err(|error| format!("{} These credentials need ec2:DescribeInstances.", said(&error)))?);
+        found.extend(page.map_err(|error| format!("{}{}", said(&error), needs(&error, "ec2:DescribeInstances")))?);
     }
     Ok(found)
 }
@@ -338,6 +347,11 @@ fn key(who: &Who, shown: &BTreeMap<Who, Billing>) -> Option<Key> {
 /// Returns an error as a sentence with a full stop, to be put into a longer text.
 pub(crate) fn said(error: &Error) -> String {
     format!("{}.", error.to_string().trim_end_matches('.'))
+}
+
+/// Says, after AWS's words, which permissions are missing, if they are.
+pub(crate) fn needs(error: &Error, permissions: &str) -> String {
+    if is_denied(&error.code) { format!(" These credentials need {permissions}.") } else { String::new() }
 }
 
 fn date(moment: DateTime<Utc>) -> String {
@@ -607,7 +621,7 @@ impl Line {
         };
         let id_beside = if self.name.is_some() { Cell::new(id).styled(FAINT) } else { Cell::default() };
         let time = Cell::new(in_hours(self.time));
-        [Cell::new(self.label()), id_beside, Cell::new(region), time, money, Cell::new(price).styled(FAINT)]
+        [Cell::name(self.label()), id_beside, Cell::new(region), time, money, Cell::new(price).styled(FAINT)]
     }
 }
 

@@ -17,11 +17,12 @@ use ec2_curfew::instance::{HOURS_TAG, Instance, InstanceId, RootDevice, State};
 use serde_json::{Value, json};
 
 use crate::account::Account;
+use crate::arguments;
 use crate::aws_json::{CLOUDWATCH, Client};
 use crate::money::{Amounts, Money, Price, sum, written};
 use crate::prices::{Key, Prices};
 use crate::problem::Problem;
-use crate::saved::said;
+use crate::saved::{needs, said};
 use crate::takeover::refused;
 use crate::terminal::{self, Cell, FAINT, HEADING, Row, table};
 use crate::week::words::{clean, natural, number};
@@ -53,7 +54,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 14, value_parser = clap::value_parser!(u16).range(7..=90))]
     days: u16,
     /// The time zone of the hours
-    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = arguments::zone)]
     timezone: Tz,
     /// Prices, in place of asking AWS for them
     #[arg(long, value_name = "FILE")]
@@ -125,11 +126,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
 
     let (n, metrics) = (instances.len(), instances.len() * METRICS.len());
     anstream::eprintln!(
-        "CloudWatch takes $0.01 for each 1,000 metrics: {} for {} of {}",
+        "CloudWatch takes $0.01 for each 1,000 metrics; {} of {}: {}",
+        count(metrics, "metric"),
+        count(n, "instance"),
         Price::parse(&format!("{:.2}", metrics.div_ceil(METRICS_A_CENT) as f64 / 100.0), "USD")
             .map_or_else(String::new, |price| price.written()),
-        number(metrics as f64),
-        count(n, "instance"),
     );
     let waiting = terminal::spinner("Asking CloudWatch");
     let to = Utc::now().duration_trunc(TimeDelta::hours(1)).unwrap_or_else(|_| Utc::now());
@@ -147,8 +148,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
     let keys: BTreeSet<Key> = instances.iter().filter_map(|it| Some(Key::of(&region, of(&it.id)?))).collect();
     if let Err(error) = prices.ask(&access.aws, &keys).await {
         notes.push(format!(
-            "AWS's Price List doesn't tell prices: {} These credentials need pricing:GetProducts; or name a file: --prices.",
-            said(&error)
+            "AWS's Price List doesn't tell prices: {}{} A file can tell them: --prices.",
+            said(&error),
+            needs(&error, "pricing:GetProducts")
         ));
     }
     waiting.finish_and_clear();
@@ -454,7 +456,7 @@ fn row((seen, gain, money): &(Seen, Gain, Option<Amounts>)) -> [Cell; 6] {
         _ => format!("looks idle {share}% outside of them"),
     };
     let money = money.as_ref().map_or_else(|| Cell::new("no price").styled(FAINT), |money| Cell::new(written(money)));
-    [Cell::new(seen.label()), id, Cell::new(&seen.kind), Cell::new(idle), Cell::new(confidence), money]
+    [Cell::name(seen.label()), id, Cell::new(&seen.kind), Cell::new(idle), Cell::new(confidence), money]
 }
 
 fn names(seen: &[Seen]) -> String {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use chrono_tz::Tz;
 use ec2_curfew::deadline::Deadline;
-use ec2_curfew::ec2::{Class, Ec2, Error, classify};
+use ec2_curfew::ec2::{Ec2, Error};
 use ec2_curfew::instance::State;
 use serde_json::{Value, json};
 
@@ -25,6 +25,7 @@ use self::custodian::{Policies, Tagged};
 use self::event::{Event, Notes};
 use self::scheduler::Table;
 use crate::account::{Access, Account};
+use crate::arguments;
 use crate::aws_json::{Client, DYNAMODB};
 use crate::problem::Problem;
 use crate::terminal;
@@ -79,7 +80,7 @@ struct SchedulerArgs {
     #[arg(long, value_name = "KEY")]
     tag: Option<String>,
     /// Of schedules that say none [default: the configuration's, else UTC]
-    #[arg(long, value_name = "ZONE")]
+    #[arg(long, value_name = "ZONE", value_parser = arguments::zone)]
     timezone: Option<Tz>,
     #[command(flatten)]
     out: Out,
@@ -332,20 +333,16 @@ fn region(access: &Access) -> Result<String, Problem> {
 /// Builds the problem that AWS refused a call, or didn't answer, with what to do about it.
 pub(crate) fn refused(what: &str, error: &Error, permission: &str) -> Problem {
     let problem = Problem::new(format!("{what}: {error}"));
-    match (error.code.as_str(), classify(error)) {
-        (code, _)
-            if code.contains("Expired")
-                || code.contains("UnrecognizedClient")
-                || code.contains("InvalidClientToken") =>
+    match error.code.as_str() {
+        code if code.contains("Expired")
+            || code.contains("UnrecognizedClient")
+            || code.contains("InvalidClientToken") =>
         {
             problem.help("sign in again, or choose other credentials with --profile")
         }
-        ("NotSent", _) => {
+        "NotSent" => {
             problem.help("give credentials and a region as to the AWS CLI: --profile, --region, or the environment")
         }
-        ("AccessDeniedException" | "AccessDenied", _) | (_, Class::Permission) => {
-            problem.help(format!("these credentials need {permission}"))
-        }
-        _ => problem,
+        code => problem.help_if_denied(code, format!("these credentials need {permission}")),
     }
 }

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::time::Duration;
 
 use anstyle::Style;
-use console::{Term, measure_text_width};
+use console::{Term, measure_text_width, truncate_str};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::problem::Problem;
@@ -18,7 +18,9 @@ const TICK: Duration = Duration::from_millis(100);
 const GAP: usize = 2;
 /// The least width of a table's last column, in characters.
 const LEAST: usize = 24;
-/// The most lines of a last cell beside the others; a longer text goes below them, where it has the whole width.
+/// Columns that names have at least, before they are cut.
+const LEAST_NAME: usize = 12;
+/// Lines beside the other columns; a longer text comes beneath them, where it has the whole width.
 const MOST_LINES: usize = 2;
 /// The style of headings.
 pub(crate) const HEADING: Style = Style::new().bold();
@@ -49,6 +51,8 @@ pub(crate) fn print(text: &str) -> Result<(), Problem> {
 pub(crate) struct Cell {
     text: String,
     style: Style,
+    /// Whether it may be cut where the line is too short: a name, whose id is beside it.
+    is_name: bool,
 }
 
 impl Cell {
@@ -60,7 +64,12 @@ impl Cell {
             true => c.escape_default().collect::<Vec<_>>(),
             false => vec![c],
         });
-        Self { text: text.collect(), style: Style::new() }
+        Self { text: text.collect(), style: Style::new(), is_name: false }
+    }
+
+    /// Builds one that may be cut.
+    pub(crate) fn name(text: impl AsRef<str>) -> Self {
+        Self { is_name: true, ..Self::new(text) }
     }
 
     /// Whether its text is empty.
@@ -100,10 +109,16 @@ impl<const N: usize> From<[Cell; N]> for Row<N> {
 pub(crate) fn table<const N: usize>(rows: &[Row<N>], indent: usize, width: Option<usize>) -> String {
     let cells = || rows.iter().filter_map(|row| if let Row::Cells(cells) = row { Some(cells) } else { None });
     let of_column = |nth: usize| cells().map(|cells| measure_text_width(&cells[nth].text)).max().unwrap_or_default();
-    let widths: [usize; N] = std::array::from_fn(of_column);
-    // An empty column takes no room.
-    let taken = widths[..N - 1].iter().filter(|width| **width > 0).map(|width| width + GAP);
-    let before_last = indent + taken.sum::<usize>();
+    let mut widths: [usize; N] = std::array::from_fn(of_column);
+    // A column of nothing takes no room.
+    let taken = |widths: &[usize; N]| -> usize {
+        indent + widths[..N - 1].iter().filter(|width| **width > 0).map(|width| width + GAP).sum::<usize>()
+    };
+    let too_wide = width.map_or(0, |width| taken(&widths).saturating_sub(width + GAP));
+    if let Some(names) = (0..N - 1).find(|nth| cells().any(|cells| cells[*nth].is_name)) {
+        widths[names] = widths[names].min(widths[names].saturating_sub(too_wide).max(LEAST_NAME));
+    }
+    let before_last = taken(&widths);
     let room = |from: usize| width.map_or(usize::MAX, |width| width.saturating_sub(from).max(LEAST));
     let narrow = width.is_some_and(|width| width < before_last + LEAST.min(widths[N - 1]));
     let mut text = String::new();
@@ -117,10 +132,11 @@ pub(crate) fn table<const N: usize>(rows: &[Row<N>], indent: usize, width: Optio
         };
         let mut line = " ".repeat(indent);
         for (cell, width) in cells[..N - 1].iter().zip(widths).filter(|(_, width)| *width > 0) {
+            let cell = Cell { text: truncate_str(&cell.text, width, "…").into_owned(), ..cell.clone() };
             let blanks = " ".repeat(width - measure_text_width(&cell.text) + GAP);
             line.push_str(&if cell.is_empty() { blanks } else { format!("{cell}{blanks}") });
         }
-        let Cell { text: last, style } = &cells[N - 1];
+        let Cell { text: last, style, .. } = &cells[N - 1];
         let beside = wrap(last, room(before_last));
         let beneath = narrow || beside.len() > MOST_LINES;
         let hanging = if beneath { indent + 4 } else { before_last };

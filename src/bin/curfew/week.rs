@@ -17,22 +17,22 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chrono::{DateTime, Days, MappedLocalTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, Days, MappedLocalTime, NaiveDate, NaiveTime, SubsecRound, TimeDelta, Utc};
 use chrono_tz::Tz;
 use ec2_curfew::deadline::Deadline;
 use ec2_curfew::instance::{Instance, to_utc};
-use ec2_curfew::plan::is_selected;
 use ec2_curfew::request::{Action, Regions, Request};
 use ec2_curfew::targets::{Look, look};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::account::Account;
+use crate::arguments;
 use crate::events::{self, EventFile};
-use crate::problem::Problem;
+use crate::problem::{PERMISSIONS, Problem, is_denied};
 use crate::terminal;
 use cron::{Cron, Parameters};
-use forecast::{Line, Rule, any_instance};
+use forecast::{Line, Period, Rule, Why};
 
 const DAYS: u64 = 7;
 /// How long looking may take: somebody is waiting, and 100,000 instances are read in less.
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(required = true, value_name = "EVENT.json")]
     events: Vec<PathBuf>,
     /// The week's first day, like 2026-11-23 [default: today]
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = arguments::date)]
     from: Option<NaiveDate>,
     /// When a stop or start comes, in the event's time zone: once for each of them, in their order
     #[arg(long, value_name = "CRON")]
@@ -97,13 +97,17 @@ pub(crate) struct Day {
 pub(crate) struct Schedule {
     /// The event's name.
     pub(crate) event: String,
-    /// What it consists of: `hours` or `crons`.
+    /// The event's file, if its hours switch.
+    file: String,
+    /// What switches: `hours` or `crons`.
     pub(crate) by: &'static str,
     /// The hours tag's value; for crons, the event's name.
     pub(crate) name: String,
     /// Its hours or crons, unless the name already says them.
     pub(crate) says: Option<String>,
-    /// The week of an ordinary instance.
+    /// Whose it is, where others have one of that name: the event, or the file.
+    pub(crate) whose: Option<String>,
+    /// What it says itself, whatever becomes of instances.
     pub(crate) line: Line,
     /// The instances, grouped by their week: first those with an ordinary week, then the largest row first.
     pub(crate) rows: Vec<Row>,
@@ -143,8 +147,17 @@ pub(crate) struct Unseen {
     pub(crate) message: String,
 }
 
-/// Stops and starts of one name, with their crons, and the instances that they select.
-type Pair<'a> = (Vec<(&'a Request, Cron)>, Vec<(Seen, Instance)>);
+/// Stops and starts of one name.
+#[derive(Default)]
+struct Pair<'a> {
+    /// Each with its place among the events and its cron.
+    requests: Vec<(usize, &'a Request, Cron)>,
+    /// Instances, and which of them select each.
+    found: BTreeMap<Seen, (Instance, BTreeSet<usize>)>,
+}
+
+/// Instances that the same events select, and what these do to them.
+type Selected<'a> = (Rule<'a>, Vec<(Seen, Instance)>);
 
 /// The hours of all instances, added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -159,7 +172,8 @@ pub(crate) struct Figures {
 
 /// Shows the week. The exit status is 1 if something could not be looked at.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Problem> {
-    let now = Utc::now();
+    // Whole seconds, as EC2 has them.
+    let now = Utc::now().trunc_subsecs(0);
     let files = events::read_all(&args.events, now)?;
     let crons = crons(&args, &files)?;
     let zone = zone(&files, &crons);
@@ -260,37 +274,75 @@ impl Week {
         asked: DateTime<Utc>,
     ) -> Self {
         let mut week = Self { zone, days, schedules: Vec::new(), unseen: Vec::new(), asked };
+        let looks: Vec<Vec<(Seen, Instance)>> = looks.into_iter().map(|looks| week.found(looks)).collect();
+        // Told of once, with their hours.
+        let about_hours = files.iter().zip(&looks).filter(|(file, _)| file.request.is_about_hours());
+        let have_hours: BTreeSet<Seen> =
+            about_hours.flat_map(|(_, found)| found.iter().map(|(seen, _)| seen.clone())).collect();
         let mut pairs: BTreeMap<&str, Pair<'_>> = BTreeMap::new();
-        let about_hours: Vec<&Request> = files.iter().map(|it| &it.request).filter(|it| it.is_about_hours()).collect();
-        for ((file, cron), looks) in files.iter().zip(crons).zip(looks) {
-            let mut found = week.found(looks);
-            match cron {
-                None => week.hours(file, found),
-                Some(cron) => {
-                    // An instance with hours is shown only there.
-                    found.retain(|(_, instance)| !about_hours.iter().any(|it| is_selected(it, instance)));
-                    let (requests, instances) = pairs.entry(&file.request.name).or_default();
-                    requests.push((&file.request, cron.clone()));
-                    instances.extend(found);
-                }
+        for (nth, ((file, cron), found)) in files.iter().zip(crons).zip(looks).enumerate() {
+            let Some(cron) = cron else {
+                week.hours(file, found);
+                continue;
+            };
+            let pair = pairs.entry(&file.request.name).or_default();
+            pair.requests.push((nth, &file.request, cron.clone()));
+            for (seen, instance) in found.into_iter().filter(|(seen, _)| !have_hours.contains(seen)) {
+                pair.found.entry(seen).or_insert_with(|| (instance, BTreeSet::new())).1.insert(nth);
             }
         }
-        for (name, (mut requests, mut instances)) in pairs {
-            // The stop comes first, so that its reasons to leave an instance alone are the ones shown.
-            requests.sort_by_key(|(request, _)| request.action == Action::Start);
-            instances.sort_by(|one, other| one.0.cmp(&other.0));
-            instances.dedup_by(|one, other| one.0 == other.0);
-            let says = requests.iter().map(|(request, cron)| {
-                let zone = if cron.zone() == week.zone { String::new() } else { format!(" {}", cron.zone()) };
-                format!("{} {}{zone}", request.action.as_str(), cron.text)
-            });
-            let says = says.collect::<Vec<_>>().join(", ");
-            week.schedule(name, name, Some(says), &Rule::Crons(requests), None, instances);
+        for (name, pair) in pairs {
+            week.pair(name, pair);
         }
+        week.name_whose(files);
         week
     }
 
-    /// Returns the instances that were found, and notes where EC2 could not be asked.
+    /// Adds stops and starts of one name.
+    fn pair(&mut self, name: &str, Pair { mut requests, found }: Pair<'_>) {
+        // The stop is asked first why it leaves something alone.
+        requests.sort_by_key(|(_, request, _)| request.action == Action::Start);
+        let says = requests.iter().map(|(_, request, cron)| {
+            let zone = if cron.zone() == self.zone { String::new() } else { format!(" {}", cron.zone()) };
+            match (request.action, cron.text.as_str()) {
+                (Action::Start, "off") => "never starts".to_owned(),
+                (_, "off") => "never stops".to_owned(),
+                (action, text) => format!("{} {text}{zone}", action.as_str()),
+            }
+        });
+        let says = says.collect::<Vec<_>>().join(", ");
+        let rule = |of: &dyn Fn(usize) -> bool| {
+            let those = requests.iter().filter(|(nth, ..)| of(*nth));
+            Rule::Crons(those.map(|(_, request, cron)| (*request, cron.clone())).collect())
+        };
+        let mut by_events: BTreeMap<BTreeSet<usize>, Vec<(Seen, Instance)>> = BTreeMap::new();
+        for (seen, (instance, events)) in found {
+            by_events.entry(events).or_default().push((seen, instance));
+        }
+        let selected = by_events.into_iter().map(|(events, found)| (rule(&|nth| events.contains(&nth)), found));
+        let selected = selected.collect();
+        let Some(line) = rule(&|_| true).plain_line("", self.time()) else { return };
+        self.schedule(name, "crons", name, Some(says), line, selected);
+    }
+
+    /// Says whose schedules are that have the same name.
+    fn name_whose(&mut self, files: &[EventFile]) {
+        let of_hours = || self.schedules.iter().filter(|it| it.by == "hours");
+        let alike = |it: &Schedule| of_hours().filter(|other| other.name == it.name).count();
+        let alike: Vec<bool> = self.schedules.iter().map(|it| it.by == "hours" && alike(it) > 1).collect();
+        let is_unique = |event: &str| files.iter().filter(|file| file.request.name == event).count() == 1;
+        let whose: Vec<Option<String>> = self
+            .schedules
+            .iter()
+            .zip(alike)
+            .map(|(it, alike)| alike.then(|| if is_unique(&it.event) { it.event.clone() } else { it.file.clone() }))
+            .collect();
+        for (schedule, whose) in self.schedules.iter_mut().zip(whose) {
+            schedule.whose = whose;
+        }
+    }
+
+    /// Takes what was found of instances, and notes where nobody could look.
     fn found(&mut self, looks: Vec<Look>) -> Vec<(Seen, Instance)> {
         let mut all = Vec::new();
         for Look { account, region, found } in looks {
@@ -327,40 +379,52 @@ impl Week {
         let of_name: Vec<_> = of_name.collect();
         let others = by_tag.into_iter().map(|(text, instances)| (text, None, instances));
         for (name, says, instances) in of_name.into_iter().chain(others) {
-            self.schedule(&request.name, &name, says, &Rule::Hours(request), Some(&request.hours_tag), instances);
+            let rule = Rule::Hours(request);
+            let Some(line) = rule.plain_line(&name, self.time()) else { continue };
+            self.schedule(&request.name, "hours", &name, says, line, vec![(rule, instances)]);
+            if let Some(schedule) = self.schedules.last_mut() {
+                schedule.file.clone_from(&file.name);
+            }
         }
     }
 
     fn schedule(
         &mut self,
         event: &str,
+        by: &'static str,
         name: &str,
         says: Option<String>,
-        rule: &Rule<'_>,
-        hours_tag: Option<&str>,
-        found: Vec<(Seen, Instance)>,
+        line: Line,
+        selected: Vec<Selected<'_>>,
     ) {
-        let period = self.period();
-        let Some(line) = any_instance(hours_tag.map(|tag| (tag, name))).map(|it| rule.line(&it, period)) else {
-            return;
-        };
-        let (seen, instances): (Vec<Seen>, Vec<Instance>) = found.into_iter().unzip();
         let mut rows: Vec<Row> = Vec::new();
-        let mut lines: BTreeMap<String, Line> = BTreeMap::new();
-        for ((class, instance), seen) in rule.classes(&instances, period).into_iter().zip(&instances).zip(seen) {
-            let line = lines.entry(class).or_insert_with(|| rule.line(instance, period));
-            match rows.iter_mut().find(|row| row.line == *line) {
-                Some(row) => row.instances.push(seen),
-                None => rows.push(Row { instances: vec![seen], line: line.clone() }),
+        for (rule, found) in selected {
+            let (seen, instances): (Vec<Seen>, Vec<Instance>) = found.into_iter().unzip();
+            let mut lines: BTreeMap<String, Line> = BTreeMap::new();
+            let classes = rule.classes(&instances, self.time());
+            for ((class, instance), seen) in classes.into_iter().zip(&instances).zip(seen) {
+                let line = lines.entry(class).or_insert_with(|| rule.line(instance, self.time()));
+                match rows.iter_mut().find(|row| row.line == *line) {
+                    Some(row) => row.instances.push(seen),
+                    None => rows.push(Row { instances: vec![seen], line: line.clone() }),
+                }
             }
         }
         for row in &mut rows {
             row.instances.sort_by_cached_key(|seen| (words::natural(seen.label()), seen.clone()));
         }
-        // The ordinary week comes first, then the exceptions.
-        rows.sort_by_key(|row| (row.line != line, std::cmp::Reverse(row.instances.len()), row.instances[0].clone()));
-        let by = if hours_tag.is_some() { "hours" } else { "crons" };
-        self.schedules.push(Schedule { event: event.to_owned(), by, name: name.to_owned(), says, line, rows });
+        // What the schedule says, and then what is special.
+        rows.sort_by_key(|row| {
+            (!row.line.looks_like(&line), std::cmp::Reverse(row.instances.len()), row.instances[0].clone())
+        });
+        let (event, name) = (event.to_owned(), name.to_owned());
+        self.schedules.push(Schedule { event, file: String::new(), by, name, says, whose: None, line, rows });
+    }
+
+    /// Returns from when to when it is, and when EC2 was asked.
+    fn time(&self) -> Period {
+        let (from, to) = self.period();
+        Period { from, to, now: self.asked }
     }
 
     /// Returns its first moment, and the first moment after it.
@@ -392,6 +456,9 @@ impl Week {
         for Unseen { account, region, code, message } in &self.unseen {
             anstream::eprintln!("warning: {account} {region} is missing here: {code}: {message}");
         }
+        if self.unseen.iter().any(|unseen| is_denied(&unseen.code)) {
+            anstream::eprintln!("help: {PERMISSIONS}");
+        }
     }
 
     fn json(&self) -> Value {
@@ -408,11 +475,11 @@ impl Week {
             object
         };
         let row = |row: &Row| {
-            let mut object = line(&row.line);
-            object["instances"] = json!(row.instances);
-            object["why"] = json!(words::why(self, &row.line));
-            object["reason"] = json!(row.line.why.as_ref().map(|why| why.reason.as_str()));
-            object
+            let mut told = line(&row.line);
+            told["instances"] = json!(row.instances);
+            told["why"] = json!(words::why(self, &row.line));
+            told["reason"] = json!(row.line.why.as_ref().and_then(Why::reason));
+            told
         };
         let schedule = |it: &Schedule| {
             let mut object = line(&it.line);

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anstyle::AnsiColor;
 use chrono::{DateTime, Utc};
 use ec2_curfew::deadline::Deadline;
+use ec2_curfew::hours::read::Schedule;
 use ec2_curfew::instance::{EXEMPT_TAG, Exemption, Instance, InstanceId, State};
 use ec2_curfew::outcome::{Reason, Skip};
 use ec2_curfew::plan::{Decision, Step, decide};
@@ -15,7 +16,7 @@ use ec2_curfew::wording::tag;
 use super::{PATIENCE, first_region, place, why_left_alone};
 use crate::account::{Access, Account};
 use crate::events::EventFile;
-use crate::problem::Problem;
+use crate::problem::{PERMISSIONS, Problem, is_denied};
 use crate::terminal::{self, Cell, FAINT, HEADING, Row};
 use crate::words;
 
@@ -61,6 +62,10 @@ async fn not_found(request: &Request, access: &Access, id: InstanceId, sightings
             problem =
                 problem.note(format!("{account} {region} could not be asked: {}, {}", trouble.code, trouble.message));
         }
+    }
+    let troubles = || sightings.iter().filter_map(|sighting| sighting.found.as_ref().err());
+    if troubles().any(|trouble| is_denied(&trouble.code)) {
+        problem = problem.help(PERMISSIONS);
     }
     let everywhere = Request { regions: Regions::All, ..request.clone() };
     let elsewhere = match request.regions {
@@ -113,8 +118,13 @@ impl About<'_> {
         let width = terminal::width();
         let answer = terminal::wrapped(&format!("{name}: {answer}"), width);
         let mut text = format!("{answer}\n{}", terminal::table(&rows, 2, width));
+        let mut last = None;
         for Fix { how, command } in fixes {
-            text.push_str(&format!("\n{}", terminal::wrapped(&how, width)));
+            // One heading for all that it takes.
+            if last.as_ref() != Some(&how) {
+                text.push_str(&format!("\n{}", terminal::wrapped(&how, width)));
+            }
+            last = Some(how);
             // In one line, so that it can be copied.
             text.extend(command.map(|command| format!("  {command}\n")));
         }
@@ -161,8 +171,10 @@ impl About<'_> {
         }
         let hours_tag = &self.request.hours_tag;
         if self.request.is_about_hours() && !selection.ids_alone() && !tags.contains_key(hours_tag) {
-            let example = self.request.schedules.named().next().map_or("Mo-Fr 08:00-19:00", |(name, _)| name);
-            let said = format!("it has no tag {hours_tag}, and reconcile switches only what has hours");
+            // One that closes: others would do nothing.
+            let closes = |(_, schedule): &(&str, &Schedule)| schedule.hours.next_edge(self.now).is_some();
+            let example = self.request.schedules.named().find(closes).map_or("Mo-Fr 08:00-19:00", |(name, _)| name);
+            let said = format!("it has no tag {hours_tag}, and reconcile switches only what has hours, like {example}");
             misses.push(Miss { said, fix: Some(Fix::command(SELECT, self.set_tag(hours_tag, example))) });
         }
         misses
@@ -201,7 +213,21 @@ impl About<'_> {
         }
     }
 
+    /// Whether it is off in open hours that start nothing.
+    fn waits_for_people(&self) -> bool {
+        let tagged = self.instance.tags.get(&self.request.hours_tag).filter(|_| self.request.is_about_hours());
+        let found = tagged.and_then(|text| self.request.schedules.at(text, self.as_of).ok());
+        found.is_some_and(|(schedule, state)| state.open && !schedule.start) && self.instance.state == State::Stopped
+    }
+
     fn left_alone(&self, skip: &Skip) -> (String, Vec<Fix>) {
+        if skip.reason == Reason::AsScheduled && self.waits_for_people() {
+            let why = "its hours are open, but only people start it";
+            let fix =
+                "Whoever may start it can do so now; whoever writes the event's hours can have openings start it.";
+            let answer = format!("{HEADING}left alone{HEADING:#}, {}: {why}", skip.reason.as_str());
+            return (answer, vec![Fix::by(fix)]);
+        }
         let mut why = why_left_alone(skip, self.request, self.now);
         if skip.message.is_none() && skip.until.is_none() {
             why = format!("{why}: {}", words::reason(skip.reason));
@@ -298,10 +324,15 @@ impl About<'_> {
         let now = if state.open { "open" } else { "closed" };
         let since = state.edge.map_or_else(String::new, |edge| format!(" since {}", words::moment(edge, zone)));
         let next = schedule.hours.next_edge(self.now).map_or_else(String::new, |edge| {
-            let word = if edge.opens { "opens" } else { "closes" };
+            let word = match (edge.opens, schedule.start) {
+                (true, true) => "opens",
+                (true, false) => "opens, which starts nothing,",
+                (false, _) => "closes",
+            };
             format!("; {word} {}", at(edge.at))
         });
-        format!("{written}: {now}{since}{next} ({zone})")
+        let by_people = if schedule.start { "" } else { "; \"start\": false, only people start it" };
+        format!("{written}: {now}{since}{next} ({zone}){by_people}")
     }
 
     fn set_tag(&self, key: &str, value: &str) -> String {

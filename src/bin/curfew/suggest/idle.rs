@@ -23,6 +23,9 @@ const WORK: usize = 2;
 const ALWAYS: usize = 22;
 /// Time without which nothing is said: a week has all its days.
 const LEAST: TimeDelta = TimeDelta::days(6);
+/// Hours that it has run without which nothing is said, however far apart they are: a working week, as whoever switches it
+/// off at night by hand has it run.
+const LEAST_HOURS: usize = 40;
 const WEEKDAYS: [&str; 7] = ["Mo", "Tu", "We", "Th", "Fr", "Sa", "Su"];
 
 /// An hour in which an instance ran.
@@ -119,7 +122,7 @@ pub(super) enum Confidence {
     Low,
     /// A week at least, and idle outside the hours but for a few.
     Medium,
-    /// Two weeks at least, and nearly always idle outside the hours.
+    /// Two weeks at least, with a working week's hours in each, and nearly always idle outside the hours.
     High,
 }
 
@@ -138,7 +141,7 @@ pub(super) struct Gain {
 pub(super) fn judge(hours: &[Hour], zone: Tz) -> Looks {
     let seen = hours.iter().map(|hour| hour.at);
     let (Some(first), Some(last)) = (seen.clone().min(), seen.max()) else { return Looks::New };
-    if last - first < LEAST {
+    if last - first < LEAST || hours.len() < LEAST_HOURS {
         return Looks::New;
     }
     let Some(shift) = quiet(hours, zone) else { return Looks::Busy };
@@ -216,7 +219,7 @@ pub(super) fn gain(hours: &[Hour], of: &Hours) -> Gain {
     let time = seen.clone().max().zip(seen.min()).map_or(TimeDelta::zero(), |(last, first)| last - first);
     let share = if outside.is_empty() { 1.0 } else { idle as f64 / outside.len() as f64 };
     let confidence = match () {
-        () if share >= 0.99 && time >= TimeDelta::days(13) => Confidence::High,
+        () if share >= 0.99 && time >= TimeDelta::days(13) && hours.len() >= 2 * LEAST_HOURS => Confidence::High,
         () if share >= 0.95 => Confidence::Medium,
         () => Confidence::Low,
     };

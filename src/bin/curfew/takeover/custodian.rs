@@ -115,12 +115,9 @@ impl Policies {
             let filters = flat(policy["filters"].as_array().map_or(&[][..], Vec::as_slice));
             let about_hours = |filter: &&Value| side(filter).is_some();
             let Some(filter) = filters.iter().copied().find(about_hours) else {
-                if mentions_hours(&policy["filters"]) {
-                    notes.left_out(
-                        &name,
-                        "onhour or offhour in or, in not",
-                        "only filters that all have to match can be said",
-                    );
+                if let Some((filter, inside)) = hidden_hours(&policy["filters"], "another filter") {
+                    let what = format!("{filter} inside {inside}");
+                    notes.left_out(&name, what, "only filters that all have to match can be said");
                 }
                 continue;
             };
@@ -286,13 +283,20 @@ fn side(filter: &Value) -> Option<Side> {
     }
 }
 
-fn mentions_hours(value: &Value) -> bool {
-    side(value).is_some()
-        || match value {
-            Value::Array(items) => items.iter().any(mentions_hours),
-            Value::Object(fields) => fields.values().any(mentions_hours),
-            _ => false,
-        }
+/// Finds a filter on hours, and the innermost `or` or `not` that it is in.
+fn hidden_hours(value: &Value, inside: &'static str) -> Option<(&'static str, &'static str)> {
+    let within = |key: &str| match key {
+        "or" => "an or",
+        "not" => "a not",
+        _ => inside,
+    };
+    match (side(value), value) {
+        (Some(Side::On), _) => Some(("onhour", inside)),
+        (Some(Side::Off), _) => Some(("offhour", inside)),
+        (None, Value::Array(items)) => items.iter().find_map(|item| hidden_hours(item, inside)),
+        (None, Value::Object(fields)) => fields.iter().find_map(|(key, value)| hidden_hours(value, within(key))),
+        (None, _) => None,
+    }
 }
 
 fn read(

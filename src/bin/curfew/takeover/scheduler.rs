@@ -82,6 +82,7 @@ impl Table {
         let default = default.or_else(|| text(&self.settings, "defaulttimezone").map(str::to_owned));
         let mut event = Event::new(tag, default.as_deref().unwrap_or("UTC"));
         event.regions = texts(&self.settings, "regions");
+        self.what_settings_lose(notes);
         let (mut hibernating, mut others) = (Vec::new(), 0);
         for (name, schedule) in &self.schedules {
             if default.is_none() && text(schedule, "timezone").is_none() {
@@ -115,6 +116,53 @@ impl Table {
             notes.lost(name, "hibernate", "an event hibernates all that are configured for it or none: give these an event of their own, with \"hibernate\": true");
         }
         Ok(event)
+    }
+
+    /// Notes what its settings say that an event made of them doesn't.
+    fn what_settings_lose(&self, notes: &mut Notes) {
+        let settings = &self.settings;
+        let mut lost = |what: String, why: &str| notes.lost("its configuration", what, why);
+        if settings.is_empty() {
+            lost(
+                "accounts and regions".to_owned(),
+                "what was given doesn't tell them: the event is about the function's own account and region; write \"accounts\", \"role\" and \"regions\" into it",
+            );
+        }
+        for (field, name) in [("remoteaccountids", "remote_account_ids"), ("crossaccountroles", "cross_account_roles")]
+        {
+            let accounts = texts(settings, field);
+            if !accounts.is_empty() {
+                lost(
+                    format!("{name} {}", accounts.join(", ")),
+                    "the event is about the function's own account: once these have a role for it, write \"accounts\" and \"role\" into the event (infra/README.md, \"An organization, and thousands of instances\")",
+                );
+            }
+        }
+        if let Some(organization) = text(settings, "organizationid").filter(|id| !id.is_empty()) {
+            lost(
+                format!("organization_id {organization}"),
+                "its accounts don't report themselves: infra/organization.yaml brings them the role, and runs over all that have it",
+            );
+        }
+        if flag(settings, "schedulelambdaaccount") == Some(false) {
+            lost(
+                "schedule_lambda_account false".to_owned(),
+                "it leaves out the account that it is in; the event is about the function's own",
+            );
+        }
+        let mut services = texts(settings, "scheduledservices");
+        services.retain(|service| service != "ec2");
+        if !services.is_empty() {
+            lost(
+                format!("scheduled_services {}", services.join(", ")),
+                "Curfew switches EC2 instances only: for these, leave Instance Scheduler on",
+            );
+        }
+        for (field, name) in [("startedtags", "started_tags"), ("stoppedtags", "stopped_tags")] {
+            if let Some(tags) = text(settings, field).filter(|tags| !tags.is_empty()) {
+                lost(format!("{name} {tags}"), "Curfew writes no tag but its own, curfew:stopped-at");
+            }
+        }
     }
 
     /// Makes hours of a schedule; none where it is spared.

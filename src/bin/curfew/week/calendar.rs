@@ -19,7 +19,7 @@ pub(crate) fn calendar(week: &Week) -> String {
     let mut written = BTreeSet::new();
     for schedule in &week.schedules {
         let of_schedule = hash(&format!("{}\n{}\n{}", schedule.by, schedule.event, schedule.name));
-        let name = text(&schedule.name);
+        let name = text(&words::heading(schedule));
         let description = text(&words::line(week, &schedule.line));
         for on in schedule.line.segments.iter().filter(|segment| segment.state == Kind::On) {
             // The same of every week's file, so that a calendar takes it once.

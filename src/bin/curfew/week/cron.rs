@@ -10,7 +10,22 @@ use ec2_curfew::wording::quote_str;
 
 use crate::problem::Problem;
 
+/// The fields, and what they take (EventBridge user guide, "Cron expressions").
+const FIELDS: [(&str, &str); 6] = [
+    ("the minutes", "they are 0 to 59"),
+    ("the hours", "they are 0 to 23"),
+    ("the day of the month", "it is 1 to 31, L or W after a day"),
+    ("the month", "it is 1 to 12, or JAN to DEC"),
+    ("the day of the week", "it is 1 to 7, from Sunday on, or SUN to SAT"),
+    ("the year", "it is 1970 to 2199"),
+];
+const YEARS: std::ops::RangeInclusive<u32> = 1970..=2199;
 const LIKE: &str = "write it like \"cron(0 19 ? * MON-FRI *)\"";
+
+fn cannot_be(nth: usize, text: &str) -> String {
+    let (field, takes) = FIELDS[nth];
+    format!("{field} can't be {}: {takes}", quote_str(text))
+}
 
 /// A cron in a time zone; none fires where it is `off`.
 #[derive(Clone, Debug)]
@@ -54,8 +69,23 @@ impl Cron {
             .alternative_weekdays(true)
             .sloppy_ranges(true)
             .build();
-        let pattern = format!("0 {minutes} {hours} {day} {month} {weekday} {year}");
-        parser.parse(&pattern).map_err(|error| wrong(&error.to_string()))
+        let fields = [minutes, hours, day, month, weekday, year];
+        let parse = |fields: [&str; 6]| parser.parse(&format!("0 {}", fields.join(" ")));
+        // Croner knows all years.
+        let years = year.split([',', '-']).filter_map(|text| text.split('/').next()?.parse::<u32>().ok());
+        if years.into_iter().any(|year| !YEARS.contains(&year)) {
+            return Err(wrong(&cannot_be(5, year)));
+        }
+        // Which field it is, it doesn't say: the one that is wrong alone.
+        let is_wrong = |nth: &usize| {
+            let mut alone = ["*"; 6];
+            alone[*nth] = fields[*nth];
+            parse(alone).is_err()
+        };
+        parse(fields).map_err(|error| match (0..fields.len()).find(is_wrong) {
+            Some(nth) => wrong(&cannot_be(nth, fields[nth])),
+            None => wrong(&error.to_string()),
+        })
     }
 
     /// Returns when it fires from a moment to before another; and, if that is earlier, when it did last.

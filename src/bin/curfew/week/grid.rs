@@ -69,7 +69,7 @@ pub(crate) fn grid(week: &Week, width: Option<usize>) -> String {
     let mut since_head: Option<usize> = None;
     for schedule in &week.schedules {
         let says = schedule.says.as_deref().map(|says| format!("  {DIM}{}{DIM:#}", words::clean(says)));
-        let name = words::clean(&schedule.name);
+        let name = words::heading(schedule);
         if since_head.is_none_or(|begun| text[begun..].lines().count() > REPEATED) {
             text += &format!("\n{DIM}{}{DIM:#}", head.trim_end());
             since_head = Some(text.len());
@@ -96,8 +96,12 @@ pub(crate) fn grid(week: &Week, width: Option<usize>) -> String {
     text += &format!("\n{}\n", legend.collect::<Vec<_>>().join("   "));
     let figures = week.figures();
     match figures.instances {
-        0 => text += "No instance is selected: these are the schedules alone.\n",
+        0 if week.unseen.is_empty() => text += "No instance is selected: these are the schedules alone.\n",
+        0 => text += "No instance could be seen: these are the schedules alone.\n",
         _ => text += &format!("{BOLD}{}: off {}{BOLD:#}\n", words::sum(&figures), words::percent(&figures)),
+    }
+    if let Some(said) = words::unforeseen(week) {
+        text += &format!("{DIM}{said}{DIM:#}\n");
     }
     text
 }

@@ -50,7 +50,8 @@ pub(crate) fn page(week: &Week) -> String {
                     @for schedule in &week.schedules { (section(week, schedule)) }
                     footer {
                         p {
-                            "As hours and tags say; what people start and stop by hand is not foreseen. EC2 was asked "
+                            @if let Some(said) = words::unforeseen(week) { (said) " " }
+                            "EC2 was asked "
                             (week.asked.with_timezone(&week.zone).format("%-d %B %Y, %R")) ". Written by Curfew " (env!("CARGO_PKG_VERSION")) "."
                         }
                     }
@@ -69,7 +70,7 @@ fn section(week: &Week, schedule: &Schedule) -> Markup {
     html! {
         section {
             div.heading {
-                h2 { (words::clean(&schedule.name)) }
+                h2 { (words::heading(schedule)) }
                 @if let Some(says) = &schedule.says { code { (words::clean(says)) } }
             }
             table role="table" {

@@ -42,12 +42,16 @@ text { font: 13px system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-seri
 pub(crate) fn picture(week: &Week) -> String {
     let mut rows: Vec<(String, &Line)> = Vec::new();
     for schedule in &week.schedules {
-        let name = words::clean(&schedule.name);
+        let name = words::heading(schedule);
         if schedule.rows.is_empty() {
             rows.push((name.clone(), &schedule.line));
         }
         let label = |n: usize, row| {
-            if n == 0 && schedule.rows[0].line == schedule.line { name.clone() } else { words::names(row, 19) }
+            if n == 0 && schedule.rows[0].line.looks_like(&schedule.line) {
+                name.clone()
+            } else {
+                words::names(row, 19)
+            }
         };
         rows.extend(schedule.rows.iter().enumerate().map(|(n, row)| (label(n, row), &row.line)));
     }

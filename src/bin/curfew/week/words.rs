@@ -1,10 +1,10 @@
 //! A week in words: what grid, page, picture and calendar say alike.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, TimeDelta, Utc, Weekday};
 use ec2_curfew::outcome::Reason;
 
-use super::forecast::{Kind, Line, Segment};
-use super::{Day, Figures, Row, Week, hours};
+use super::forecast::{Kind, Line, Segment, Why};
+use super::{Day, Figures, Row, Schedule, Week, hours};
 
 /// What each kind is called, in a legend's order.
 pub(crate) const KINDS: [(Kind, &str); 6] = [
@@ -74,18 +74,51 @@ pub(crate) fn number(number: f64) -> String {
     grouped + rest
 }
 
-/// Writes why a line is left alone, as far as it is.
+/// Writes why a line is left as it is, as far as it is.
 pub(crate) fn why(week: &Week, line: &Line) -> Option<String> {
-    let why = line.why.as_ref()?;
+    let skip = match line.why.as_ref()? {
+        Why::Skip(skip) => skip,
+        Why::StartedByPeople => return Some("only people start it: its hours say \"start\": false".to_owned()),
+        Why::NotYetAgain(said) => return Some(said.clone()),
+        Why::NoStart => return Some("no start here selects it: it stays off until people start it".to_owned()),
+        Why::NoStop => return Some("no stop here selects it: it runs until people stop it".to_owned()),
+    };
     let until =
-        || why.until.map(|until| format!("exempt until {}", until.with_timezone(&week.zone).format("%a %-d %b %R")));
-    let said = match why.reason {
-        Reason::Exempt => until().or_else(|| why.message.clone())?,
+        || skip.until.map(|until| format!("exempt until {}", until.with_timezone(&week.zone).format("%a %-d %b %R")));
+    let said = match skip.reason {
+        Reason::Exempt => until().or_else(|| skip.message.clone())?,
         Reason::HasHours => "it has hours of its own, which no event here is about".to_owned(),
         Reason::InstanceStoreRoot => "its root disk would be lost".to_owned(),
-        reason => why.message.clone().unwrap_or_else(|| reason.as_str().replace('_', " ")),
+        Reason::StartedSince => "its hours have not closed since it was started: it runs until they do".to_owned(),
+        Reason::NotMarked => "not stopped by Curfew: it stays off until people start it".to_owned(),
+        Reason::StoppedSince => {
+            // What people do has EC2 say no more than that they did.
+            let by_people = |said: &&String| said.starts_with("Client.") && said.contains("InitiatedShutdown");
+            let said = skip.message.as_ref().filter(|said| !by_people(said));
+            let said = said.map_or_else(String::new, |said| format!(" ({said})"));
+            format!("not stopped by Curfew{said}: it stays off until people start it")
+        }
+        reason => skip.message.clone().unwrap_or_else(|| reason.as_str().replace('_', " ")),
     };
     Some(said)
+}
+
+/// Says what a forecast doesn't know; nothing, where there is no instance.
+pub(crate) fn unforeseen(week: &Week) -> Option<&'static str> {
+    let is_over = week.period().1 <= week.asked;
+    (week.figures().instances > 0).then_some(match is_over {
+        true => "That week is over: so it would have been, had people switched nothing by hand.",
+        false => "By what EC2 shows now; what people will switch by hand is not foreseen.",
+    })
+}
+
+/// Writes a schedule's name, and whose it is where others have it, too.
+pub(crate) fn heading(schedule: &Schedule) -> String {
+    let name = if schedule.name.trim().is_empty() { "(empty)".to_owned() } else { clean(&schedule.name) };
+    match &schedule.whose {
+        Some(whose) => format!("{name} ({})", clean(whose)),
+        None => name,
+    }
 }
 
 /// Writes the instances of a row, as many as go into so many characters: `web-1, web-2 and 4,988 more`.
@@ -152,20 +185,54 @@ pub(crate) fn line(week: &Week, line: &Line) -> String {
     if let [Segment { state, .. }] = &line.segments[..] {
         return format!("{} all week", kind(*state));
     }
-    let days: Vec<(&Day, String)> = week.days.iter().map(|day| (day, of_day(week, day, line))).collect();
-    let mut parts: Vec<String> = Vec::new();
-    for alike in days.chunk_by(|(_, one), (_, other)| one == other) {
-        let (Some((first, said)), Some((last, _))) = (alike.first(), alike.last()) else { continue };
-        let weekday = |day: &Day| day.date.format("%a").to_string();
-        let span = match alike.len() {
-            1 => weekday(first),
-            _ => format!("{}–{}", weekday(first), weekday(last)),
-        };
-        if !said.is_empty() {
-            parts.push(format!("{span} {said}"));
+    let nights = as_nights(week, line);
+    let days = week.days.iter().map(|day| (day.date.weekday(), of_day(week, day, &nights)));
+    let days: Vec<(Weekday, String)> = days.collect();
+    let mut spans: Vec<(Weekday, Weekday, &str)> = Vec::new();
+    for (day, said) in &days {
+        match spans.last_mut() {
+            Some((_, last, before)) if before == said => *last = *day,
+            _ => spans.push((*day, *day, said)),
         }
     }
-    parts.join("; ")
+    // A week has no end: what goes on where it begins is one.
+    if let [(_, end, first), .., (begin, _, last)] = spans[..]
+        && first == last
+    {
+        spans.pop();
+        spans[0] = (begin, end, first);
+    }
+    let parts = spans.into_iter().filter(|(.., said)| !said.is_empty()).map(|(first, last, said)| {
+        let is_night = nights.segments.iter().any(|it| it.state == Kind::On && crosses_midnight(week, it));
+        match first == last {
+            _ if last.succ() == first => format!("every {} {said}", if is_night { "night" } else { "day" }),
+            true => format!("{first} {said}"),
+            false => format!("{first}–{last} {said}"),
+        }
+    });
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+/// Returns a line in which the night that the week's beginning cuts is whole at its end, if it is as another night is.
+fn as_nights(week: &Week, line: &Line) -> Line {
+    let mut segments = line.segments.clone();
+    let ((from, to), local) = (week.period(), |moment: DateTime<Utc>| moment.with_timezone(&week.zone).time());
+    if let [first, middle @ .., last] = &mut segments[..]
+        && first.state == Kind::On
+        && last.state == Kind::On
+        && middle.iter().any(|it| {
+            let alike = local(it.from) == local(last.from) && local(it.to) == local(first.to);
+            it.state == Kind::On && alike && crosses_midnight(week, it)
+        })
+    {
+        last.to = to + (first.to - from);
+        segments.remove(0);
+    }
+    Line { segments, why: None }
+}
+
+fn crosses_midnight(week: &Week, it: &Segment) -> bool {
+    week.days.iter().any(|day| it.from < day.to && day.to < it.to)
 }
 
 /// Writes what a day has besides being off.
