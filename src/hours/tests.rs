@@ -878,6 +878,28 @@ fn schedules_are_a_text_a_list_or_a_map() {
 }
 
 #[test]
+fn hours_of_the_request_that_open_in_no_year_are_refused_and_those_of_another_year_are_not() {
+    for text in [
+        "Mo-Fr 08:00-19:00; Mo-Fr,PH off",
+        "PH 08:00-19:00; PH off",
+        "08:00-19:00; Jan-Dec off",
+        "2020 Mo 08:00-19:00; 2020 off",
+        "week 53 Mo 08:00-19:00; week 50-53 off",
+        "Dec 25 Mo 08:00-19:00; Dec off",
+        "Feb 29 08:00-19:00; Feb 29 off",
+        "easter 08:00-19:00; Su off",
+    ] {
+        let never = "never open; write when it should run; to stop it for good, stop it by hand";
+        assert_eq!(read(json!({ "x": text })).1, [format!("hours.x: \"{text}\": {never}")]);
+    }
+    for text in ["2020 Mo 08:00-19:00", "2040 Mo 08:00-19:00", "Feb 29 08:00-19:00", "2024 PH 08:00-19:00"] {
+        let (schedules, problems) = read(json!({ "x": text }));
+        assert_eq!(problems, [""; 0]);
+        assert!(schedules.find("x", at(NOW)).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn everything_wrong_with_hours_is_told_at_once() {
     let (_, problems) = read(json!({
         "a": "Mon-Fri 8-19",
