@@ -120,7 +120,8 @@ fn mend(text: &str, found: &Found, timed: bool, reader: &Reader<'_>) -> Option<S
         Fault::NoTimes => with_the_next(text, place),
         Fault::OpenEnd => rule(with_end(place)),
         Fault::Repeats => rule(without_repeats(place)),
-        Fault::BeginIsEnd => rule(with_another_day(place)),
+        // A whole day, if it begins with it; half of one, if `8:00-8:00` is of a clock with twelve hours.
+        Fault::BeginIsEnd => words::written(text),
         Fault::NoSuchDay { last } => with_last_day(text, place, *last),
         Fault::HolidaysTooEarly { .. } => {
             let rules = rules_of(text);
@@ -330,22 +331,6 @@ fn without_repeats(rule: &str) -> String {
         rest = rest[slash + 1..].trim_start().trim_start_matches(|c: char| c.is_ascii_digit() || c == ':');
     }
     written + rest
-}
-
-/// `08:00-08:00` → `08:00-32:00`.
-fn with_another_day(rule: &str) -> String {
-    let longer = |part: &str| {
-        let (before, span) = part.rsplit_once(' ').map_or(("", part), |(before, span)| (before, span));
-        let (begin, end) = span.split_once('-')?;
-        let minutes = |time: &str| {
-            let (hours, minutes) = time.split_once(':')?;
-            Some(hours.parse::<u16>().ok()? * 60 + minutes.parse::<u16>().ok()?)
-        };
-        let end = minutes(end).filter(|end| minutes(begin) == Some(*end))?;
-        let blank = if before.is_empty() { "" } else { " " };
-        Some(format!("{before}{blank}{begin}-{:02}:{:02}", end / 60 + 24, end % 60))
-    };
-    rule.split(',').map(|part| longer(part).unwrap_or_else(|| part.to_owned())).collect::<Vec<_>>().join(",")
 }
 
 /// Cloud Custodian's `off=(M-F,19);on=(M-F,7)`, where both are about the same days: after a night it would be off on the

@@ -205,7 +205,11 @@ fn repeats_in_a_time_are_refused() {
 
 #[test]
 fn a_time_that_ends_when_it_begins_is_refused() {
-    refused("Mo 08:00-08:00", r#""Mo 08:00-08:00": "Mo 08:00-08:00" ends when it begins; write "Mo 08:00-32:00""#);
+    // Nothing, half a day or a whole one?
+    refused(
+        "Mo 08:00-08:00",
+        r#""Mo 08:00-08:00": "Mo 08:00-08:00" ends when it begins; write a whole day as "00:00-24:00""#,
+    );
     refused(
         "Sa,Su 00:00-00:00",
         r#""Sa,Su 00:00-00:00": "Sa,Su 00:00-00:00" ends when it begins; write "Sa,Su 00:00-24:00""#,

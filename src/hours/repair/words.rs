@@ -129,6 +129,8 @@ fn plain(text: &str) -> String {
         ("a.m.", "am"),
         ("p.m.", "pm"),
         ("24x7", "24/7"),
+        ("...", "-"),
+        ("..", "-"),
     ] {
         while let Some(at) = text.to_ascii_lowercase().find(phrase) {
             text.replace_range(at..at + phrase.len(), by);
@@ -407,8 +409,11 @@ fn runs(words: &[Word]) -> Option<Vec<Run>> {
         };
         match runs.last_mut().filter(|run| run.kind == kind) {
             Some(run) => {
-                // `8-12 13-17`
+                // `08:00-12:00 13:00-17:00`; but in `1-5 8-19` those may be days.
                 let missing = kind == Kind::Times && between.is_none();
+                if missing && (run.words.last().is_some_and(is_bare) || is_bare(word)) {
+                    return None;
+                }
                 run.words.extend(between.take().or(missing.then_some(&Word::And)).into_iter().chain([word]).cloned());
             }
             None => {
@@ -420,6 +425,11 @@ fn runs(words: &[Word]) -> Option<Vec<Run>> {
     }
     // `Mo-Fr 8-`
     (between != Some(&Word::To)).then_some(runs)
+}
+
+/// Whether a time may be any other number.
+fn is_bare(word: &Word) -> bool {
+    matches!(word, Word::Time(Clock { bare: true, pm: None, .. }))
 }
 
 /// Days, times, and whether they are off.
@@ -445,6 +455,10 @@ fn rules_of(runs: &[Run]) -> Option<Vec<Rule>> {
             let (Some(on), Some(off), None) = (parts.next(), parts.next(), parts.next()) else { return None };
             let days = |words: &[Word]| Some(Run { kind: Days, words: words.to_vec(), comma: false });
             return Some(vec![(days(on), run(0), false), (days(off), None, true)]);
+        }
+        // `1-5 Jan 9-17`: those may be days.
+        [Times, Days, ..] if matches!(runs[1].words[0], Word::Month(_)) && runs[0].words.iter().any(is_bare) => {
+            return None;
         }
         [Times, Days, ..] => {
             while let Some([Times, Days]) = kinds.get(at..at + 2) {
@@ -498,7 +512,8 @@ fn days_of(words: &[Word]) -> String {
             Word::Nth(_) | Word::Time(_) | Word::Off | Word::Except | Word::Then => {}
         }
     }
-    text
+    // `Jan/3`, where no days follow.
+    text.trim_end_matches(':').to_owned()
 }
 
 /// `8-12 and 13-17`; nothing, if it isn't times with a begin and an end.
