@@ -176,6 +176,13 @@ impl Hours {
         !days.any(|day| self.texts.iter().any(|rules| !rules.on(day).is_empty()))
     }
 
+    /// Returns what each of their texts says alone.
+    fn each(&self) -> impl Iterator<Item = Self> {
+        let alone =
+            |rules: &Rules| Self { texts: vec![rules.clone()], zone: self.zone, holidays: self.holidays.clone() };
+        self.texts.iter().map(alone)
+    }
+
     /// Returns what they would be if no day were a holiday.
     #[must_use]
     pub fn without_holidays(&self) -> Self {

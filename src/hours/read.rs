@@ -411,14 +411,17 @@ fn read_texts(
     problems: &mut Vec<String>,
 ) -> Option<Hours> {
     match Hours::parse_all(texts.iter().map(String::as_str), zone, holidays) {
-        // Hours of a year that is over, or far away, are bad where a tag says them: refusing them here would one day, without
-        // any change, leave all others alone, too.
-        Ok(hours) if hours.never_open(moment) && hours.open_in_no_year(moment) => {
-            let never = BadHours::new(&texts.join("; "), Fault::NeverOpens);
-            problems.push(format!("{path}: {never}"));
-            None
+        Ok(hours) => {
+            // Hours of a year that is over, or far away, are bad where a tag says them: refusing them here would one day,
+            // without any change, leave all others alone, too.
+            let never = |hours: &Hours| hours.never_open(moment) && hours.open_in_no_year(moment);
+            let alone = hours.each().zip(&texts).enumerate().filter(|(_, (alone, _))| never(alone));
+            let before = problems.len();
+            problems.extend(alone.map(|(n, (_, text))| {
+                format!("{}: {}", place(path, n, listed), BadHours::new(text, Fault::NeverOpens))
+            }));
+            (problems.len() == before).then_some(hours)
         }
-        Ok(hours) => Some(hours),
         Err(errors) => {
             let advised = errors.into_iter().map(|(n, error)| (n, error.advised(zone, holidays, moment)));
             problems.extend(advised.map(|(n, error)| format!("{}: {error}", place(path, n, listed))));

@@ -162,6 +162,70 @@ fn a_comment_is_refused() {
 }
 
 #[test]
+fn quotes_around_a_text_are_refused() {
+    refused(
+        "\"Mo-Fr 08:00-19:00\"",
+        r#""\"Mo-Fr 08:00-19:00\"": the quotes around it are part of it; write "Mo-Fr 08:00-19:00""#,
+    );
+    refused("'office'", r#""'office'": the quotes around it are part of it; leave them out"#);
+    // What restricts the hours is no mere comment.
+    for text in ["Mo-Fr 08:00-19:00 \"not in August\"", "Mo-Fr 08:00-19:00 \"until March 1\""] {
+        assert_eq!(bad(text).write(), None, "{text}");
+    }
+}
+
+#[test]
+fn what_names_custodians_zone_is_refused_without_hours_that_would_be_read_in_another() {
+    refused(
+        "off=(M-F,19);on=(M-F,7);tz=pt",
+        r#""off=(M-F,19);on=(M-F,7);tz=pt": Cloud Custodian's, with a time zone of its own; name it in the request's "hours", with its hours in "open" and its zone in "timezone""#,
+    );
+}
+
+#[test]
+fn a_step_out_of_its_range_is_refused() {
+    let why = "the step leads out of the range, so that only its first would be meant";
+    refused(
+        "week 11-13/3 Mo-Fr 08:00-19:00",
+        &format!(r#""week 11-13/3 Mo-Fr 08:00-19:00": "11-13/3": {why}; write "week 11 Mo-Fr 08:00-19:00""#),
+    );
+    refused(
+        "2026-2029/4 Mo 08:00-19:00; week 20,30-40/11 off",
+        &format!(
+            r#""2026-2029/4 Mo 08:00-19:00; week 20,30-40/11 off": "2026-2029/4": {why}; write "2026 Mo 08:00-19:00; week 20,30 off""#
+        ),
+    );
+    for text in ["week 11-14/3 Mo 08:00-19:00", "2027-2029/2 Mo 08:00-19:00", "week 2-52/2: Mo 08:00-19:00"] {
+        assert!(Hours::parse(text, Tz::UTC, &of("DE")).is_ok(), "{text}");
+    }
+    // A step of nothing.
+    for text in ["week 1-10/0 Mo 08:00-19:00", "2026-2029/0 Mo 08:00-19:00", "week 1/0 Mo 08:00-19:00"] {
+        let step = Hours::parse(text, Tz::UTC, &of("DE")).map(|hours| hours.next_edge(at(NOW)));
+        assert!(step.is_err(), "{text}: {step:?}");
+    }
+}
+
+#[test]
+fn a_cut_over_midnight_is_refused_where_the_next_morning_may_be_open() {
+    refused(
+        "24/7; Mo-Fr 20:00-06:00 off",
+        r#""24/7; Mo-Fr 20:00-06:00 off": "Mo-Fr 20:00-06:00 off" ends at midnight: what begins on the next day is not cut; write "24/7; Mo-Fr 20:00-24:00 off; Tu-Sa 00:00-06:00 off""#,
+    );
+    refused(
+        "24/7; 20:00-06:00 off",
+        r#""24/7; 20:00-06:00 off": "20:00-06:00 off" ends at midnight: what begins on the next day is not cut; write "24/7; 00:00-06:00,20:00-24:00 off""#,
+    );
+    refused(
+        "24/7; Dec 24 20:00-30:00 off",
+        r#""24/7; Dec 24 20:00-30:00 off": "Dec 24 20:00-30:00 off" ends at midnight: what begins on the next day is not cut; write what is off after midnight as a rule of its own, about the day after"#,
+    );
+    // A night that is cut is one day's, and in closed hours there is nothing to cut.
+    for text in ["Mo-Fr 18:00-30:00; We 23:00-26:00 off", "Mo-Fr 08:00-19:00; Fr 18:00-06:00 off"] {
+        assert!(Hours::parse(text, Tz::UTC, &of("DE")).is_ok(), "{text}");
+    }
+}
+
+#[test]
 fn school_holidays_are_refused() {
     refused(
         "Mo-Fr 08:00-19:00; SH off",
@@ -311,6 +375,13 @@ fn a_comma_and_a_blank_between_rules_or_days_are_refused() {
         "08:00-19:00; Dec 25, Dec 26 off",
         &format!(
             r#""08:00-19:00; Dec 25, Dec 26 off": the blank after "25," {why}; write "08:00-19:00; Dec 25,Dec 26 off""#
+        ),
+    );
+    // OpenStreetMap's comma adds, a semicolon would take Monday's morning away.
+    refused(
+        "Mo-Th 08:00-12:00, Mo 13:00-17:00",
+        &format!(
+            r#""Mo-Th 08:00-12:00, Mo 13:00-17:00": the blank after "08:00-12:00," {another}; between days write "," without a blank, between rules ";"; for each day, the last rule about it decides"#
         ),
     );
     // Between times it is harmless.
@@ -896,6 +967,9 @@ fn hours_of_the_request_that_open_in_no_year_are_refused_and_those_of_another_ye
         let never = "never open; write when it should run; to stop it for good, stop it by hand";
         assert_eq!(read(json!({ "x": text })).1, [format!("hours.x: \"{text}\": {never}")]);
     }
+    // In a list, too, where others open.
+    let (_, problems) = read(json!({ "x": ["Mo-Fr 08:00-19:00", "2020 Mo 08:00-19:00", "PH 08:00-19:00; PH off"] }));
+    assert!(problems.len() == 1 && problems[0].starts_with("hours.x[2]: \"PH 08:00-19:00; PH off\": never open"));
     for text in ["2020 Mo 08:00-19:00", "2040 Mo 08:00-19:00", "Feb 29 08:00-19:00", "2024 PH 08:00-19:00"] {
         let (schedules, problems) = read(json!({ "x": text }));
         assert_eq!(problems, [""; 0]);
