@@ -13,7 +13,7 @@ pub mod read;
 mod refusal;
 mod repair;
 
-use chrono::{DateTime, Days, MappedLocalTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, Days, MappedLocalTime, Months, NaiveDate, NaiveTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 
 pub use osm::Holidays;
@@ -79,7 +79,7 @@ impl Hours {
     /// Reads a text.
     ///
     /// # Errors
-    /// What is wrong with the text, where, and the nearest right one.
+    /// What is wrong with the text, and where; [`BadHours::advised`] adds what to write instead.
     pub fn parse(text: &str, zone: Tz, holidays: &Holidays) -> Result<Self, BadHours> {
         Self::parse_all([text], zone, holidays).map_err(|mut errors| errors.swap_remove(0).1)
     }
@@ -97,7 +97,7 @@ impl Hours {
         for (index, text) in texts.into_iter().enumerate() {
             match osm::read(text, holidays) {
                 Ok(rules) => read.push(rules),
-                Err(found) => errors.push((index, BadHours::new(text, found, repair::nearest(text, holidays)))),
+                Err(found) => errors.push((index, BadHours::new(text, found))),
             }
         }
         if errors.is_empty() { Ok(Self { texts: read, zone, holidays: holidays.clone() }) } else { Err(errors) }
@@ -161,10 +161,26 @@ impl Hours {
         !open && edge.is_none() && self.next_edge(moment).is_none()
     }
 
-    /// Whether every year has the days that they name: what is not open in this one then never is.
+    /// Whether they are open in no year at all: not in those whose days fall as in all others, nor in a past one that they
+    /// name.
+    ///
+    /// Costs milliseconds where they are not.
     #[must_use]
-    pub fn recur_yearly(&self) -> bool {
-        self.texts.iter().flat_map(|rules| &rules.0).all(|rule| rule.days.recur_yearly())
+    pub fn open_in_no_year(&self, moment: DateTime<Utc>) -> bool {
+        // In 28 years each date is each day of the week, and there are seven leap years.
+        let years = Months::new(12 * 28);
+        let today = moment.date_naive();
+        let (first, last) = (today.checked_sub_months(years), today.checked_add_months(years));
+        let (Some(first), Some(last)) = (first, last) else { return false };
+        let mut days = first.iter_days().take_while(|day| *day <= last);
+        !days.any(|day| self.texts.iter().any(|rules| !rules.on(day).is_empty()))
+    }
+
+    /// Returns what each of their texts says alone.
+    fn each(&self) -> impl Iterator<Item = Self> {
+        let alone =
+            |rules: &Rules| Self { texts: vec![rules.clone()], zone: self.zone, holidays: self.holidays.clone() };
+        self.texts.iter().map(alone)
     }
 
     /// Returns what they would be if no day were a holiday.
@@ -209,6 +225,11 @@ impl Hours {
 }
 
 impl Rules {
+    /// Whether two rules open a day, so that the later undoes the earlier.
+    fn open_twice(&self, day: NaiveDate) -> bool {
+        self.0.iter().filter(|rule| matches!(rule.effect, Effect::Open(_)) && rule.days.contains(day)).count() > 1
+    }
+
     /// Returns the open spans that begin on a day.
     fn on(&self, day: NaiveDate) -> Vec<Span> {
         // Backwards: whatever comes before the last rule that replaces or clears doesn't matter.

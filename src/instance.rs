@@ -174,6 +174,12 @@ impl Mark {
         self.0.0
     }
 
+    /// Whether a run wrote it; one of an earlier version names none.
+    #[must_use]
+    pub fn is_of(&self, run: Run) -> bool {
+        self.as_str().split_once(' ').is_some_and(|(_, written)| u32::from_str_radix(written, 16) == Ok(run.0))
+    }
+
     /// Returns the tag's value.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-use crate::instance::{EXEMPT_TAG, Exemption, Instance, InstanceId, Mark, RootDevice, State, Tags};
+use crate::instance::{EXEMPT_TAG, Exemption, Instance, InstanceId, Mark, RootDevice, Run, State, Tags};
 use crate::outcome::{Outcome, Reason, Settled, Skip};
 use crate::request::{Action, Mode, Request};
 use crate::select::TagPatterns;
@@ -19,6 +19,22 @@ const LONGEST_ABSENCE: TimeDelta = TimeDelta::days(31);
 /// If a running instance carries a valid mark older than this, no stop is under way: a stop may come an hour late, and
 /// runs for up to a quarter of an hour.
 pub const LONGEST_STOP: TimeDelta = TimeDelta::hours(2);
+
+/// The moment that a run stands for, its scheduled time or when it began, and the run, if one decides: it goes on with what
+/// it has begun itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsOf {
+    /// The moment.
+    pub at: DateTime<Utc>,
+    /// The run.
+    pub run: Option<Run>,
+}
+
+impl From<DateTime<Utc>> for AsOf {
+    fn from(at: DateTime<Utc>) -> Self {
+        Self { at, run: None }
+    }
+}
 
 /// The decision about each selected instance, each exactly once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -183,16 +199,15 @@ pub fn states(action: Action) -> &'static [State] {
 }
 
 /// Decides about every instance that the request selects.
-///
-/// `as_of` is the moment the run stands for: its scheduled time, or when it began.
 #[must_use]
-pub fn plan(request: &Request, instances: Vec<Instance>, as_of: DateTime<Utc>) -> Plan {
+pub fn plan(request: &Request, instances: Vec<Instance>, as_of: impl Into<AsOf>) -> Plan {
+    let as_of = as_of.into();
     plan_of(request, instances.into_iter().filter_map(|instance| consider(request, instance, as_of)).collect())
 }
 
 /// Decides about an instance that EC2 showed, if the request selects it.
 #[must_use]
-pub fn consider(request: &Request, instance: Instance, as_of: DateTime<Utc>) -> Option<(Instance, Decision)> {
+pub fn consider(request: &Request, instance: Instance, as_of: impl Into<AsOf>) -> Option<(Instance, Decision)> {
     // EC2 has filtered already. It is done again here, so that nothing between us and EC2 can widen a selection.
     let selected = is_selected(request, &instance)
         && (request.selection.ids_alone()
@@ -231,7 +246,7 @@ pub fn is_selected(request: &Request, instance: &Instance) -> bool {
 
 /// Decides again about a selected instance, as EC2 shows it now.
 #[must_use]
-pub fn decide_again(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> Decision {
+pub fn decide_again(request: &Request, instance: &Instance, as_of: impl Into<AsOf>) -> Decision {
     match is_selected(request, instance) {
         true => decide(request, instance, as_of),
         false => {
@@ -242,9 +257,10 @@ pub fn decide_again(request: &Request, instance: &Instance, as_of: DateTime<Utc>
 
 /// Decides about one instance, as EC2 last showed it.
 #[must_use]
-pub fn decide(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> Decision {
+pub fn decide(request: &Request, instance: &Instance, as_of: impl Into<AsOf>) -> Decision {
+    let AsOf { at: as_of, run } = as_of.into();
     if request.is_about_hours() {
-        return reconcile::decide(request, instance, as_of);
+        return reconcile::decide(request, instance, as_of, run);
     }
     if let Some(decision) = nothing_to_do(request.action, &instance.state) {
         return decision;

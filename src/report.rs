@@ -378,7 +378,11 @@ impl Report {
         } else if self.saw_nothing() {
             parts.extend(dry.strip_suffix(", ").map(str::to_owned));
         } else if request.is_about_hours() {
-            parts.push(format!("{dry}{}", self.switched(run)));
+            match self.switched(run) {
+                Some(switched) => parts.push(format!("{dry}{switched}")),
+                None if dry.is_empty() => {}
+                None => parts.push("dry run".to_owned()),
+            }
         } else if self.dry_run {
             parts.push(format!("{dry}would {} {} of {}", self.action, summary.would_change, summary.matched));
         } else {
@@ -410,6 +414,9 @@ impl Report {
             parts.push(format!("{count} bad {tags}: {}", some(named, count)));
         }
         parts.extend(self.troubles(accounts(run), run.too_many_changes.is_none()));
+        if parts.is_empty() {
+            parts.push(format!("nothing to switch, {} left alone", summary.matched));
+        }
         format!("{}: {}", self.name, parts.join("; "))
     }
 
@@ -497,8 +504,9 @@ impl Report {
         }
     }
 
-    /// Says what a tick switched; what it would have switched at the ticks before, too, only counts.
-    fn switched(&self, run: &Run) -> String {
+    /// Says what a tick switched, or that all is as it should be; what it would have switched at the ticks before, too, is
+    /// still to be switched.
+    fn switched(&self, run: &Run) -> Option<String> {
         let went = |step: fn(Step) -> bool| {
             let counts = |settled: &&Settled| match settled.outcome {
                 Outcome::Changed { .. } => true,
@@ -515,10 +523,13 @@ impl Report {
             (0, started) => format!("{start} {started}"),
             (stopped, started) => format!("{stop} {stopped}, {start} {started}"),
         };
-        let as_scheduled = self.skipped_by.get("as_scheduled").copied().unwrap_or_default();
-        match switched.is_empty() {
-            true => format!("{as_scheduled} of {} as scheduled", self.summary.matched),
-            false => format!("{switched} of {}", self.summary.matched),
+        let (as_scheduled, left) = (self.skipped_by.get("as_scheduled").copied(), self.summary.would_change);
+        match (switched.is_empty(), as_scheduled) {
+            (false, _) => Some(format!("{switched} of {}", self.summary.matched)),
+            (true, _) if left > 0 => Some(format!("{left} of {} still to be switched", self.summary.matched)),
+            (true, as_scheduled) => {
+                as_scheduled.map(|count| format!("{count} of {} as scheduled", self.summary.matched))
+            }
         }
     }
 

@@ -20,7 +20,7 @@ use crate::ec2::{
 use crate::engine::{Orders, carry_out};
 use crate::instance::{Instance, InstanceId, Mark, Run, STOPPED_AT_TAG, State};
 use crate::outcome::{self, Outcome, Reason, SecondLook, Skip, TargetRun, Trouble, cut};
-use crate::plan::{Decision, Plan, consider, decide_again, is_selected, plan_of, stale_mark, states};
+use crate::plan::{AsOf, Decision, Plan, consider, decide_again, is_selected, plan_of, stale_mark, states};
 use crate::request::{Account, Action, Mode, Regions, Request};
 use crate::select::{Filters, MAX_FILTER_VALUES};
 
@@ -102,7 +102,7 @@ impl Target {
     async fn carry_out(&mut self, request: &Request, run: Moment, limits: Limits, deadline: Deadline) {
         let plan = std::mem::take(&mut self.plan);
         let Some((ec2, seen)) = &self.way else { return };
-        let decide = |instance: &Instance| decide_again(request, instance, run.as_of);
+        let decide = |instance: &Instance| decide_again(request, instance, run.as_of());
         let mark = Mark::new(run.as_of, run.run);
         let tags = request.tags_in_looks();
         let orders = Orders {
@@ -134,7 +134,13 @@ pub struct Moment {
     pub clock: (Instant, DateTime<Utc>),
 }
 
-/// Returns the outcome for the other targets once one target's EC2 has ignored DryRun.
+impl Moment {
+    fn as_of(&self) -> AsOf {
+        AsOf { at: self.as_of, run: Some(self.run) }
+    }
+}
+
+/// What becomes of the other targets when one's EC2 has ignored DryRun.
 fn not_asked() -> Outcome {
     let message = "not tried: in another region or account, EC2 carried out a dry run".into();
     Outcome::Failed { code: DRY_RUN_IGNORED.into(), message }
@@ -160,7 +166,7 @@ pub async fn run(
     tell: impl Fn(&TargetRun),
 ) -> outcome::Run {
     let Planned { mut targets, too_many_changes, second_look } =
-        plan_all(request, aws, home, deadline, moment.as_of).await;
+        plan_all(request, aws, home, deadline, moment.as_of()).await;
     let limits = aws.limits();
     let mut halted = false;
     let first = match request.mode {
@@ -207,7 +213,7 @@ pub struct Preview {
 ///
 /// What an earlier tick has already reported is included.
 pub async fn preview(request: &Request, aws: &Aws, home: &Home, deadline: Deadline, as_of: DateTime<Utc>) -> Preview {
-    let planned = plan_all(request, aws, home, deadline, as_of).await;
+    let planned = plan_all(request, aws, home, deadline, as_of.into()).await;
     let too_many = planned.too_many_changes.map(|_| Outcome::Unfinished { reason: "too_many_changes".into() });
     let mut preview = Preview::default();
     for target in planned.targets {
@@ -282,8 +288,8 @@ struct Planned {
     second_look: Option<Result<SecondLook, Trouble>>,
 }
 
-async fn plan_all(request: &Request, aws: &Aws, home: &Home, deadline: Deadline, as_of: DateTime<Utc>) -> Planned {
-    // A target that doesn't answer at all must leave time to carry out the plans of the others.
+async fn plan_all(request: &Request, aws: &Aws, home: &Home, deadline: Deadline, as_of: AsOf) -> Planned {
+    // One that doesn't answer at all must leave the others time to be worked on.
     let planning = deadline.first_half();
     let accounts = accounts_once(&request.accounts, home);
     let planned = accounts.iter().map(|account| plan_account(request, aws, home, account, planning, as_of));
@@ -347,7 +353,7 @@ async fn plan_account(
     home: &Home,
     account: &Account,
     planning: Deadline,
-    as_of: DateTime<Utc>,
+    as_of: AsOf,
 ) -> Vec<Target> {
     let every_region = request.regions == Regions::All;
     let targets = reach(request, aws, home, account, planning).await;
@@ -474,11 +480,17 @@ enum Found {
 ///
 /// # Errors
 /// EC2 refused, or did not answer in time.
-pub async fn select<E: Ec2>(ec2: &E, request: &Request, until: Deadline, as_of: DateTime<Utc>) -> Result<Plan, Error> {
-    // Instances named by id alone are all reported, whatever their state.
+pub async fn select<E: Ec2>(
+    ec2: &E,
+    request: &Request,
+    until: Deadline,
+    as_of: impl Into<AsOf>,
+) -> Result<Plan, Error> {
+    let as_of = as_of.into();
+    // Whoever names instances wants to hear of each, whatever its state.
     let states = if request.selection.ids_alone() { &[] } else { states(request.action) };
     let planned = |instance: Instance| {
-        let stale = stale_mark(request, &instance, as_of);
+        let stale = stale_mark(request, &instance, as_of.at);
         let (instance, decision) = consider(request, instance, as_of)?;
         Some(Found::Planned(instance.without_other_tags(), decision, stale))
     };
@@ -489,7 +501,7 @@ pub async fn select<E: Ec2>(ec2: &E, request: &Request, until: Deadline, as_of: 
     }
     let mut plan = plan_of_found(ec2, request, until, found, planned).await?;
     if request.action == Action::Start && request.remember && request.mode == Mode::Live {
-        match running_with_stale_marks(ec2, request, until, as_of).await {
+        match running_with_stale_marks(ec2, request, until, as_of.at).await {
             Ok(running) => {
                 for (instance, mark) in running {
                     plan.stale.push((instance.id, mark));
@@ -595,7 +607,7 @@ async fn look_at_every_state(
     request: &Request,
     targets: &mut [Target],
     until: Deadline,
-    as_of: DateTime<Utc>,
+    as_of: AsOf,
 ) -> Result<SecondLook, Error> {
     let asked = targets.iter_mut().filter(|target| target.denied.is_none());
     let looks = asked.map(|target| async move {
@@ -640,7 +652,7 @@ async fn instances_of_all_states(
     request: &Request,
     ec2: &AwsEc2,
     until: Deadline,
-    as_of: DateTime<Utc>,
+    as_of: AsOf,
 ) -> Result<(Plan, Vec<State>), Error> {
     let others = Mutex::new(Vec::new());
     let planned = |instance: Instance| {

@@ -10,7 +10,7 @@ use chrono::NaiveDate;
 use opening_hours::localization::Country;
 use opening_hours::{Context, ContextHolidays, OpeningHours};
 use opening_hours_syntax::Error;
-use opening_hours_syntax::rules::day::{Date, HolidayKind, Month, MonthdayRange, WeekDayRange};
+use opening_hours_syntax::rules::day::{Date, HolidayKind, MonthdayRange, WeekDayRange};
 use opening_hours_syntax::rules::time::{Time, TimeSpan};
 use opening_hours_syntax::rules::{RuleKind, RuleOperator, RuleSequence};
 
@@ -126,28 +126,6 @@ impl Days {
         let Self::Some(hours) = self else { return false };
         hours.get_expression().rules.iter().any(has_holidays)
     }
-
-    /// Whether there are some in each year, whatever the year.
-    pub(super) fn recur_yearly(&self) -> bool {
-        let Self::Some(hours) = self else { return true };
-        hours.get_expression().rules.iter().map(|rule| &rule.day_selector).all(|days| {
-            let is_month = |range: &MonthdayRange| matches!(range, MonthdayRange::Month { .. });
-            let is_leap = |range: &MonthdayRange| {
-                matches!(
-                    range,
-                    MonthdayRange::Date { start: (Date::Fixed { month: Month::February, day: 29, .. }, _), .. }
-                )
-            };
-            let is_holiday = |range: &WeekDayRange| matches!(range, WeekDayRange::Holiday { .. });
-            days.year.is_empty()
-                // Not every year has a week 53.
-                && days.week.is_empty()
-                // Nor is Christmas a Monday in each.
-                && (days.weekday.is_empty() || days.monthday.iter().all(is_month))
-                && !days.monthday.iter().any(|range| is_leap(range) || has_year(range))
-                && !days.weekday.iter().any(is_holiday)
-        })
-    }
 }
 
 /// Writes a text as the grammar wants it, where there is no doubt what is meant.
@@ -166,6 +144,14 @@ pub(super) fn tidy(text: &str) -> String {
         tidied.push_str(part);
     }
     tidied.replace(" ;", ";").trim_end_matches([';', ' ']).to_owned()
+}
+
+/// Returns a text without the quotes around all of it.
+pub(super) fn unquoted(text: &str) -> &str {
+    let pairs = [('"', '"'), ('\'', '\''), ('`', '`'), ('\u{201c}', '\u{201d}'), ('\u{2018}', '\u{2019}')];
+    let inner =
+        |(open, close)| text.strip_prefix(open)?.strip_suffix(close).filter(|inner| !inner.contains([open, close]));
+    pairs.into_iter().find_map(inner).map_or(text, str::trim)
 }
 
 /// Reads a text.
@@ -190,7 +176,8 @@ pub(super) fn read(text: &str, holidays: &Holidays) -> Result<Rules, Found> {
         let between = |at: usize| text[at + 2..].starts_with(|c: char| !c.is_ascii_digit());
         let comma = text.match_indices(", ").map(|(at, _)| at).find(|at| between(*at)).or_else(|| text.find(", "));
         let before = &text[..=comma.unwrap_or_default()];
-        return Err(Fault::CommaBlank.at(before.rsplit([' ', ';']).next().unwrap_or(before)));
+        let timed = before.rsplit(';').next().is_some_and(|rule| first_time(rule).is_some());
+        return Err(Fault::CommaBlank { timed }.at(before.rsplit([' ', ';']).next().unwrap_or(before)));
     }
     if rules.len() != written.len() {
         return Err(Fault::Unsure.at(&text));
@@ -214,12 +201,34 @@ pub(super) fn read(text: &str, holidays: &Holidays) -> Result<Rules, Found> {
     if read.iter().all(|rule| !matches!(rule.effect, Effect::Open(_))) {
         return Err(Fault::NeverOpens.into());
     }
+    if let Some(rule) = cut_after_midnight(&read) {
+        return Err(Fault::CutOverMidnight.at(written[rule]));
+    }
     Ok(Rules(read))
+}
+
+/// Finds a rule that cuts past midnight out of hours that may be the next day's: these it would leave as they are.
+fn cut_after_midnight(rules: &[Rule]) -> Option<usize> {
+    rules.iter().enumerate().position(|(n, rule)| {
+        let Effect::Cut(cuts) = &rule.effect else { return false };
+        let morning = cuts.iter().map(|cut| cut.end.saturating_sub(24 * 60)).max().unwrap_or_default();
+        let opens_before = |rule: &Rule| match &rule.effect {
+            Effect::Open(spans) => spans.iter().any(|span| span.start < morning),
+            Effect::Off | Effect::Cut(_) => false,
+        };
+        rules[..n].iter().any(opens_before)
+    })
 }
 
 /// Refuses what the grammar has and the language hasn't, by its words: so that it is named even where all of it can't be
 /// read.
 fn foreign(text: &str) -> Result<(), Found> {
+    if text.contains("tz=") {
+        return Err(Fault::Custodian.into());
+    }
+    if unquoted(text) != text {
+        return Err(Fault::Quotes.into());
+    }
     if let Some(at) = text.find('"') {
         let comment = text[at + 1..].find('"').map_or(&text[at..], |end| &text[at..=at + 1 + end]);
         return Err(Fault::Comment.at(comment));
@@ -274,13 +283,6 @@ fn unreadable(text: &str, error: &Error) -> Found {
         "" => Fault::Unreadable.into(),
         _ if word == 0 => Fault::Unreadable.into(),
         from => Fault::Unreadable.at(from),
-    }
-}
-
-fn has_year(range: &MonthdayRange) -> bool {
-    match range {
-        MonthdayRange::Month { year, .. } => year.is_some(),
-        MonthdayRange::Date { start, end } => start.0.year().or(end.0.year()).is_some(),
     }
 }
 
@@ -370,6 +372,9 @@ fn check_days(rule: &RuleSequence, text: &str) -> Result<(), Found> {
     if has_open_end(text) {
         return Err(Fault::OpenEnd.at(text));
     }
+    if let Some(range) = long_step(&text[..first_time(text).unwrap_or(text.len())]) {
+        return Err(Fault::LongStep.at(range));
+    }
     let is_month = |range: &MonthdayRange| matches!(range, MonthdayRange::Month { .. });
     let is_nth = |range: &MonthdayRange| matches!(range, MonthdayRange::Date { start: (Date::Weekday { .. }, _), .. });
     if days.monthday.iter().any(is_month) && days.monthday.iter().any(is_nth) {
@@ -408,6 +413,18 @@ fn check_days(rule: &RuleSequence, text: &str) -> Result<(), Found> {
         }
     }
     Ok(())
+}
+
+/// Finds a range whose step leads out of it, `11-13/3`: the crate takes it for a step of one (opening-hours-syntax 2.1.4).
+fn long_step(days: &str) -> Option<&str> {
+    days.match_indices('/').find_map(|(slash, _)| {
+        let begin = days[..slash].rfind(|c: char| !c.is_ascii_digit() && c != '-').map_or(0, |at| at + 1);
+        let step = days[slash + 1..].split(|c: char| !c.is_ascii_digit()).next()?;
+        let (first, last) = days[begin..slash].split_once('-')?;
+        let (first, last) = (first.parse::<u16>().ok()?, last.parse::<u16>().ok()?);
+        let too_long = step.parse::<u16>().ok().is_none_or(|step| step > last.saturating_sub(first));
+        (first < last && too_long).then(|| &days[begin..=slash + step.len()])
+    })
 }
 
 /// Whether a `+` ends a date: not one that moves it (`+1 day`, `+Su`), nor a year's (`2026+`).

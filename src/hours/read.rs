@@ -199,12 +199,13 @@ impl Schedules {
                 Ok(hours) => Arc::new(Schedule { hours, start: true }),
                 Err(bad) => {
                     let near = nearest(value.trim(), self.named.keys().map(String::as_str));
+                    let bad = bad.advised(self.zone, &self.holidays, moment);
                     return Err(BadTag { bad, name: near.map(Into::into) });
                 }
             },
         };
         if schedule.hours.never_open(moment) {
-            let bad = BadHours::new(value, Fault::NeverOpens.into(), None);
+            let bad = BadHours::new(value, Fault::NeverOpens);
             return Err(BadTag { bad, name: None });
         }
         Ok(schedule)
@@ -423,15 +424,20 @@ fn read_texts(
     problems: &mut Vec<String>,
 ) -> Option<Hours> {
     match Hours::parse_all(texts.iter().map(String::as_str), zone, holidays) {
-        // Hours that are over are those of their instances' tags, not a reason to leave all others alone.
-        Ok(hours) if hours.recur_yearly() && hours.never_open(moment) => {
-            let never = BadHours::new(&texts.join("; "), Fault::NeverOpens.into(), None);
-            problems.push(format!("{path}: {never}"));
-            None
+        Ok(hours) => {
+            // Hours of a year that is over, or far away, are bad where a tag says them: refusing them here would one day,
+            // without any change, leave all others alone, too.
+            let never = |hours: &Hours| hours.never_open(moment) && hours.open_in_no_year(moment);
+            let alone = hours.each().zip(&texts).enumerate().filter(|(_, (alone, _))| never(alone));
+            let before = problems.len();
+            problems.extend(alone.map(|(n, (_, text))| {
+                format!("{}: {}", place(path, n, listed), BadHours::new(text, Fault::NeverOpens))
+            }));
+            (problems.len() == before).then_some(hours)
         }
-        Ok(hours) => Some(hours),
         Err(errors) => {
-            problems.extend(errors.into_iter().map(|(n, error)| format!("{}: {error}", place(path, n, listed))));
+            let advised = errors.into_iter().map(|(n, error)| (n, error.advised(zone, holidays, moment)));
+            problems.extend(advised.map(|(n, error)| format!("{}: {error}", place(path, n, listed))));
             None
         }
     }

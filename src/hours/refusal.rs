@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use super::osm::{MAX_CHARS, MAX_RULES};
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+
+use super::osm::{Holidays, MAX_CHARS, MAX_RULES};
+use super::repair::{self, Reader};
 use crate::wording::{clip, quote_str};
 
 /// Characters that are quoted of the place.
@@ -48,6 +52,10 @@ pub enum Fault {
     Unknown,
     /// A comment.
     Comment,
+    /// Quotes around all of it.
+    Quotes,
+    /// A tag of Cloud Custodian that names its own time zone.
+    Custodian,
     /// `SH`: school holidays.
     SchoolHolidays,
     /// `sunrise` and the like.
@@ -77,13 +85,20 @@ pub enum Fault {
     /// It is never open.
     NeverOpens,
     /// `Mo, We 08:00-19:00`: Mondays round the clock.
-    CommaBlank,
+    CommaBlank {
+        /// Whether what is before it has times.
+        timed: bool,
+    },
     /// `Mo-Fr`: round the clock, or forgotten?
     NoTimes,
     /// `Jan,Apr Mo[1]`: all of January, and a Monday.
     MonthsWithoutColon,
     /// `2026Jan`.
     YearWithoutBlank,
+    /// `11-13/3`: a step that leads out of the range.
+    LongStep,
+    /// `24/7; 20:00-06:00 off`: a cut belongs to the day on which it begins, and can't reach into the next.
+    CutOverMidnight,
     /// A date moved by more than a year.
     FarOffset,
     /// A range of dates from or to a fifth weekday, which not every month has.
@@ -105,8 +120,15 @@ impl From<Fault> for Found {
 }
 
 impl BadHours {
-    pub(super) fn new(text: &str, found: Found, write: Option<String>) -> Self {
-        Self { text: text.into(), found, write: write.map(Into::into) }
+    pub(super) fn new(text: &str, found: impl Into<Found>) -> Self {
+        Self { text: text.into(), found: found.into(), write: None }
+    }
+
+    /// Adds the nearest right text, if it is clear which that is: one that opens within 400 days of the moment.
+    #[must_use]
+    pub fn advised(self, zone: Tz, holidays: &Holidays, moment: DateTime<Utc>) -> Self {
+        let write = repair::nearest(&self.text, &Reader { zone, holidays, moment });
+        Self { write: write.map(Into::into), ..self }
     }
 
     /// Returns the text as it was written.
@@ -127,7 +149,7 @@ impl BadHours {
         &self.found.place
     }
 
-    /// Returns the nearest right text, if it is clear which that is.
+    /// Returns the nearest right text, if it has been added and is clear.
     #[must_use]
     pub fn write(&self) -> Option<&str> {
         self.write.as_deref()
@@ -179,6 +201,14 @@ impl fmt::Display for BadHours {
                 write!(f, "the comment {place} is not supported")?;
                 "leave it out"
             }
+            Fault::Quotes => {
+                f.write_str("the quotes around it are part of it")?;
+                "leave them out"
+            }
+            Fault::Custodian => {
+                f.write_str("Cloud Custodian's, with a time zone of its own")?;
+                "name it in the request's \"hours\", with its hours in \"open\" and its zone in \"timezone\""
+            }
             Fault::SchoolHolidays => {
                 write!(f, "{place}: school holidays are not known")?;
                 "write their dates like \"Jul 20-Aug 31\""
@@ -224,9 +254,15 @@ impl fmt::Display for BadHours {
                 f.write_str("never open")?;
                 "write when it should run; to stop it for good, stop it by hand"
             }
-            Fault::CommaBlank => {
-                write!(f, "the blank after {place} ends the rule, so what is before it would be open round the clock")?;
-                "between days write \",\" without a blank, between rules \";\""
+            Fault::CommaBlank { timed } => {
+                match timed {
+                    true => write!(f, "the blank after {place} begins another rule, beside the one before it")?,
+                    false => write!(
+                        f,
+                        "the blank after {place} ends the rule, so what is before it would be open round the clock"
+                    )?,
+                }
+                "between days write \",\" without a blank, between rules \";\"; for each day, the last rule about it decides"
             }
             Fault::NoTimes => {
                 write!(f, "{place} has no times")?;
@@ -239,6 +275,14 @@ impl fmt::Display for BadHours {
             Fault::YearWithoutBlank => {
                 write!(f, "{place} needs a blank after the year")?;
                 "write it like \"2026 Jan-Mar\""
+            }
+            Fault::LongStep => {
+                write!(f, "{place}: the step leads out of the range, so that only its first would be meant")?;
+                "write that one alone"
+            }
+            Fault::CutOverMidnight => {
+                write!(f, "{place} ends at midnight: what begins on the next day is not cut")?;
+                "write what is off after midnight as a rule of its own, about the day after"
             }
             Fault::FarOffset => {
                 write!(f, "{place} moves a day by more than a year")?;

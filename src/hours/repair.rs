@@ -1,13 +1,20 @@
 //! The nearest right text.
 //!
-//! Guesses freely, because a guess is only offered if it can be read: what the words suggest (`Mon-Fri 8-19`,
-//! `weekdays 9am to 5pm`), what the refusal itself says how to write, or both, one after the other.
+//! Guesses freely, because a guess is only offered if it can be read and opens: what the words suggest (`Mon-Fri 8-19`,
+//! `weekdays 9am to 5pm`), what the refusal itself says how to write, or both, one after the other. But whoever copies it
+//! pays for it: no guess is open longer than the text can have meant, so that where it is in doubt nothing is offered.
 
+mod words;
+
+use chrono::{DateTime, Days, NaiveDate, Utc};
+use chrono_tz::Tz;
+
+use super::Hours;
 use super::osm::{self, Holidays};
 use super::refusal::{Fault, Found};
 
 /// How many faults in a text are corrected.
-const MAX_REPAIRS: usize = 8;
+const MAX_REPAIRS: usize = 12;
 
 const DAYS: [(&str, &[&str]); 7] = [
     ("Mo", &["m", "mo", "mon", "monday", "mondays"]),
@@ -34,18 +41,59 @@ const MONTHS: [(&str, &str); 12] = [
     ("Dec", "december"),
 ];
 
+/// For whom a text is read: what it is read with, and the moment from which it has to open.
+pub(super) struct Reader<'a> {
+    pub(super) zone: Tz,
+    pub(super) holidays: &'a Holidays,
+    pub(super) moment: DateTime<Utc>,
+}
+
+impl Reader<'_> {
+    fn read(&self, text: &str) -> Result<Hours, Found> {
+        let texts = vec![osm::read(text, self.holidays)?];
+        Ok(Hours { texts, zone: self.zone, holidays: self.holidays.clone() })
+    }
+
+    /// Whether hours open within 400 days, or are open.
+    fn opens(&self, hours: &Hours) -> bool {
+        hours.state_at(self.moment).open || hours.next_edge(self.moment).is_some()
+    }
+
+    /// The days on which hours are compared.
+    fn days(&self) -> impl Iterator<Item = NaiveDate> {
+        self.moment.date_naive().iter_days().take(400)
+    }
+
+    /// Whether two texts are open alike.
+    fn alike(&self, one: &Hours, other: &Hours) -> bool {
+        let first = self.moment.date_naive();
+        let last = first + Days::new(400);
+        one.spans(first, last) == other.spans(first, last)
+    }
+
+    /// Whether rules, which a guess has parted, undo each other.
+    fn undone(&self, hours: &Hours) -> bool {
+        self.days().any(|day| hours.texts.iter().any(|rules| rules.open_twice(day)))
+    }
+}
+
 /// Returns the nearest right text.
-pub(super) fn nearest(text: &str, holidays: &Holidays) -> Option<String> {
-    let mut text = osm::tidy(text);
-    if text.chars().count() > osm::MAX_CHARS {
+pub(super) fn nearest(text: &str, reader: &Reader<'_>) -> Option<String> {
+    let original = osm::tidy(text);
+    if original.chars().count() > osm::MAX_CHARS {
         return None;
     }
+    let timed = words::have_times(&original);
+    let mut text = original.clone();
     for _ in 0..MAX_REPAIRS {
-        let found = match osm::read(&text, holidays) {
-            Ok(_) => return Some(text),
+        let found = match reader.read(&text) {
+            Ok(hours) => {
+                let parted = text.matches(';').count() > original.matches(';').count();
+                return (reader.opens(&hours) && !(parted && reader.undone(&hours))).then_some(text);
+            }
             Err(found) => found,
         };
-        let mended = mend(&text, &found)?;
+        let mended = mend(&text, &found, timed, reader)?;
         if mended == text || mended.chars().count() > osm::MAX_CHARS {
             return None;
         }
@@ -54,34 +102,35 @@ pub(super) fn nearest(text: &str, holidays: &Holidays) -> Option<String> {
     None
 }
 
-fn mend(text: &str, found: &Found) -> Option<String> {
+/// Mends a fault; `timed` is whether the text that a person wrote has times.
+fn mend(text: &str, found: &Found, timed: bool, reader: &Reader<'_>) -> Option<String> {
     let place = &*found.place;
-    let replaced = |part: &str, by: &str| Some(text.replacen(part, by, 1));
+    let rule = |by: String| with_rule(text, place, &by);
     match &found.fault {
-        Fault::Unreadable | Fault::Impossible(_) => Some(of_custodian(text).unwrap_or_else(|| in_words(text))),
-        Fault::Comment => Some(osm::tidy(&text.replacen(place, "", 1))),
-        Fault::CommaBlank => Some(without_comma_blank(text)),
-        Fault::NoTimes => replaced(place, &format!("{} 00:00-24:00", place.trim_end_matches(" open"))),
-        Fault::OpenEnd => replaced(place, &with_end(place)),
-        Fault::Repeats => replaced(place, &without_repeats(place)),
-        Fault::BeginIsEnd => replaced(place, &with_another_day(place)),
-        Fault::NoSuchDay { last } => {
-            let (month, day) = place.rsplit_once(' ')?;
-            let month_alone = month.rsplit(' ').next()?;
-            let day = [format!("{month_alone} {day}"), format!("{month_alone} 0{day}"), format!("-{day}")]
-                .into_iter()
-                .find(|written| text.contains(written))?;
-            let digits = day.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
-            replaced(&day, &format!("{digits}{last}"))
-        }
+        Fault::Unreadable | Fault::Impossible(_) => of_custodian(text).or_else(|| words::written(text)),
+        Fault::Quotes => Some(osm::unquoted(text).to_owned()),
+        // A comment that says when is meant: only one without such words says nothing about the hours.
+        Fault::Comment => match words::say_when(place) {
+            true => Some(osm::tidy(&text.replacen(place, &place.replace('"', " "), 1))),
+            false => Some(osm::tidy(&text.replacen(place, "", 1))),
+        },
+        Fault::CommaBlank { .. } => Some(without_comma_blank(text)),
+        // Round the clock, if that can be meant: not where times stand elsewhere.
+        Fault::NoTimes if !timed => rule(format!("{} 00:00-24:00", place.trim_end_matches(" open"))),
+        Fault::NoTimes => with_the_next(text, place),
+        Fault::OpenEnd => rule(with_end(place)),
+        Fault::Repeats => rule(without_repeats(place)),
+        // A whole day, if it begins with it; half of one, if `8:00-8:00` is of a clock with twelve hours.
+        Fault::BeginIsEnd => words::written(text),
+        Fault::NoSuchDay { last } => with_last_day(text, place, *last),
         Fault::HolidaysTooEarly { .. } => {
-            let rules: Vec<&str> = text.split(';').map(str::trim).collect();
+            let rules = rules_of(text);
             let early = rules.iter().position(|rule| *rule == place)?;
             let others = rules.iter().enumerate().filter(|(n, _)| *n != early).map(|(_, rule)| *rule);
             Some(others.chain([place]).collect::<Vec<_>>().join("; "))
         }
         Fault::EveryDayAgain => {
-            let rules: Vec<&str> = text.split(';').map(str::trim).collect();
+            let rules = rules_of(text);
             let only_times = |rule: &&str| rule.chars().all(|c| c.is_ascii_digit() || ":-,".contains(c));
             // `08:00-12:00; 13:00-17:00` is one rule with two times.
             if rules.iter().all(only_times) {
@@ -90,16 +139,7 @@ fn mend(text: &str, found: &Found) -> Option<String> {
             let others = rules.iter().copied().filter(|rule| *rule != place);
             Some([place].into_iter().chain(others).collect::<Vec<_>>().join("; "))
         }
-        Fault::HolidaysBesideDays => {
-            let days = DAYS.iter().map(|(day, _)| *day);
-            let sides = days.flat_map(|day| {
-                [(format!("PH {day}"), format!("PH,{day}")), (format!("{day} PH"), format!("{day},PH"))]
-            });
-            sides
-                .into_iter()
-                .find(|(blank, _)| text.contains(blank))
-                .map(|(blank, comma)| text.replacen(&blank, &comma, 1))
-        }
+        Fault::HolidaysBesideDays => with_holidays(text, place, reader),
         Fault::MonthsWithoutColon => {
             let colon = MONTHS
                 .iter()
@@ -107,21 +147,24 @@ fn mend(text: &str, found: &Found) -> Option<String> {
             colon
                 .into_iter()
                 .find(|(blank, _)| place.contains(blank))
-                .and_then(|(blank, colon)| replaced(place, &place.replace(&blank, &colon)))
+                .and_then(|(blank, colon)| rule(place.replace(&blank, &colon)))
         }
         Fault::YearWithoutBlank => {
             let month = MONTHS
                 .iter()
                 .filter_map(|(month, _)| place.find(month))
                 .find(|at| place[..*at].ends_with(|c: char| c.is_ascii_digit()))?;
-            replaced(place, &format!("{} {}", &place[..month], &place[month..]))
+            rule(format!("{} {}", &place[..month], &place[month..]))
         }
+        Fault::LongStep => Some(text.replacen(place, place.split('-').next()?, 1)),
+        Fault::CutOverMidnight => rule(cut_in_two(place)?),
         // Only its author knows what was meant.
         Fault::Blank
         | Fault::TooLong { .. }
         | Fault::TooManyRules { .. }
         | Fault::Fallback
         | Fault::Unknown
+        | Fault::Custodian
         | Fault::SchoolHolidays
         | Fault::SunTime
         | Fault::NoHolidays
@@ -132,6 +175,122 @@ fn mend(text: &str, found: &Found) -> Option<String> {
     }
 }
 
+fn rules_of(text: &str) -> Vec<&str> {
+    text.split(';').map(str::trim).collect()
+}
+
+/// Replaces a rule.
+fn with_rule(text: &str, rule: &str, by: &str) -> Option<String> {
+    let mut rules = rules_of(text);
+    let place = rules.iter().position(|it| *it == rule)?;
+    rules[place] = by;
+    Some(rules.join("; "))
+}
+
+/// `Mo; We; Fr 08:00-19:00`, as `Mo / We / Fr 08:00-19:00` is read, is a list.
+fn with_the_next(text: &str, rule: &str) -> Option<String> {
+    let mut rules = rules_of(text);
+    let place = rules.iter().position(|it| *it == rule)?;
+    let next = *rules.get(place + 1)?;
+    let is_day = |text: &str| DAYS.iter().any(|(day, _)| text == *day);
+    let begins = |text: &str| text.split([' ', ',', '-', '[']).next().is_some_and(is_day);
+    // `Mo-Fr; Sa 09:00-12:00` may be one that forgot a time.
+    let joined = (rule.split(',').all(is_day) && begins(next)).then(|| format!("{rule},{next}"))?;
+    rules.splice(place..place + 2, [joined.as_str()]);
+    Some(rules.join("; "))
+}
+
+/// `Apr 31` → `Apr 30`: the date itself, or the end of a range within its month.
+fn with_last_day(text: &str, place: &str, last: u8) -> Option<String> {
+    let (month, day) = place.rsplit_once(' ')?;
+    let month = if text.contains(month) { month } else { month.rsplit(' ').next()? };
+    text.match_indices(month).find_map(|(at, _)| {
+        let dates = text[at + month.len()..].split([';', ',', ':']).next().unwrap_or_default();
+        let number = |text: &str| text.trim_start_matches([' ', '0']).split(' ').next() == Some(day);
+        // Up to the blank before weekdays or times.
+        let from = match dates.split_once('-') {
+            Some((first, end)) if first.trim().bytes().all(|b| b.is_ascii_digit()) && number(end) => first.len() + 1,
+            _ if number(dates.split('-').next().unwrap_or_default()) => 0,
+            _ => return None,
+        };
+        let digits = at + month.len() + from;
+        let begin = digits + text[digits..].find(|c: char| c.is_ascii_digit())?;
+        let end = begin + text[begin..].find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len() - begin);
+        Some(format!("{}{last}{}", &text[..begin], &text[end..]))
+    })
+}
+
+/// `PH Mo-Fr 08:00-12:00` → `PH,Mo-Fr 08:00-12:00`. Where days are off, both readings have to come to the same, or one of
+/// them to nothing: `Mo-Fr 08:00-19:00; Mo-Fr PH off` can't mean that workdays are off.
+fn with_holidays(text: &str, rule: &str, reader: &Reader<'_>) -> Option<String> {
+    let days = DAYS.iter().map(|(day, _)| *day);
+    let sides =
+        days.flat_map(|day| [(format!("PH {day}"), format!("PH,{day}")), (format!("{day} PH"), format!("{day},PH"))]);
+    let both = sides
+        .into_iter()
+        .find(|(blank, _)| rule.contains(blank))
+        .and_then(|(blank, comma)| with_rule(text, rule, &rule.replacen(&blank, &comma, 1)));
+    let Some((days, _)) = ["off", "closed"].iter().find_map(|off| Some((rule.strip_suffix(off)?.trim_end(), off)))
+    else {
+        return both;
+    };
+    let both = both?;
+    let only =
+        days.chars().all(|c| c.is_ascii_alphabetic() || " -,".contains(c)).then(|| with_rule(text, rule, "PH off"));
+    let only = only.flatten()?;
+    match (reader.read(&both), reader.read(&only)) {
+        (Ok(off), Ok(holidays)) if reader.alike(&off, &holidays) => Some(both),
+        (Ok(off), Ok(_)) if !reader.opens(&off) => Some(only),
+        (Err(Found { fault: Fault::NeverOpens, .. }), Ok(_)) => Some(only),
+        _ => None,
+    }
+}
+
+/// `Mo-Fr 20:00-06:00 off` → `Mo-Fr 20:00-24:00 off; Tu-Sa 00:00-06:00 off`.
+fn cut_in_two(rule: &str) -> Option<String> {
+    let (before, kind) = rule.rsplit_once(' ')?;
+    let (days, times) = before.rsplit_once(' ').unwrap_or(("", before));
+    let days = days.trim_end_matches(':');
+    let next = |day: &str| {
+        let at = DAYS.iter().position(|(name, _)| day == *name)?;
+        Some(DAYS[(at + 1) % DAYS.len()].0)
+    };
+    let shifted = |range: &str| range.split('-').map(next).collect::<Option<Vec<_>>>().map(|days| days.join("-"));
+    let after = match days {
+        "" => String::new(),
+        days => days.split(',').map(shifted).collect::<Option<Vec<_>>>()?.join(","),
+    };
+    let (mut evening, mut morning) = (Vec::new(), Vec::new());
+    for time in times.split(',') {
+        let (begin, end) = time.split_once('-')?;
+        let minutes = |time: &str| {
+            let (hours, minutes) = time.split_once(':')?;
+            Some(hours.parse::<u16>().ok()? * 60 + minutes.parse::<u16>().ok()?)
+        };
+        let (from, mut to) = (minutes(begin)?, minutes(end)?);
+        if to < from {
+            to += 24 * 60;
+        }
+        let written = |minutes: u16| format!("{:02}:{:02}", minutes / 60, minutes % 60);
+        if from < 24 * 60 {
+            evening.push(format!("{}-{}", written(from), written(to.min(24 * 60))));
+        }
+        if to > 24 * 60 {
+            morning.push(format!("{}-{}", written(from.saturating_sub(24 * 60)), written(to - 24 * 60)));
+        }
+    }
+    // One rule, where both are about the same days.
+    let parts = match after == days {
+        true => vec![(days.to_owned(), [morning, evening].concat())],
+        false => vec![(days.to_owned(), evening), (after, morning)],
+    };
+    let written = parts.into_iter().filter(|(_, times)| !times.is_empty()).map(|(days, times)| {
+        let blank = if days.is_empty() { "" } else { " " };
+        format!("{days}{blank}{} {kind}", times.join(","))
+    });
+    Some(written.collect::<Vec<_>>().join("; "))
+}
+
 /// After times a comma begins a rule, before them it is one of a list.
 fn without_comma_blank(text: &str) -> String {
     let mut parts = text.split(", ");
@@ -140,8 +299,12 @@ fn without_comma_blank(text: &str) -> String {
         let rule = written.rsplit(';').next().unwrap_or_default();
         let complete = rule.contains(':') || rule.ends_with("off") || rule.ends_with("closed");
         let begins = complete && part.starts_with(|c: char| c.is_ascii_alphabetic());
-        written.push_str(if begins { "; " } else { "," });
-        written.push_str(part);
+        let days = |rule: &str| rule.trim().rsplit_once(' ').map(|(days, _)| days.to_owned());
+        match days(rule).filter(|same| begins && days(part).as_ref() == Some(same)) {
+            // `Mo-Fr 08:00-12:00, Mo-Fr 13:00-17:00`.
+            Some(days) => written.push_str(&format!(",{}", part[days.len()..].trim())),
+            None => written.push_str(&format!("{}{part}", if begins { "; " } else { "," })),
+        }
     }
     written
 }
@@ -159,8 +322,10 @@ fn with_end(rule: &str) -> String {
 }
 
 fn without_repeats(rule: &str) -> String {
-    let mut written = String::new();
-    let mut rest = rule;
+    // The step of weeks or years stands before the first time.
+    let times = rule.find(':').unwrap_or(rule.len());
+    let mut written = rule[..times].to_owned();
+    let mut rest = &rule[times..];
     while let Some(slash) = rest.find('/') {
         written.push_str(rest[..slash].trim_end());
         rest = rest[slash + 1..].trim_start().trim_start_matches(|c: char| c.is_ascii_digit() || c == ':');
@@ -168,23 +333,8 @@ fn without_repeats(rule: &str) -> String {
     written + rest
 }
 
-/// `08:00-08:00` → `08:00-32:00`.
-fn with_another_day(rule: &str) -> String {
-    let longer = |part: &str| {
-        let (before, span) = part.rsplit_once(' ').map_or(("", part), |(before, span)| (before, span));
-        let (begin, end) = span.split_once('-')?;
-        let minutes = |time: &str| {
-            let (hours, minutes) = time.split_once(':')?;
-            Some(hours.parse::<u16>().ok()? * 60 + minutes.parse::<u16>().ok()?)
-        };
-        let end = minutes(end).filter(|end| minutes(begin) == Some(*end))?;
-        let blank = if before.is_empty() { "" } else { " " };
-        Some(format!("{before}{blank}{begin}-{:02}:{:02}", end / 60 + 24, end % 60))
-    };
-    rule.split(',').map(|part| longer(part).unwrap_or_else(|| part.to_owned())).collect::<Vec<_>>().join(",")
-}
-
-/// Cloud Custodian's `off=(M-F,19);on=(M-F,7)`, where both are about the same days.
+/// Cloud Custodian's `off=(M-F,19);on=(M-F,7)`, where both are about the same days: after a night it would be off on the
+/// day that follows, unless that is none of them.
 fn of_custodian(text: &str) -> Option<String> {
     let value = |key: &str| {
         let rest = text.split(';').map(str::trim).find_map(|part| part.strip_prefix(key))?;
@@ -192,6 +342,9 @@ fn of_custodian(text: &str) -> Option<String> {
         Some((days.trim(), hour.trim().parse::<u16>().ok().filter(|hour| *hour < 24)?))
     };
     let ((days, on), (days_off, off)) = (value("on")?, value("off")?);
+    if off <= on {
+        return None;
+    }
     let letters = [('M', "Mo"), ('T', "Tu"), ('W', "We"), ('H', "Th"), ('F', "Fr"), ('S', "Sa"), ('U', "Su")];
     let day = |c: char| letters.iter().find(|(letter, _)| *letter == c).map_or("", |(_, day)| day);
     let days = (days == days_off)
@@ -199,188 +352,4 @@ fn of_custodian(text: &str) -> Option<String> {
         .filter(|rest| rest.is_empty() || rest == "-")
         .map(|_| days.chars().map(|c| if c == '-' { "-" } else { day(c) }).collect::<String>())?;
     Some(format!("{days} {on:02}:00-{off:02}:00"))
-}
-
-/// A piece of a text that people write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Word {
-    Days(String),
-    Month(&'static str),
-    /// A day of a month, or a year.
-    Number(String),
-    Time(u16),
-    Off,
-    /// `,`
-    And,
-    /// `-`
-    To,
-    /// `;`
-    Then,
-    /// What stays as it is: `[1]`, `week`, `easter`, `24/7`.
-    Other(String),
-}
-
-/// Writes the words that people use as the language's.
-fn in_words(text: &str) -> String {
-    let mut words = Vec::new();
-    for piece in pieces(text) {
-        push(&mut words, &piece);
-    }
-    written(&words)
-}
-
-/// Cuts a text at blanks and marks, and between letters and digits.
-fn pieces(text: &str) -> Vec<String> {
-    let mut pieces: Vec<String> = Vec::new();
-    let kind = |c: char| match c {
-        _ if c.is_ascii_digit() || c == ':' || c == '.' => 0,
-        _ if c.is_alphabetic() => 1,
-        '[' | ']' => 2,
-        _ => 3,
-    };
-    let mut bracket = false;
-    let mut joined = false;
-    for c in text.chars() {
-        if c == ' ' {
-            joined = false;
-            continue;
-        }
-        let same = pieces
-            .last()
-            .and_then(|piece| piece.chars().next_back())
-            .is_some_and(|last| kind(last) == kind(c) && kind(c) < 2);
-        match pieces.last_mut() {
-            Some(piece) if bracket || (joined && same) => piece.push(c),
-            _ => pieces.push(c.to_string()),
-        }
-        bracket = (bracket || c == '[') && c != ']';
-        joined = true;
-    }
-    pieces
-}
-
-fn push(words: &mut Vec<Word>, piece: &str) {
-    let lower = piece.trim_matches('.').to_lowercase();
-    let day = DAYS.iter().find(|(_, names)| names.contains(&lower.as_str())).map(|(day, _)| *day);
-    let is_month = |(short, long): &(&str, &str)| {
-        lower.len() > 2 && (long.starts_with(&lower) || lower == format!("{}t", short.to_lowercase()))
-    };
-    let month = MONTHS.iter().find(|month| is_month(month)).map(|(month, _)| *month);
-    let word = match lower.as_str() {
-        "" => return,
-        "weekday" | "weekdays" | "workday" | "workdays" => Word::Days("Mo-Fr".to_owned()),
-        "weekend" | "weekends" => Word::Days("Sa,Su".to_owned()),
-        "daily" | "everyday" => Word::Days("Mo-Su".to_owned()),
-        "ph" | "holiday" | "holidays" => Word::Days("PH".to_owned()),
-        "off" | "closed" | "close" => Word::Off,
-        "to" | "until" | "till" | "through" | "-" => Word::To,
-        "and" | "&" | "," => Word::And,
-        ";" => Word::Then,
-        "from" | "between" | "at" | "on" | "open" | "public" | "bank" | "hours" | "hrs" | "h" | "uhr" | "o"
-        | "clock" | "every" => return,
-        "noon" => Word::Time(12 * 60),
-        "midnight" => Word::Time(if words.last() == Some(&Word::To) { 24 * 60 } else { 0 }),
-        "am" | "a" => return half_day(words, 0),
-        "pm" | "p" => return half_day(words, 12 * 60),
-        _ if day.is_some() || month.is_some() => match (day, month) {
-            (Some(day), _) => Word::Days(day.to_owned()),
-            (None, month) => Word::Month(month.unwrap_or_default()),
-        },
-        _ if lower.starts_with(|c: char| c.is_ascii_digit()) => number(words, &lower),
-        _ => Word::Other(piece.to_owned()),
-    };
-    words.push(word);
-}
-
-/// `9 am`, `12 pm`.
-fn half_day(words: &mut [Word], add: u16) {
-    let Some(last) = words.last_mut() else { return };
-    let time = match last {
-        Word::Time(time) => *time,
-        Word::Number(number) => number.parse::<u16>().map_or(0, |hour| hour.min(24) * 60),
-        _ => return,
-    };
-    if (60..13 * 60).contains(&time) {
-        *last = Word::Time(time % (12 * 60) + add);
-    }
-}
-
-/// A time, a day of the month or a year: after a month, and in its list or range, a day.
-fn number(words: &[Word], digits: &str) -> Word {
-    let parts: Vec<&str> = digits.split([':', '.']).collect();
-    let value = |text: &str| text.parse::<u16>().ok();
-    let time = match parts.as_slice() {
-        [hours, minutes, ..] if minutes.len() == 2 => value(hours).zip(value(minutes)),
-        [hours] if hours.len() <= 2 => value(hours).map(|hours| (afternoon(words, hours), 0)),
-        [both] if both.len() == 4 => value(&both[..2]).zip(value(&both[2..])),
-        _ => None,
-    };
-    let of_month = match words {
-        [.., Word::Month(_)] => true,
-        [.., Word::Month(_), Word::Number(_), Word::To | Word::And] => parts.len() == 1,
-        _ => false,
-    };
-    let year = matches!(value(digits), Some(2000..=2099)) && !matches!(words, [.., Word::To | Word::Days(_)]);
-    match time {
-        _ if year || (of_month && parts.len() == 1) => Word::Number(digits.to_owned()),
-        Some((hours, minutes)) if hours <= 48 && minutes < 60 => Word::Time(hours * 60 + minutes),
-        _ => Word::Other(digits.to_owned()),
-    }
-}
-
-/// `9-5` ends at 17:00.
-fn afternoon(words: &[Word], hour: u16) -> u16 {
-    match words {
-        [.., Word::Time(begin), Word::To] if hour * 60 < *begin && *begin <= 12 * 60 => hour + 12,
-        _ => hour,
-    }
-}
-
-fn written(words: &[Word]) -> String {
-    let mut text = String::new();
-    // What has been written of the rule: whether its times have begun, and the month of its last date.
-    let (mut timed, mut month) = (false, "");
-    for (n, word) in words.iter().enumerate() {
-        let previous = n.checked_sub(1).and_then(|n| words.get(n));
-        let joined = matches!(previous, None | Some(Word::To | Word::And)) || text.is_empty();
-        // `Mo-Fr 08:00-19:00 PH off`, `…, Sa 09:00-12:00`: times are the end of a rule.
-        if timed && matches!(word, Word::Days(_) | Word::Month(_)) {
-            text = format!("{}; ", text.trim_end_matches([',', ' ', '-']));
-            timed = false;
-        } else if !joined && !matches!(word, Word::To | Word::And | Word::Then) && !text.ends_with(' ') {
-            // `Mo[1]`; `Mo Tu` is a list.
-            match (previous, word) {
-                (_, Word::Other(other)) if other.starts_with('[') => {}
-                (Some(Word::Days(_)), Word::Days(_)) | (Some(Word::Time(_)), Word::Time(_)) => text.push(','),
-                _ => text.push(' '),
-            }
-        }
-        match word {
-            Word::Days(days) => text.push_str(days),
-            Word::Month(name) => {
-                month = name;
-                text.push_str(name);
-            }
-            // `Dec 24,25` is `Dec 24,Dec 25`.
-            Word::Number(number) if previous == Some(&Word::And) => text.push_str(&format!("{month} {number}")),
-            Word::Number(number) => text.push_str(number),
-            Word::Time(time) => {
-                timed = true;
-                text.push_str(&format!("{:02}:{:02}", time / 60, time % 60));
-            }
-            Word::Off => text.push_str("off"),
-            // `Mo-Fr, 08:00-19:00`.
-            Word::And if matches!((previous, words.get(n + 1)), (Some(Word::Days(_)), Some(Word::Time(_)))) => {
-                text.push(' ');
-            }
-            Word::And => text.push(','),
-            Word::To => text.push('-'),
-            Word::Then => {
-                timed = false;
-                text.push_str("; ");
-            }
-            Word::Other(other) => text.push_str(other),
-        }
-    }
-    super::osm::tidy(&text)
 }

@@ -3,6 +3,7 @@ mod document;
 mod js;
 mod reference;
 mod soup;
+mod spellings;
 
 use std::io::Write;
 use std::path::Path;
@@ -53,7 +54,7 @@ fn opens(text: &str, zone: &str, from: &str, expected: &[&str]) {
 }
 
 fn bad(text: &str) -> BadHours {
-    Hours::parse(text, Tz::UTC, &of("DE")).expect_err(text)
+    Hours::parse(text, Tz::UTC, &of("DE")).expect_err(text).advised(Tz::UTC, &of("DE"), at(NOW))
 }
 
 #[track_caller]
@@ -161,6 +162,70 @@ fn a_comment_is_refused() {
 }
 
 #[test]
+fn quotes_around_a_text_are_refused() {
+    refused(
+        "\"Mo-Fr 08:00-19:00\"",
+        r#""\"Mo-Fr 08:00-19:00\"": the quotes around it are part of it; write "Mo-Fr 08:00-19:00""#,
+    );
+    refused("'office'", r#""'office'": the quotes around it are part of it; leave them out"#);
+    // What restricts the hours is no mere comment.
+    for text in ["Mo-Fr 08:00-19:00 \"not in August\"", "Mo-Fr 08:00-19:00 \"until March 1\""] {
+        assert_eq!(bad(text).write(), None, "{text}");
+    }
+}
+
+#[test]
+fn what_names_custodians_zone_is_refused_without_hours_that_would_be_read_in_another() {
+    refused(
+        "off=(M-F,19);on=(M-F,7);tz=pt",
+        r#""off=(M-F,19);on=(M-F,7);tz=pt": Cloud Custodian's, with a time zone of its own; name it in the request's "hours", with its hours in "open" and its zone in "timezone""#,
+    );
+}
+
+#[test]
+fn a_step_out_of_its_range_is_refused() {
+    let why = "the step leads out of the range, so that only its first would be meant";
+    refused(
+        "week 11-13/3 Mo-Fr 08:00-19:00",
+        &format!(r#""week 11-13/3 Mo-Fr 08:00-19:00": "11-13/3": {why}; write "week 11 Mo-Fr 08:00-19:00""#),
+    );
+    refused(
+        "2026-2029/4 Mo 08:00-19:00; week 20,30-40/11 off",
+        &format!(
+            r#""2026-2029/4 Mo 08:00-19:00; week 20,30-40/11 off": "2026-2029/4": {why}; write "2026 Mo 08:00-19:00; week 20,30 off""#
+        ),
+    );
+    for text in ["week 11-14/3 Mo 08:00-19:00", "2027-2029/2 Mo 08:00-19:00", "week 2-52/2: Mo 08:00-19:00"] {
+        assert!(Hours::parse(text, Tz::UTC, &of("DE")).is_ok(), "{text}");
+    }
+    // A step of nothing.
+    for text in ["week 1-10/0 Mo 08:00-19:00", "2026-2029/0 Mo 08:00-19:00", "week 1/0 Mo 08:00-19:00"] {
+        let step = Hours::parse(text, Tz::UTC, &of("DE")).map(|hours| hours.next_edge(at(NOW)));
+        assert!(step.is_err(), "{text}: {step:?}");
+    }
+}
+
+#[test]
+fn a_cut_over_midnight_is_refused_where_the_next_morning_may_be_open() {
+    refused(
+        "24/7; Mo-Fr 20:00-06:00 off",
+        r#""24/7; Mo-Fr 20:00-06:00 off": "Mo-Fr 20:00-06:00 off" ends at midnight: what begins on the next day is not cut; write "24/7; Mo-Fr 20:00-24:00 off; Tu-Sa 00:00-06:00 off""#,
+    );
+    refused(
+        "24/7; 20:00-06:00 off",
+        r#""24/7; 20:00-06:00 off": "20:00-06:00 off" ends at midnight: what begins on the next day is not cut; write "24/7; 00:00-06:00,20:00-24:00 off""#,
+    );
+    refused(
+        "24/7; Dec 24 20:00-30:00 off",
+        r#""24/7; Dec 24 20:00-30:00 off": "Dec 24 20:00-30:00 off" ends at midnight: what begins on the next day is not cut; write what is off after midnight as a rule of its own, about the day after"#,
+    );
+    // A night that is cut is one day's, and in closed hours there is nothing to cut.
+    for text in ["Mo-Fr 18:00-30:00; We 23:00-26:00 off", "Mo-Fr 08:00-19:00; Fr 18:00-06:00 off"] {
+        assert!(Hours::parse(text, Tz::UTC, &of("DE")).is_ok(), "{text}");
+    }
+}
+
+#[test]
 fn school_holidays_are_refused() {
     refused(
         "Mo-Fr 08:00-19:00; SH off",
@@ -204,7 +269,11 @@ fn repeats_in_a_time_are_refused() {
 
 #[test]
 fn a_time_that_ends_when_it_begins_is_refused() {
-    refused("Mo 08:00-08:00", r#""Mo 08:00-08:00": "Mo 08:00-08:00" ends when it begins; write "Mo 08:00-32:00""#);
+    // Nothing, half a day or a whole one?
+    refused(
+        "Mo 08:00-08:00",
+        r#""Mo 08:00-08:00": "Mo 08:00-08:00" ends when it begins; write a whole day as "00:00-24:00""#,
+    );
     refused(
         "Sa,Su 00:00-00:00",
         r#""Sa,Su 00:00-00:00": "Sa,Su 00:00-00:00" ends when it begins; write "Sa,Su 00:00-24:00""#,
@@ -291,6 +360,7 @@ fn what_never_opens_is_refused() {
 #[test]
 fn a_comma_and_a_blank_between_rules_or_days_are_refused() {
     let why = "ends the rule, so what is before it would be open round the clock";
+    let another = "begins another rule, beside the one before it";
     refused(
         "Mo, We, Fr 08:00-19:00",
         &format!(r#""Mo, We, Fr 08:00-19:00": the blank after "Mo," {why}; write "Mo,We,Fr 08:00-19:00""#),
@@ -298,13 +368,20 @@ fn a_comma_and_a_blank_between_rules_or_days_are_refused() {
     refused(
         "Mo-Fr 08:00-19:00, Sa 09:00-12:00",
         &format!(
-            r#""Mo-Fr 08:00-19:00, Sa 09:00-12:00": the blank after "08:00-19:00," {why}; write "Mo-Fr 08:00-19:00; Sa 09:00-12:00""#
+            r#""Mo-Fr 08:00-19:00, Sa 09:00-12:00": the blank after "08:00-19:00," {another}; write "Mo-Fr 08:00-19:00; Sa 09:00-12:00""#
         ),
     );
     refused(
         "08:00-19:00; Dec 25, Dec 26 off",
         &format!(
             r#""08:00-19:00; Dec 25, Dec 26 off": the blank after "25," {why}; write "08:00-19:00; Dec 25,Dec 26 off""#
+        ),
+    );
+    // OpenStreetMap's comma adds, a semicolon would take Monday's morning away.
+    refused(
+        "Mo-Th 08:00-12:00, Mo 13:00-17:00",
+        &format!(
+            r#""Mo-Th 08:00-12:00, Mo 13:00-17:00": the blank after "08:00-12:00," {another}; between days write "," without a blank, between rules ";"; for each day, the last rule about it decides"#
         ),
     );
     // Between times it is harmless.
@@ -354,8 +431,8 @@ fn months_before_an_nth_weekday_without_a_colon_are_refused() {
 #[test]
 fn what_the_crate_counts_wrongly_is_refused() {
     refused(
-        "2026Jan 08:00-19:00",
-        r#""2026Jan 08:00-19:00": "2026Jan 08:00-19:00" needs a blank after the year; write "2026 Jan 08:00-19:00""#,
+        "2027Jan 08:00-19:00",
+        r#""2027Jan 08:00-19:00": "2027Jan 08:00-19:00" needs a blank after the year; write "2027 Jan 08:00-19:00""#,
     );
     assert_eq!(*bad("easter +400 days 08:00-19:00").fault(), Fault::FarOffset);
     assert_eq!(*bad("Jan Mo[1]-Feb Mo[5] 08:00-19:00").fault(), Fault::FifthInRange);
@@ -374,7 +451,7 @@ fn what_people_write_elsewhere_is_met_with_the_right_text() {
         ("Mo-Fr 12pm-12am", "Mo-Fr 12:00-00:00"),
         ("Dec 24,25 off; 08:00-19:00", "08:00-19:00; Dec 24,Dec 25 off"),
         ("Sept 1-15 08:00-10:00", "Sep 1-15 08:00-10:00"),
-        ("off=(M-F,19);on=(M-F,7);tz=pt", "Mo-Fr 07:00-19:00"),
+        ("off=(M-F,19);on=(M-F,7)", "Mo-Fr 07:00-19:00"),
         ("off=(M-U,20);on=(M-U,8)", "Mo-Su 08:00-20:00"),
         // two faults at once
         ("Mon, Wed 8-19, holidays off", "Mo,We 08:00-19:00; PH off"),
@@ -873,6 +950,31 @@ fn schedules_are_a_text_a_list_or_a_map() {
         schedules.find("last year's", at(NOW)).expect_err("over").to_string(),
         "\"last year's\": never open; write when it should run; to stop it for good, stop it by hand"
     );
+}
+
+#[test]
+fn hours_of_the_request_that_open_in_no_year_are_refused_and_those_of_another_year_are_not() {
+    for text in [
+        "Mo-Fr 08:00-19:00; Mo-Fr,PH off",
+        "PH 08:00-19:00; PH off",
+        "08:00-19:00; Jan-Dec off",
+        "2020 Mo 08:00-19:00; 2020 off",
+        "week 53 Mo 08:00-19:00; week 50-53 off",
+        "Dec 25 Mo 08:00-19:00; Dec off",
+        "Feb 29 08:00-19:00; Feb 29 off",
+        "easter 08:00-19:00; Su off",
+    ] {
+        let never = "never open; write when it should run; to stop it for good, stop it by hand";
+        assert_eq!(read(json!({ "x": text })).1, [format!("hours.x: \"{text}\": {never}")]);
+    }
+    // In a list, too, where others open.
+    let (_, problems) = read(json!({ "x": ["Mo-Fr 08:00-19:00", "2020 Mo 08:00-19:00", "PH 08:00-19:00; PH off"] }));
+    assert!(problems.len() == 1 && problems[0].starts_with("hours.x[2]: \"PH 08:00-19:00; PH off\": never open"));
+    for text in ["2020 Mo 08:00-19:00", "2040 Mo 08:00-19:00", "Feb 29 08:00-19:00", "2024 PH 08:00-19:00"] {
+        let (schedules, problems) = read(json!({ "x": text }));
+        assert_eq!(problems, [""; 0]);
+        assert!(schedules.find("x", at(NOW)).is_err(), "{text}");
+    }
 }
 
 #[test]

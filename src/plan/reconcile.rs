@@ -3,12 +3,12 @@
 //! Nothing is stored: LaunchTime, one mark, the last edge of the hours and the time of the tick decide. So a late, lost or
 //! repeated tick does no harm, and whatever people switch by hand between two edges stays as they left it.
 
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Decision, Step, Task, leave_alone, nothing_to_do};
 use crate::hours::State as Hours;
 use crate::hours::read::Schedule;
-use crate::instance::{Exemption, Instance, Mark, State, StateReason, rfc3339};
+use crate::instance::{Exemption, Instance, Mark, Run, State, StateReason, rfc3339};
 use crate::outcome::{Reason, Skip};
 use crate::request::{Action, Request};
 
@@ -19,8 +19,8 @@ const LONGEST_STOP: TimeDelta = TimeDelta::minutes(15);
 /// it would be noise.
 const TOLD: TimeDelta = TimeDelta::minutes(15);
 
-/// Decides about one instance, as EC2 last showed it.
-pub(super) fn decide(request: &Request, instance: &Instance, as_of: DateTime<Utc>) -> Decision {
+/// Decides about one instance, as EC2 last showed it, for a run if there is one.
+pub(super) fn decide(request: &Request, instance: &Instance, as_of: DateTime<Utc>, run: Option<Run>) -> Decision {
     let exempt_until = match instance.exemption(request.timezone) {
         Some(Exemption::Until(until)) => Some(until),
         _ => None,
@@ -49,7 +49,7 @@ pub(super) fn decide(request: &Request, instance: &Instance, as_of: DateTime<Utc
         (Some(Ok(_)), State::Pending | State::Stopping) => Decision::leave(Reason::Moving),
         (Some(Ok((schedule, hours))), _) => match hours {
             Hours { open: true, .. } => when_open(&schedule, instance, edge, as_of),
-            Hours { open: false, .. } => when_closed(request, &schedule, instance, edge, as_of),
+            Hours { open: false, .. } => when_closed(request, &schedule, instance, edge, (as_of, run)),
         },
     });
     match decision {
@@ -69,7 +69,7 @@ fn when_closed(
     schedule: &Schedule,
     instance: &Instance,
     edge: Option<DateTime<Utc>>,
-    as_of: DateTime<Utc>,
+    (as_of, run): (DateTime<Utc>, Option<Run>),
 ) -> Decision {
     let launched = instance.launch_time;
     if instance.state == State::Stopped {
@@ -81,9 +81,10 @@ fn when_closed(
         return Decision::leave(Reason::StartedSince);
     };
     let hibernate = matches!(request.action, Action::Reconcile { hibernate: true }) && instance.hibernation;
-    // A mark with exactly this time is this tick's own, seen at a second look.
-    let is_earlier = |tried: &DateTime<Utc>| *tried >= edge && *tried != as_of.trunc_subsecs(0);
-    if let Some(tried) = instance.valid_mark().map(|mark| mark.at()).filter(is_earlier) {
+    // This run's own is seen at a second look, or when Lambda retries it: it goes on. The same tick delivered twice is two
+    // runs, though their marks have the same time.
+    let is_anothers = |mark: &Mark| mark.at() >= edge && !run.is_some_and(|run| mark.is_of(run));
+    if let Some(tried) = instance.valid_mark().filter(is_anothers).map(|mark| mark.at()) {
         // Resuming a hibernated instance doesn't renew LaunchTime: somebody has resumed it.
         if hibernate {
             return Decision::leave(Reason::StartedSince);

@@ -12,7 +12,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
 use super::reference::{MONTHS, parsed, rules, text};
-use crate::hours::Holidays;
+use crate::hours::{Fault, Holidays, Hours};
 
 const TEXTS: usize = 1_000;
 /// How long each text is compared.
@@ -60,12 +60,11 @@ fn a_thousand_texts_mean_what_opening_hours_js_reads() {
     while questions.len() < TEXTS {
         let case = (rules(15, 1440), 0..600_i64).new_tree(&mut runner).expect("a case").current();
         let (rules, day) = case;
-        let Some(hours) = parsed(std::slice::from_ref(&rules), Tz::UTC, &holidays) else { continue };
         let from = super::at("2026-01-01T00:00:00Z") + TimeDelta::days(day);
         let to = from + TimeDelta::days(DAYS);
-        let until = hours.spans((from - TimeDelta::days(1)).date_naive(), to.date_naive());
-        let clipped = until.into_iter().map(|(begin, end)| (begin.max(from), end.min(to)));
-        ours.push(clipped.filter(|(begin, end)| begin < end).collect::<Spans>());
+        let as_written = parsed(std::slice::from_ref(&rules), Tz::UTC, &holidays);
+        let Some(hours) = as_written.or_else(|| offered(&text(&rules), &holidays, from)) else { continue };
+        ours.push(spans(&hours, from, to));
         questions.push((text(&rules), from, to));
     }
     let mut explained: BTreeMap<&str, usize> = BTreeMap::new();
@@ -79,6 +78,71 @@ fn a_thousand_texts_mean_what_opening_hours_js_reads() {
     println!("{explained:#?}");
     assert!(unexplained.is_empty(), "{}", unexplained.join("\n"));
     assert!(explained[ALIKE] > TEXTS * 3 / 4, "{explained:?}");
+}
+
+/// Reads what is offered instead of a text with a step that leads out of its range, or with a cut that leads out of its day.
+fn offered(text: &str, holidays: &Holidays, from: DateTime<Utc>) -> Option<Hours> {
+    let bad = Hours::parse(text, Tz::UTC, holidays).err()?.advised(Tz::UTC, holidays, from);
+    let is_about_it = matches!(bad.fault(), Fault::LongStep | Fault::CutOverMidnight);
+    bad.write().filter(|_| is_about_it).map(|right| Hours::parse(right, Tz::UTC, holidays).expect("what is offered"))
+}
+
+fn spans(hours: &Hours, from: DateTime<Utc>, to: DateTime<Utc>) -> Spans {
+    let until = hours.spans((from - TimeDelta::days(1)).date_naive(), to.date_naive());
+    let clipped = until.into_iter().map(|(begin, end)| (begin.max(from), end.min(to)));
+    clipped.filter(|(begin, end)| begin < end).collect()
+}
+
+#[test]
+fn steps_out_of_a_range_and_cuts_out_of_a_day_are_met_with_what_opening_hours_js_reads() {
+    let holidays = Holidays::of("DE").expect("a country");
+    let (from, to) = (super::at("2026-11-23T00:00:00Z"), super::at("2027-12-20T00:00:00Z"));
+    let mut texts: Vec<String> = Vec::new();
+    for weeks in ["11-13/3", "11-12/2", "11-13/2", "11-14/3", "11-14/4", "1-53/2", "1-20/20", "11-12/9", "11-13/3,20"] {
+        texts.push(format!("week {weeks} Mo-Fr 08:00-19:00"));
+        texts.push(format!("24/7; week {weeks} off"));
+        texts.push(format!("Mo-Fr 08:00-19:00; week {weeks} Sa 10:00-12:00"));
+    }
+    for years in ["2026-2029/4", "2027-2029/3", "2027-2029/2", "2026-2028/2"] {
+        texts.push(format!("{years} Mo-Fr 08:00-19:00"));
+    }
+    for days in ["", "Mo", "Su", "Mo-Fr", "Fr-Mo", "Sa,Su", "Mo,We,Fr", "Mo-Su"] {
+        for times in
+            ["20:00-06:00", "20:00-30:00", "23:30-00:15", "12:00-13:00,20:00-06:00", "20:00-24:00", "08:00-07:00"]
+        {
+            for base in
+                ["24/7", "00:00-24:00", "Mo-Sa 00:00-24:00", "Mo-Fr 05:00-22:00", "Tu 00:30-01:00; We 08:00-19:00"]
+            {
+                texts.push(format!("{base}; {days} {times} off").replace("  ", " "));
+            }
+        }
+    }
+    let questions: Vec<_> = texts.iter().map(|text| (text.clone(), from, to)).collect();
+    let (mut as_written, mut instead, mut different) = (0, 0, Vec::new());
+    for (text, theirs) in texts.iter().zip(ask(&questions)) {
+        let hours = match Hours::parse(text, Tz::UTC, &holidays) {
+            Ok(hours) => {
+                as_written += 1;
+                Some(hours)
+            }
+            Err(_) => {
+                instead += 1;
+                offered(text, &holidays, from)
+            }
+        };
+        let ours = hours.map(|hours| spans(&hours, from, to));
+        match ours {
+            // To neither does it ever open.
+            None if theirs.as_ref().is_ok_and(Vec::is_empty) => {}
+            None => different.push(format!("{text}: nothing is offered")),
+            Some(ours) if theirs.as_ref() != Ok(&ours) => {
+                different.push(format!("{text}: {}", difference(&ours, &theirs)))
+            }
+            Some(_) => {}
+        }
+    }
+    assert!(different.is_empty(), "{} of {}:\n{}", different.len(), texts.len(), different.join("\n"));
+    assert!(as_written > 30 && instead > 100, "{as_written} as written, {instead} instead");
 }
 
 const ALIKE: &str = "alike";

@@ -75,11 +75,38 @@ async fn a_protected_instance_is_tried_nine_times_a_night_too() {
     let night = ticks(&mut world, &reconcile(), "Mo 19:00", "Tu 08:20").await;
     assert_eq!((night.count("StopInstances"), night.count("CreateTags"), night.count("DeleteTags")), (9, 9, 1));
     assert!(night.metric("left").iter().all(|left| *left == 0), "somebody wants it so");
+    assert!(
+        night.sentences().contains(&"Mon 19:25 office: nothing to switch, 1 left alone".to_owned()),
+        "{:?}",
+        night.sentences()
+    );
     // Protection ends in the evening: the next try stops it, and the mark of that try counts.
     ticks(&mut world, &reconcile(), "Tu 19:00", "Tu 19:10").await;
     world.sim.edit("vault", |machine| machine.stop_protected = false);
     let evening = ticks(&mut world, &reconcile(), "Tu 19:15", "Tu 19:30").await;
     assert_eq!(evening.listed("changed", "vault"), ["Tue 19:20"]);
+    tick(&mut world, &reconcile(), "We 08:00").await;
+    assert!(runs(&world, "vault"));
+}
+
+#[tokio::test]
+async fn a_tick_that_is_delivered_twice_asks_once_and_lambdas_own_retry_goes_on() {
+    let mut world = cloud([with_hours("vault", "office").stop_protected()]).await;
+    let asked = |world: &World| (world.count("CreateTags"), world.count("StopInstances"));
+    tick(&mut world, &reconcile(), "Mo 19:05").await;
+    assert_eq!(asked(&world), (1, 1));
+    let again = tick(&mut world, &reconcile(), "Mo 19:05").await;
+    assert_eq!((asked(&world), again.reason("vault").as_str()), ((0, 0), "tried"), "another run of the same tick");
+    let said = again.entry("skipped", "vault");
+    let (tried, next) = (rfc3339(at("Mo 19:05")), rfc3339(at("Mo 19:10")));
+    assert_eq!(said["message"], format!("EC2 did not stop it at {tried}; next try at {next}"));
+    assert_eq!(again.message(), "office: left 1 alone (1 tried)");
+    // The retry has the run's own id, and its mark is there already.
+    tick(&mut world, &reconcile(), "Tu 19:05").await;
+    world.sim.edit("vault", |machine| machine.stop_protected = false);
+    let retried = world.retry(due(&reconcile(), "Tu 19:05")).await;
+    assert_eq!((retried.names("changed"), world.count("StopInstances")), (names(["vault"]), 1), "{:#}", retried.report);
+    arrived(&world).await;
     tick(&mut world, &reconcile(), "We 08:00").await;
     assert!(runs(&world, "vault"));
 }
@@ -206,9 +233,9 @@ async fn a_rehearsal_all_night() {
         [
             "Mon 18:55 office: dry run, 2 of 2 as scheduled",
             "Mon 19:00 office: dry run, would stop 1 of 2",
-            "Mon 19:20 office: dry run, 1 of 2 as scheduled",
+            "Mon 19:20 office: dry run, 1 of 2 still to be switched",
             "Tue 08:00 office: dry run, would start 1 of 2",
-            "Tue 08:20 office: dry run, 1 of 2 as scheduled",
+            "Tue 08:20 office: dry run, 1 of 2 still to be switched",
         ]
     );
     let at_night = &night.told.iter().find(|(moment, _)| *moment == at("Tu 02:00")).unwrap().1;

@@ -84,7 +84,7 @@ async fn stopped_since_says_what_ec2_says() {
         "web: left alone, stopped_since, Server.ScheduledStop: Stopped due to scheduled retirement"
     );
     assert_eq!(told.entry("skipped", "made")["message"], Value::Null, "EC2 says nothing");
-    assert_eq!(told.message(), "office: 0 of 2 as scheduled; left 2 alone (2 stopped_since)");
+    assert_eq!(told.message(), "office: left 2 alone (2 stopped_since)");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use ec2_curfew::ec2::{Change, Ec2, Error, Limits};
 use ec2_curfew::engine::{Orders, carry_out};
 use ec2_curfew::instance::{Instance, InstanceId, Mark, Run, STOPPED_AT_TAG};
 use ec2_curfew::outcome::Outcome;
-use ec2_curfew::plan::{Step, decide_again};
+use ec2_curfew::plan::{AsOf, Step, decide_again};
 use ec2_curfew::request::{Action, Mode, Request};
 use ec2_curfew::select::Filters;
 use ec2_curfew::targets::select;
@@ -282,12 +282,13 @@ async fn invoke(cloud: Arc<Cloud>, request: Arc<Request>, tick: Tick, by: usize)
     let mut planned = BTreeSet::new();
     let work = async {
         let seen = Instant::now();
-        let plan = match select(&eye, &request, deadline.first_half(), as_of).await {
+        let moment = AsOf { at: as_of, run: Some(run) };
+        let plan = match select(&eye, &request, deadline.first_half(), moment).await {
             Ok(plan) => plan,
             Err(error) => return End::NoPlan(error),
         };
         planned = plan.decided.iter().map(|(it, _)| it.id).chain(plan.absent.iter().copied()).collect();
-        let decide = |instance: &Instance| decide_again(&request, instance, as_of);
+        let decide = |instance: &Instance| decide_again(&request, instance, moment);
         let (mark, tags) = (Mark::new(as_of, run), request.tags_in_looks());
         let orders = Orders {
             mode: request.mode,
