@@ -3,7 +3,8 @@
 //! Pure: must not know EC2, the environment, the request or the clock; the moment is an argument.
 //!
 //! - `osm.rs` reads a text: it alone names the crates that know OpenStreetMap's grammar and the calendar.
-//! - `refusal.rs` says what is wrong with a text, and `repair.rs` finds the nearest right one.
+//! - `refusal.rs` says what is wrong with a text, and `repair.rs` finds the nearest right one; `words.rs` knows what
+//!   people write instead.
 //! - The evaluation is ours, in this file: the crate's own search is unbounded, and gives a span over midnight to the
 //!   day on which it ends.
 //! - `read.rs` reads the request's `hours` and `holidays`, and finds the schedule that a tag's value means.
@@ -12,6 +13,7 @@ mod osm;
 pub mod read;
 mod refusal;
 mod repair;
+mod words;
 
 use chrono::{DateTime, Days, MappedLocalTime, Months, NaiveDate, NaiveTime, TimeDelta, Utc};
 use chrono_tz::Tz;

@@ -232,6 +232,7 @@ mod tests {
         ("hours/read.rs", &["crate::ec2", "crate::engine", "crate::request", "crate::plan", "opening_hours"]),
         ("hours/refusal.rs", &["crate::ec2", "crate::engine", "crate::request", "crate::plan", "opening_hours"]),
         ("hours/repair.rs", &["crate::ec2", "crate::engine", "crate::request", "crate::plan", "opening_hours"]),
+        ("hours/words.rs", &["crate::ec2", "crate::engine", "crate::request", "crate::plan", "opening_hours"]),
         ("plan.rs", &["crate::ec2", "crate::engine"]),
         ("plan/reconcile.rs", &["crate::ec2", "crate::engine"]),
         ("outcome.rs", &["crate::ec2", "crate::engine", "crate::request"]),

@@ -4,19 +4,17 @@
 //! `weekdays 9am to 5pm`), what the refusal itself says how to write, or both, one after the other. But whoever copies it
 //! pays for it: no guess is open longer than the text can have meant, so that where it is in doubt nothing is offered.
 
-mod words;
-
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use chrono_tz::Tz;
 
-use super::Hours;
 use super::osm::{self, Holidays};
 use super::refusal::{Fault, Found};
+use super::{Hours, words};
 
 /// How many faults in a text are corrected.
 const MAX_REPAIRS: usize = 12;
 
-const DAYS: [(&str, &[&str]); 7] = [
+pub(super) const DAYS: [(&str, &[&str]); 7] = [
     ("Mo", &["m", "mo", "mon", "monday", "mondays"]),
     ("Tu", &["tu", "tue", "tues", "tuesday", "tuesdays"]),
     ("We", &["w", "we", "wed", "weds", "wednesday", "wednesdays"]),
@@ -26,7 +24,7 @@ const DAYS: [(&str, &[&str]); 7] = [
     ("Su", &["su", "sun", "sunday", "sundays"]),
 ];
 
-const MONTHS: [(&str, &str); 12] = [
+pub(super) const MONTHS: [(&str, &str); 12] = [
     ("Jan", "january"),
     ("Feb", "february"),
     ("Mar", "march"),

@@ -3,7 +3,7 @@
 //! A text is cut into words, words into runs of days, times and `off`, and runs into rules. What no rule is made of, or
 //! could be two, isn't guessed; neither is a word dropped that might say less than all of it: `every other Monday`.
 
-use super::{DAYS, MONTHS};
+use super::repair::{DAYS, MONTHS};
 
 /// A piece of a text that people write.
 #[derive(Clone, Debug, PartialEq, Eq)]
