@@ -298,6 +298,18 @@ async fn other_filters_select_the_same_or_the_policy_is_left_out() {
         let said = desk.run(&["takeover", "custodian", "policy.yml", "--instances", "instances.json"]).await;
         answers.push(format!("{what}: {}", read(&said)));
     }
+    for (what, filters) in [
+        ("an or", "[{ or: [{ type: onhour, default_tz: pt }, 'tag:a': b] }]"),
+        ("a not in an or", "[{ or: [{ not: [{ type: offhour, default_tz: pt }] }] }]"),
+    ] {
+        let filters = filters.replace("'tag:a': b", "{ 'tag:a': b }");
+        desk.file(
+            "policy.yml",
+            &format!("policies:\n  - name: p\n    resource: ec2\n    filters: {filters}\n    actions: [start]\n"),
+        );
+        let said = desk.run(&["takeover", "custodian", "policy.yml", "--instances", "instances.json"]).await;
+        answers.push(format!("{what}: {}", read(&said)));
+    }
     assert_snapshot!("filters", answers.join("\n"));
 }
 
