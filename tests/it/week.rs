@@ -387,6 +387,18 @@ async fn what_was_started_in_closed_hours_runs_until_they_close_next() {
     assert_eq!(at(row_of(&week, "worked"), &soon), ("on".to_owned(), true));
     assert_eq!(told_of(&week, "worked").1, "started_since");
     assert_eq!(at(row_of(&week, "forgotten"), &soon), ("off".to_owned(), false));
+    // What a mark tells of what is over: it was off, though its hours were open.
+    let since = now - chrono::TimeDelta::minutes(30);
+    let mark = format!("{} 7f3a9c12", since.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+    let launched = now - chrono::TimeDelta::days(2);
+    let off = ours("off").launched(launched).state("stopped").tag("curfew:stopped-at", &mark);
+    sim.add(off.tag("curfew:hours", &format!("{}-{}", time(-3), time(3))));
+    let from = (since - chrono::TimeDelta::days(1)).format("%Y-%m-%d").to_string();
+    let week = json_of(&sim, &[&folder.write("hours.json", &event), "--from", &from]).await;
+    for (minutes, runs) in [(-40, true), (-20, false), (10, true)] {
+        let moment = (now + chrono::TimeDelta::minutes(minutes)).to_rfc3339();
+        assert_eq!(at(row_of(&week, "off"), &moment).1, runs, "{minutes}: {week:#}");
+    }
 }
 
 #[tokio::test]

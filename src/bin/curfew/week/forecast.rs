@@ -126,6 +126,12 @@ impl Period {
     fn shown_from(&self) -> Option<DateTime<Utc>> {
         (self.now < self.to).then(|| self.now.max(self.begin()))
     }
+
+    /// Returns since when in what is over of it an instance has been off, if its mark tells.
+    fn off_since(&self, instance: &Instance) -> Option<DateTime<Utc>> {
+        let mark = instance.valid_mark().filter(|_| !runs(instance) && (self.from..self.to).contains(&self.now))?;
+        Some(mark.at().max(self.from)).filter(|since| *since < self.now)
+    }
 }
 
 impl Rule<'_> {
@@ -161,7 +167,8 @@ impl Rule<'_> {
             let code = it.state_reason.as_ref().filter(|_| !runs(it)).map(|reason| &reason.code);
             format!("{} {} {code:?} {:?}", runs(it), it.is_marked(), it.tags.get(EXEMPT_TAG))
         };
-        let mut classes: Vec<String> = instances.iter().map(of).collect();
+        let mut classes: Vec<String> =
+            instances.iter().map(|it| format!("{}{:?}", of(it), period.off_since(it))).collect();
         for request in requests {
             // Moment by moment: schedules know what they have said of the last one.
             for moment in [period.from, period.to] {
@@ -224,15 +231,16 @@ fn by_hours(request: &Request, instance: &Instance, period: Period) -> Line {
             None => {}
         }
     }
-    let shown_from = period.shown_from();
-    let turns = exempt_until(request, instance).into_iter().chain(shown_from).chain([from, to]);
+    let (shown_from, off_since) = (period.shown_from(), period.off_since(instance));
+    let is_known_off = |at| off_since.is_some_and(|since| (since..period.now).contains(&at));
+    let turns = exempt_until(request, instance).into_iter().chain(shown_from).chain(off_since).chain([from, to]);
     let turns: BTreeSet<DateTime<Utc>> = turns.collect();
     let mut at = period.begin();
     while at < to {
-        if shown_from == Some(at) {
+        if shown_from == Some(at) || is_known_off(at) {
             it = arrived(instance);
         }
-        let mut why = carry_out(&mut it, request, at);
+        let mut why = if is_known_off(at) { None } else { carry_out(&mut it, request, at) };
         if why.is_none() && !runs(&it) && !starts && is_open(&hours, at) {
             why = Some(Why::StartedByPeople);
         }
@@ -268,18 +276,20 @@ fn by_crons(crons: &[(&Request, Cron)], instance: &Instance, period: Period) -> 
         }
     }
     firings.retain(|(at, _)| *at > begin);
-    let shown_from = period.shown_from();
+    let (shown_from, off_since) = (period.shown_from(), period.off_since(instance));
+    let is_known_off = |at| off_since.is_some_and(|since| (since..period.now).contains(&at));
     let ends = crons.iter().filter_map(|(request, _)| exempt_until(request, instance));
-    let turns = firings.iter().map(|(at, _)| *at).chain(ends).chain(shown_from).chain([begin, from, to]);
+    let turns =
+        firings.iter().map(|(at, _)| *at).chain(ends).chain(shown_from).chain(off_since).chain([begin, from, to]);
     let moments: BTreeSet<DateTime<Utc>> = turns.filter(|at| (begin..=to).contains(at)).collect();
     let moments: Vec<DateTime<Utc>> = moments.into_iter().collect();
     let mut draft = Draft::new(from);
     let mut why = None;
     for both in moments.windows(2) {
-        if shown_from == Some(both[0]) {
+        if shown_from == Some(both[0]) || is_known_off(both[0]) {
             (it, why) = (arrived(instance), None);
         }
-        for (at, request) in firings.iter().filter(|(at, _)| *at == both[0]) {
+        for (at, request) in firings.iter().filter(|(at, _)| *at == both[0] && !is_known_off(*at)) {
             why = carry_out(&mut it, request, *at);
         }
         let skip = skip(both[0]);
