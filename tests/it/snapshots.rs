@@ -583,7 +583,7 @@ async fn a_mark_that_cannot_come_off_fails_the_run_and_is_never_gone_by() {
     let mut world = World::new().await;
     let id = world.sim.add_snapshot(due("it"));
     world.sim.add_image_of("it", false, false);
-    world.sim.fault(refused("DeleteTags", &[id.clone()]));
+    world.sim.fault(refused("DeleteTags", std::slice::from_ref(&id)));
     world.sim.add_snapshot(due("other"));
     let told = world.invoke(event()).await;
     assert_eq!((told.verdict().as_str(), told.names("changed")), ("Incomplete", names(["other"])));
