@@ -188,7 +188,7 @@ impl Line {
         // Neighbours are often alike: samples are taken from all over the line, at multiples of the golden ratio, which leave
         // no wide gap however many are taken.
         let nth = (nth as u32).wrapping_mul(0x9e37_79b9);
-        let at = |len: usize| (u64::from(nth) * len as u64 >> 32) as usize;
+        let at = |len: usize| ((u64::from(nth) * len as u64) >> 32) as usize;
         if !self.fresh.is_empty() {
             return self.fresh.remove(at(self.fresh.len()));
         }
