@@ -425,9 +425,9 @@ fn read_texts(
 ) -> Option<Hours> {
     match Hours::parse_all(texts.iter().map(String::as_str), zone, holidays) {
         Ok(hours) => {
-            // Hours of a year that is over, or far away, are bad where a tag says them: refusing them here would one day,
-            // without any change, leave all others alone, too.
-            let never = |hours: &Hours| hours.never_open(moment) && hours.open_in_no_year(moment);
+            // In a list, one of a year that is over does no harm beside others that open.
+            let closed = hours.never_open(moment);
+            let never = |hours: &Hours| hours.never_open(moment) && (closed || hours.open_in_no_year(moment));
             let alone = hours.each().zip(&texts).enumerate().filter(|(_, (alone, _))| never(alone));
             let before = problems.len();
             problems.extend(alone.map(|(n, (_, text))| {

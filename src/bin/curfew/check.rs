@@ -103,10 +103,6 @@ fn edges(schedule: &Schedule, now: DateTime<Utc>) -> Vec<Row<3>> {
     let row = |word: &str, style, when: String, note: &str| {
         Row::from([Cell::new(word).styled(style), Cell::new(when), Cell::new(note)])
     };
-    if hours.never_open(now) {
-        let within = "within 400 days of now: an instance whose tag says it is left alone, bad_tag".to_owned();
-        return vec![row("never open", AnsiColor::Yellow.on_default(), within, "")];
-    }
     let mut rows = vec![(day(now), row(word, style, since, ""))];
     let mut at = now;
     for _ in 0..EDGES {
