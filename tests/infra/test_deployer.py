@@ -66,7 +66,7 @@ def asked(service: str, operation: str, it: dict) -> list[tuple[str, str]]:
         case "logs":
             return [(action, f"arn:aws:logs:{region}:log-group:{it['logGroupName']}:*")]
         case "rbin":
-            return [(action, "*")]
+            return [(action, f"arn:aws:rbin:{region}:rule/{it['Identifier']}" if "Identifier" in it else "*")]
         case "sts" if operation == "GetCallerIdentity":
             # It needs no permission.
             return []

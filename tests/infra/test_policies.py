@@ -295,7 +295,7 @@ OTHERS += [
     ("deployer", "lambda:InvokeFunction", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:curfew-snapshots", {}, True),
     ("deployer", "logs:FilterLogEvents", f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/lambda/curfew-snapshots:log-stream:", {}, True),
     ("deployer", "rbin:ListRules", "*", {}, True),
-    ("deployer", "rbin:GetRule", "*", {}, True),
+    ("deployer", "rbin:GetRule", f"arn:aws:rbin:us-east-1:{ACCOUNT}:rule/a1b2c3d4", {}, True),
     ("deployer", "rbin:DeleteRule", "*", {}, False),
     ("deployer", "ec2:DeleteSnapshot", SNAPSHOT, DUE, False),
 ]
