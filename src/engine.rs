@@ -194,10 +194,9 @@ async fn known_by_id<E: Ec2>(ec2: &E, ids: &[InstanceId], until: Deadline) -> Re
 }
 
 /// Whether an instance carries the mark of another run that may be stopping it at this moment.
-fn is_anothers(instance: &Instance, ours: &Mark) -> bool {
-    instance
-        .valid_mark()
-        .is_some_and(|mark| !mark.is_of_the_run_of(ours) && (ours.at() - mark.at()).abs() <= LONGEST_STOP)
+fn is_anothers(instance: &Instance, orders: Orders<'_>) -> bool {
+    let is_near = |mark: &Mark| (orders.mark.at() - mark.at()).abs() <= LONGEST_STOP;
+    instance.valid_mark().is_some_and(|mark| !mark.is_of(orders.run) && is_near(&mark))
 }
 
 /// What to do next.
@@ -350,7 +349,7 @@ impl<'a> Engine<'a> {
         if !dry_run {
             // An earlier attempt of this run died between the mark and the stop.
             for slot in engine.ledger.slots() {
-                engine.ledger.get_mut(slot).is_contested |= is_anothers(&engine.ledger.get(slot).instance, orders.mark);
+                engine.ledger.get_mut(slot).is_contested |= is_anothers(&engine.ledger.get(slot).instance, orders);
                 let entry = engine.ledger.get(slot);
                 if entry.instance.state != State::Running || entry.instance.mark().as_ref() != Some(orders.mark) {
                     continue;

@@ -161,13 +161,6 @@ impl Mark {
         Some(Self(Arc::new((at, text.into()))))
     }
 
-    /// Whether both are marks of one run.
-    #[must_use]
-    pub fn is_of_the_run_of(&self, other: &Self) -> bool {
-        let run = |mark: &Self| mark.as_str().split_once(' ').map(|(_, run)| run.to_ascii_lowercase());
-        self == other || (run(self).is_some() && run(self) == run(other))
-    }
-
     /// Returns the moment of the stop.
     #[must_use]
     pub fn at(&self) -> DateTime<Utc> {

@@ -503,10 +503,8 @@ impl AwsEc2 {
         mode: Mode,
         until: Deadline,
     ) -> Result<(), Error> {
-        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        let tag = Tag::builder().key(DELETE_AFTER_TAG).value(value).build();
-        let call = self.client.create_tags().set_resources(Some(ids.clone())).tags(tag);
-        let call = call.dry_run(mode == Mode::DryRun);
+        let (ids, tag) = mark_of(value, ids);
+        let call = self.client.create_tags().set_resources(Some(ids.clone())).tags(tag).dry_run(mode == Mode::DryRun);
         checked(self.through(until, || call.send()).await?.map(drop).map_err(Error::from), &ids, mode)
     }
 
@@ -521,10 +519,8 @@ impl AwsEc2 {
         mode: Mode,
         until: Deadline,
     ) -> Result<(), Error> {
-        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        let tag = Tag::builder().key(DELETE_AFTER_TAG).value(value).build();
-        let call = self.client.delete_tags().set_resources(Some(ids.clone())).tags(tag);
-        let call = call.dry_run(mode == Mode::DryRun);
+        let (ids, tag) = mark_of(value, ids);
+        let call = self.client.delete_tags().set_resources(Some(ids.clone())).tags(tag).dry_run(mode == Mode::DryRun);
         checked(self.through(until, || call.send()).await?.map(drop).map_err(Error::from), &ids, mode)
     }
 
@@ -537,6 +533,12 @@ impl AwsEc2 {
         let answer = self.through(until, || call.customize().config_override(once()).send()).await?;
         checked(answer.map(drop).map_err(Error::from), &[id.to_string()], mode)
     }
+}
+
+/// Returns what a call about snapshots' mark names: their ids and the tag.
+fn mark_of(value: &str, ids: &[SnapshotId]) -> (Vec<String>, Tag) {
+    let tag = Tag::builder().key(DELETE_AFTER_TAG).value(value).build();
+    (ids.iter().map(ToString::to_string).collect(), tag)
 }
 
 /// Configures a call to be made in a single attempt: the SDK must not retry it.

@@ -144,7 +144,7 @@ impl Engine<'_> {
         let class = self.class_of(&error, &group, marking);
         for slot in &group.slots {
             self.note(*slot, &error);
-            // The SDK retries tagging calls: its last answer doesn't speak for the earlier attempts.
+            // A CreateTags call that was refused may have tagged some of its instances all the same.
             let entry = self.ledger.get_mut(*slot);
             if marking && live && entry.marked == Marked::No {
                 entry.marked = Marked::Perhaps;

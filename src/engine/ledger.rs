@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 
-use super::DOUBT_LASTS;
+use super::{DOUBT_LASTS, Orders, is_anothers};
 use crate::ec2::Error;
-use crate::instance::{Instance, InstanceId, Mark};
+use crate::instance::{Instance, InstanceId};
 use crate::outcome::{Outcome, Reason, Settled};
 use crate::plan::{Step, Task};
 
@@ -82,12 +82,12 @@ pub(super) struct Entry {
 
 impl Entry {
     /// EC2 shows it, and it is still to be switched.
-    pub(super) fn show(&mut self, seen: Instance, mark: &Mark, now: Instant) {
+    pub(super) fn show(&mut self, seen: Instance, orders: Orders<'_>, now: Instant) {
         // Another run has overwritten this run's mark with its own, and perhaps deleted that.
-        if self.marked == Marked::Yes && seen.mark().as_ref() != Some(mark) {
+        if self.marked == Marked::Yes && seen.mark().as_ref() != Some(orders.mark) {
             self.marked = Marked::Perhaps;
         }
-        self.is_contested |= super::is_anothers(&seen, mark);
+        self.is_contested |= is_anothers(&seen, orders);
         self.unseen = self.unseen.filter(|since| now.saturating_duration_since(*since) < DOUBT_LASTS);
         (self.seen, self.instance) = (now, seen.without_other_tags());
     }

@@ -49,7 +49,7 @@ impl Engine<'_> {
                 Phase::Queued if !self.queues.holds(slot) && !self.queues.is_empty() => {
                     // Its turn comes later; it needs no look of its own only if nothing has changed.
                     if let Decision::Do(_) = (self.orders.decide)(&instance) {
-                        self.ledger.get_mut(slot).show(instance, self.orders.mark, now);
+                        self.ledger.get_mut(slot).show(instance, self.orders, now);
                     }
                 }
                 Phase::Lost | Phase::Doubted | Phase::Queued | Phase::Waiting(_) => {
@@ -269,7 +269,7 @@ impl Engine<'_> {
                     // If it can't hibernate, it remains a plain stop.
                     let step = if entry.hibernation_refused { entry.task.step } else { task.step };
                     entry.task = Task { step, ..task };
-                    entry.show(seen, self.orders.mark, now);
+                    entry.show(seen, self.orders, now);
                     match refusal {
                         Some(error) if self.is_for_now(slot, &error) => self.wait(slot, now),
                         Some(error) => self.settle_refused(slot, &error),

@@ -78,10 +78,9 @@ impl Engine<'_> {
         for slot in slots(self, &job.ids) {
             self.note(slot, &error);
         }
-        self.failed_taggings += match () {
-            () if all_denied || (self.orders.in_ticks && may_pass(&error)) => FAILED_TAGGINGS / 4,
-            () => 1,
-        };
+        // In ticks nothing waits for EC2 to recover.
+        let counts_more = all_denied || (self.orders.in_ticks && may_pass(&error));
+        self.failed_taggings += if counts_more { FAILED_TAGGINGS / 4 } else { 1 };
         if self.failed_taggings > FAILED_TAGGINGS {
             for slot in self.ledger.to_mark().clone() {
                 self.not_marked(slot, &error);
@@ -153,13 +152,18 @@ impl Engine<'_> {
         let code = self.tidy_error.as_ref().map(|error| error.code.as_str());
         let error = self.tidy_error.as_ref().map(|error| cut(&error.message));
         let (writes, deletions) = (count(true), count(false) + if self.marking { unclear.count() } else { 0 });
+        let who = |n: usize| if n == 1 { ("1 instance".to_owned(), "it") } else { (format!("{n} instances"), "one") };
         if deletions > 0 {
-            let what = "may keep a mark that should be gone; if somebody stops one, the next start may start it";
-            warn!(instances = deletions, code, error, "{deletions} instances {what}");
+            let (who, one) = who(deletions);
+            let then = format!("if somebody stops {one}, the next start may start it");
+            warn!(instances = deletions, code, error, "{who} may keep a mark that should be gone; {then}");
         }
         if writes > 0 {
-            let what = "could not be marked again; the next start may leave them off";
-            warn!(instances = writes, code, error, "{writes} instances {what}");
+            let (who, _) = who(writes);
+            warn!(
+                instances = writes,
+                code, error, "{who} could not be marked again; the next start may leave them off"
+            );
         }
     }
 }

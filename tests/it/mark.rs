@@ -106,7 +106,7 @@ async fn one_sick_instance_keeps_no_other_from_losing_its_mark() {
         assert_eq!(marked, ["vault-4"]);
         assert!(world.count("DeleteTags") <= 16, "{} calls", world.count("DeleteTags"));
         let said = |line: &&Value| {
-            line["level"] == "WARN" && line["message"].as_str().unwrap().starts_with("1 instances may keep a mark")
+            line["level"] == "WARN" && line["message"].as_str().unwrap().starts_with("1 instance may keep a mark")
         };
         assert_eq!(told.logs.iter().filter(said).count(), 1, "{:#?}", told.logs);
     }
